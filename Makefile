@@ -1,0 +1,56 @@
+# Needs Python 3.11 or later with venv, nothing else: every target makes .venv for itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKDIR ?= runs
+
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
+.PHONY: help snr snr-far snr-digits snr-phase test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed, $(PYTHON) is `$(PYTHON) -V 2>&1`; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.experiments: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[experiments]'
+	@touch $@
+
+$(VENV)/.test: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.experiments
+
+$(VENV)/.benchmark: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[benchmark]'
+	@touch $@ $(VENV)/.experiments
+
+snr: $(VENV)/.experiments ## the headline figure: SNR of IWAE gradients, near toy
+	$(BIN)/python -m experiments.snr --config=configs/snr_gaussian.py:near --workdir=$(WORKDIR)/snr_gaussian_near
+
+snr-far: $(VENV)/.experiments ## the same far from the optimum: the collapse
+	$(BIN)/python -m experiments.snr --config=configs/snr_gaussian.py:far --workdir=$(WORKDIR)/snr_gaussian_far
+
+snr-digits: $(VENV)/.experiments ## the same on a VAE trained on digits
+	$(BIN)/python -m experiments.snr --config=configs/snr_vae.py --workdir=$(WORKDIR)/snr_digits
+
+snr-phase: $(VENV)/.experiments ## phase diagram of VR-IWAE over alpha, K and D
+	$(BIN)/python -m experiments.snr --config=configs/snr_phase.py --workdir=$(WORKDIR)/snr_phase
+
+test: $(VENV)/.test ## the whole test suite, with lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 -m 'x64 and not slow'
+
+bench: $(VENV)/.benchmark ## speed and memory as ratios, side by side with peers
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the environment, caches and results
+	rm -rf $(VENV) .cache $(WORKDIR) build *.egg-info

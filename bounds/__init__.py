@@ -1,0 +1,91 @@
+"""Lower bounds on log-likelihood in JAX: values, gradient estimators, diagnostics.
+
+The names below are the public interface and follow semantic versioning; everything in a
+module whose name starts with an underscore may change.
+"""
+
+from bounds._densities import bernoulli_log_prob as bernoulli_log_prob
+from bounds._densities import gaussian_log_prob as gaussian_log_prob
+from bounds._divergences import gaussian_entropy as gaussian_entropy
+from bounds._divergences import gaussian_kl as gaussian_kl
+from bounds._elbo import elbo_analytic_entropy as elbo_analytic_entropy
+from bounds._elbo import elbo_analytic_kl as elbo_analytic_kl
+from bounds._elbo import elbo_log_ratio as elbo_log_ratio
+from bounds._estimators import dreg as dreg
+from bounds._estimators import pathwise as pathwise
+from bounds._estimators import stl as stl
+from bounds._likelihood import Diagnostics as Diagnostics
+from bounds._likelihood import log_likelihood as log_likelihood
+from bounds._moments import Moments as Moments
+from bounds._moments import gradient_moments as gradient_moments
+from bounds._moments import merge_moments as merge_moments
+from bounds._multi_sample import miwae as miwae
+from bounds._multi_sample import piwae as piwae
+from bounds._sampling import log_weights as log_weights
+from bounds._score_function import reinforce as reinforce
+from bounds._score_function import rws as rws
+from bounds._score_function import vimco as vimco
+from bounds._snr import Estimate as Estimate
+from bounds._snr import dsnr as dsnr
+from bounds._snr import power_law as power_law
+from bounds._snr import snr as snr
+from bounds._snr import snr_floor as snr_floor
+from bounds._snr import snr_interval as snr_interval
+from bounds._snr import snr_squared as snr_squared
+from bounds._types import Aux as Aux
+from bounds._types import LatentModel as LatentModel
+from bounds._types import Objective as Objective
+from bounds._types import Params as Params
+from bounds._values import ciwae as ciwae
+from bounds._values import elbo as elbo
+from bounds._values import iwae as iwae
+from bounds._values import renyi as renyi
+from bounds._weights import effective_sample_size as effective_sample_size
+from bounds._weights import k_hat_threshold as k_hat_threshold
+from bounds._weights import normalized_weights as normalized_weights
+from bounds._weights import pareto_k_hat as pareto_k_hat
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Aux",
+    "Diagnostics",
+    "Estimate",
+    "LatentModel",
+    "Moments",
+    "Objective",
+    "Params",
+    "bernoulli_log_prob",
+    "ciwae",
+    "dreg",
+    "dsnr",
+    "effective_sample_size",
+    "elbo",
+    "elbo_analytic_entropy",
+    "elbo_analytic_kl",
+    "elbo_log_ratio",
+    "gaussian_entropy",
+    "gaussian_kl",
+    "gaussian_log_prob",
+    "gradient_moments",
+    "iwae",
+    "k_hat_threshold",
+    "log_likelihood",
+    "log_weights",
+    "merge_moments",
+    "miwae",
+    "normalized_weights",
+    "pareto_k_hat",
+    "pathwise",
+    "piwae",
+    "power_law",
+    "reinforce",
+    "renyi",
+    "rws",
+    "snr",
+    "snr_floor",
+    "snr_interval",
+    "snr_squared",
+    "stl",
+    "vimco",
+]

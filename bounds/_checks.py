@@ -1,0 +1,88 @@
+"""Argument checks: a wrong argument raises with what was given and what was wanted."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> int:
+    """Returns `value` as an int of at least `minimum`, or raises."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a Python integer, got {value!r} ({type(value).__name__}); "
+            "array sizes have to be known when the function is traced."
+        ) from None
+    if count < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {count}.")
+    return count
+
+
+def check_chunk_size(chunk_size: object) -> int | None:
+    """Returns a chunk size, None meaning everything at once."""
+    return None if chunk_size is None else check_count("chunk_size", chunk_size)
+
+
+def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
+    """Returns log-weights in at least float32 and a non-negative axis, or raises."""
+    array = jnp.asarray(log_w)  # type: ignore[arg-type]
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"log_w must be floating-point log-weights in nats, got dtype {array.dtype}; "
+            "convert with log_w.astype(jnp.float32) if they really are log-weights."
+        )
+    axis = check_axis(axis, array.ndim)
+    if array.shape[axis] == 0:
+        raise ValueError(f"log_w has no samples: shape {array.shape} is empty along axis {axis}.")
+    # Half precision cannot hold a log-likelihood (bfloat16 near -86 has steps of 0.5).
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32)), axis
+
+
+def check_axis(axis: int, ndim: int) -> int:
+    """Returns `axis` counted from the front, or raises ValueError."""
+    axis = operator.index(axis)
+    if not -ndim <= axis < ndim:
+        raise ValueError(
+            f"axis {axis} is not there: log_w has {ndim} dimension(s); "
+            "the samples lie on `axis`, by default the last."
+        )
+    return axis % ndim
+
+
+def check_scalar(name: str, value: object) -> Float[Array, ""]:
+    """Returns a floating scalar that a model function produced, or raises."""
+    array = jnp.asarray(value)  # type: ignore[arg-type]
+    if array.shape != ():
+        raise ValueError(
+            f"{name} must return one number for one datum, got shape {array.shape}; "
+            "sum over the event's dimensions, and jax.vmap the objective over data."
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must return a floating-point number, got dtype {array.dtype}.")
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def check_reparameterised(estimator: str, z: object) -> None:
+    """Raises where a z has leaves through which no path derivative can flow."""
+    dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(z)]
+    wrong = [str(dtype) for dtype in dtypes if not jnp.issubdtype(dtype, jnp.floating)]
+    if wrong:
+        raise TypeError(
+            f"{estimator} differentiates through z, so z must be floating-point and "
+            f"reparameterised, got dtype {', '.join(wrong)}; "
+            "use bounds.vimco, bounds.reinforce or bounds.rws for a discrete z."
+        )
+
+
+def check_log_q(estimator: str, log_q: object) -> None:
+    """Raises where an estimator needs log q(z | x) at a given z and the model has none."""
+    if log_q is None:
+        raise ValueError(
+            f"{estimator} evaluates log q(z | x) at a given z, but this model has log_q=None; "
+            "use bounds.pathwise, or give LatentModel a log_q."
+        )
