@@ -1,0 +1,1 @@
+"""Models as pure functions: some with exact answers, some neural."""
