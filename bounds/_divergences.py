@@ -35,7 +35,7 @@ def gaussian_kl(
       >>> float(bounds.gaussian_kl(jnp.ones(3), 1.0))
       1.5
 
-    Source: Kingma & Welling 2013 (arXiv 1312.6114), appendix B.
+    Source: Kingma & Welling 2013 (arXiv 1312.6114), appendix B, for a standard normal prior.
     """
     mean, ratio = jnp.asarray(mean), jnp.asarray(variance) / jnp.asarray(prior_variance)
     terms = ratio - 1.0 - jnp.log(ratio) + jnp.square(mean - prior_mean) / prior_variance

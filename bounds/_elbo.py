@@ -44,7 +44,7 @@ def elbo_log_ratio(
       >>> objective(bounds.Params(0.0, 0.5), jax.random.key(0), None).shape
       ()
 
-    Source: Kingma & Welling 2013 (arXiv 1312.6114), the estimator called A there.
+    Source: Kingma & Welling 2013 (arXiv 1312.6114), eq. 6.
     """
     return pathwise(
         model, num_samples=num_samples, bound=elbo, has_aux=has_aux, chunk_size=chunk_size
@@ -97,7 +97,7 @@ def elbo_analytic_kl(
       >>> objective(bounds.Params(1.0, jnp.array(0.5)), jax.random.key(0), 1.0).shape
       ()
 
-    Source: Kingma & Welling 2013 (arXiv 1312.6114), the estimator called B there.
+    Source: Kingma & Welling 2013 (arXiv 1312.6114), eq. 7.
     """
 
     def term(params, x, z, log_q):
@@ -150,7 +150,7 @@ def elbo_analytic_entropy(
       >>> objective(bounds.Params(0.0, 0.5), jax.random.key(0), None).shape
       ()
 
-    Source: Roeder et al. 2017 (arXiv 1703.09194), section 2.
+    Source: Roeder et al. 2017 (arXiv 1703.09194).
     """
 
     def term(params, x, z, log_q):

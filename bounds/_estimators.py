@@ -131,7 +131,7 @@ def stl(
       >>> jax.grad(objective)(params, jax.random.key(0), 1.0).phi.shape
       ()
 
-    Source: Roeder et al. 2017 (arXiv 1703.09194), algorithm 1; its bias at K > 1:
+    Source: Roeder et al. 2017 (arXiv 1703.09194); its bias at K > 1:
     Tucker et al. 2018 (arXiv 1810.04152).
     """
     check_log_q("stl", model.log_q)
@@ -166,7 +166,7 @@ def dreg(
     Args:
       model: a model with floating, reparameterised z and a `log_q`.
       num_samples: K.
-      alpha: the Renyi order, a scalar in [0, 1]; may be traced.
+      alpha: the Renyi order, a scalar, usually in [0, 1]; may be traced.
       has_aux: whether the objective also returns `Aux(log_w, z)`.
       chunk_size: samples in memory at once; None for all. In chunks the weights take
         a second forward pass.
@@ -194,7 +194,7 @@ def dreg(
       >>> jax.grad(objective)(params, jax.random.key(0), 1.0).phi.shape
       ()
 
-    Source: Tucker et al. 2018 (arXiv 1810.04152), eq. 8; Daudel et al. 2023
+    Source: Tucker et al. 2018 (arXiv 1810.04152); Daudel et al. 2023
     (arXiv 2210.06226) for alpha; Bauer & Mnih 2021 (arXiv 2101.11046) for several layers.
     """
     check_log_q("dreg", model.log_q)

@@ -131,7 +131,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
       >>> bool(jnp.allclose(merged.m4, part(0, 100).m4, rtol=1e-4))
       True
 
-    Source: Pebay 2008 (SAND2008-6212), eqs. 2.1 and 3.1.
+    Source: Pebay 2008 (SAND2008-6212).
     """
     count = a.count + b.count
 

@@ -57,7 +57,7 @@ def miwae(
       >>> aux.log_w.shape
       (8, 8)
 
-    Source: Rainforth et al. 2018 (arXiv 1802.04537), section 4.
+    Source: Rainforth et al. 2018 (arXiv 1802.04537).
     """
     num_groups = check_count("num_groups", num_groups)
     num_samples = check_count("num_samples", num_samples)
@@ -123,7 +123,7 @@ def piwae(
       >>> jax.grad(objective)(params, jax.random.key(0), 1.0).phi.shape
       ()
 
-    Source: Rainforth et al. 2018 (arXiv 1802.04537), section 4.
+    Source: Rainforth et al. 2018 (arXiv 1802.04537).
     """
     num_groups = check_count("num_groups", num_groups)
     num_samples = check_count("num_samples", num_samples)

@@ -123,7 +123,7 @@ def vimco(
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
 
-    Source: Mnih & Rezende 2016 (arXiv 1602.06725), section 2.5.
+    Source: Mnih & Rezende 2016 (arXiv 1602.06725).
     """
     check_log_q("vimco", model.log_q)
     if check_count("num_samples", num_samples) == 1:
@@ -193,7 +193,7 @@ def rws(
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
 
-    Source: Bornschein & Bengio 2014 (arXiv 1406.2751), section 3.
+    Source: Bornschein & Bengio 2014 (arXiv 1406.2751).
     """
     check_log_q("rws", model.log_q)
     num_samples = check_count("num_samples", num_samples)

@@ -230,7 +230,7 @@ def dsnr(
       >>> bool(estimate.value > 5)
       True
 
-    Source: Rainforth et al. 2018 (arXiv 1802.04537), section 3.
+    Source: Rainforth et al. 2018 (arXiv 1802.04537).
     """
     wanted = jax.tree.map(jnp.shape, jax.eval_shape(grad_fn, key))
     given = jax.tree.map(jnp.shape, direction)

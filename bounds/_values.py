@@ -67,7 +67,7 @@ def iwae(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
       >>> round(float(bounds.iwae(jnp.log(jnp.array([1.0, 3.0])))), 4)  # log 2
       0.6931
 
-    Source: Burda et al. 2015 (arXiv 1509.00519), eq. 8.
+    Source: Burda et al. 2015 (arXiv 1509.00519), eq. 8 and theorem 1.
     """
     log_w, axis = check_log_w(log_w, axis)
     return log_mean_exp(log_w, axis)
@@ -78,9 +78,9 @@ def renyi(log_w: ArrayLike, alpha: ArrayLike, *, axis: int = -1) -> Float[Array,
 
     .. math:: \frac{1}{1-\alpha} \log \frac1K \sum_k w_k^{1-\alpha}
 
-    A lower bound on log p(x) in expectation for alpha in [0, 1]: alpha = 0 is `iwae`,
-    alpha = 1 is `elbo`, and float32 holds all the way between them. Outside [0, 1]
-    it is the plug-in Renyi estimate, whose direction is not guaranteed.
+    A lower bound on log p(x) in expectation for alpha >= 0, falling in alpha: alpha = 0
+    is `iwae`, alpha = 1 is `elbo`, and float32 holds all the way between them. For
+    alpha < 0 the direction is not guaranteed.
 
     Args:
       log_w: log-weights in nats, samples on `axis`.
@@ -101,7 +101,7 @@ def renyi(log_w: ArrayLike, alpha: ArrayLike, *, axis: int = -1) -> Float[Array,
       0.8109
 
     Source: Li & Turner 2016 (arXiv 1602.02311), eq. 5; Daudel et al. 2023
-    (arXiv 2210.06226), eq. 6.
+    (arXiv 2210.06226).
     """
     log_w, axis = check_log_w(log_w, axis)
     # 1 - alpha is formed before it is rounded to float32, while a Python float is exact.
@@ -152,7 +152,7 @@ def ciwae(log_w: ArrayLike, beta: ArrayLike, *, axis: int = -1) -> Float[Array, 
       >>> bool(bounds.ciwae(log_w, 1.0) == bounds.elbo(log_w))
       True
 
-    Source: Rainforth et al. 2018 (arXiv 1802.04537), eq. 23.
+    Source: Rainforth et al. 2018 (arXiv 1802.04537).
     """
     log_w, axis = check_log_w(log_w, axis)
     beta = jnp.asarray(beta, log_w.dtype)

@@ -96,7 +96,7 @@ def pareto_k_hat(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
       >>> bool(abs(bounds.pareto_k_hat(log_w) - 2.0) < 0.3)
       True
 
-    Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3 and appendix C (the prior).
+    Source: Vehtari et al. 2024 (arXiv 1507.02646); the length of the tail: its appendix H.
     """
     log_w, axis = check_log_w(log_w, axis)
     size = tail_size(log_w.shape[axis])
@@ -110,7 +110,7 @@ def k_hat_threshold(num_samples: int) -> float:
 
     .. math:: \min(1 - 1/\log_{10} K, 0.7)
 
-    Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.2.4.
+    Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.2.4, eq. 13.
     """
     return min(1.0 - 1.0 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
@@ -135,7 +135,7 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
 
 
 def _fit_generalised_pareto(excess: Float[Array, "n"]) -> Float[Array, ""]:
-    """Posterior-mean estimate of the Pareto shape (Zhang & Stephens 2009, section 2)."""
+    """Posterior-mean estimate of the Pareto shape (Zhang & Stephens 2009, section 4)."""
     n = excess.shape[0]
     grid_size = 30 + math.isqrt(n)
     grid = jnp.arange(1.0, grid_size + 1, dtype=excess.dtype) - 0.5

@@ -1,0 +1,181 @@
+"""results.json: the one record every program writes, and the table made from it."""
+
+import json
+import math
+import os
+import platform
+import tempfile
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.runtime.errors import UserError
+
+FILE = "results.json"
+KINDS = ("exact", "lower_bound", "upper_bound", "estimate")
+Row = dict[str, Any]
+
+
+def row(
+    name: str,
+    at: dict[str, Any],
+    *,
+    kind: str,
+    unit: str,
+    value: float,
+    standard_error: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    n: int | None = None,
+    seconds: float | None = None,
+    **extra: Any,
+) -> Row:
+    """One number with everything needed to trust it; non-finite numbers become null."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    fields = dict(
+        name=name, at=at, kind=kind, unit=unit, value=value, standard_error=standard_error,
+        low=low, high=high, n=n, seconds=seconds, **extra,
+    )  # fmt: skip
+    return {key: _plain(value) for key, value in fields.items()}
+
+
+def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, Any]:
+    """Starts a record in `workdir`, or continues the one of the same config that is there."""
+    settings = json.loads(config.to_json_best_effort())
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}.") from None
+    record = {
+        "experiment": experiment,
+        "config": settings,
+        "seed": settings.get("seed"),
+        "environment": environment(),
+        "rows": [],
+    }
+    path = os.path.join(workdir, FILE)
+    if not os.path.exists(path):
+        return record
+    try:
+        with open(path) as file:
+            found = json.load(file)
+        old_experiment, old_settings = found["experiment"], found["config"]
+        found["rows"], found["environment"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is not a readable record of results; move it away or choose another --workdir."
+        ) from None
+    if old_experiment != experiment:
+        raise UserError(
+            f"{workdir} holds results of {old_experiment}; choose another --workdir."
+        )
+    if old_settings != settings:
+        names = sorted(set(old_settings) | set(settings))
+        differing = [
+            f"{n} ({old_settings.get(n)} there, {settings.get(n)} now)"
+            for n in names
+            if old_settings.get(n) != settings.get(n)
+        ]
+        raise UserError(
+            f"{workdir} holds results of another config, which differs in {', '.join(differing)}; "
+            "choose another --workdir, or set the field back."
+        )
+    if found["environment"] != record["environment"]:
+        found.setdefault("continued_on", []).append(record["environment"])
+    return found
+
+
+def save_record(workdir: str, record: dict[str, Any]) -> None:
+    """Writes the record; a reader sees the old one or the new one, never half of it."""
+    text = json.dumps(record, indent=1, allow_nan=False)
+    write_atomically(os.path.join(workdir, FILE), (text + "\n").encode())
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Writes a file beside `path` and moves it there."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        os.unlink(temporary)
+        raise UserError(f"cannot write {path}: {error.strerror}; what was there is kept.") from None
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and machine, for the record."""
+    import flax
+    import jax
+    import jaxlib
+    import numpy
+    import optax
+
+    import bounds
+
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "bounds": bounds.__version__,
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "numpy": numpy.__version__,
+        "device": devices[0].device_kind,
+        "num_devices": len(devices),
+        "machine": f"{platform.machine()} {_processor()}, {os.cpu_count()} cores",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or "unknown processor"
+
+
+def table(rows: list[Row], columns: dict[str, str]) -> str:
+    """Rows as aligned text; `columns` maps a heading to a field or to `at.FIELD`."""
+    cells = [list(columns)]
+    for entry in rows:
+        flat = {**entry, **{f"at.{k}": v for k, v in entry["at"].items()}}
+        cells.append([_format(flat.get(field)) for field in columns.values()])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value from NumPy and JAX scalars, None from NaN and infinities."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    value = value.item() if hasattr(value, "item") else value
+    return value if not isinstance(value, float) or math.isfinite(value) else None

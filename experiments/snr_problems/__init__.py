@@ -1,0 +1,1 @@
+"""The problems `experiments.snr` measures gradients on."""

@@ -1,0 +1,203 @@
+"""Measured signal-to-noise ratios, pooled over parameters, with intervals from replicates.
+
+The ratio of a group of P parameters is the root mean square over its entries,
+
+    SNR = sqrt(mean_p SNR_p^2),
+
+from the estimates of SNR_p^2 whose bias is removed (they may be negative). The entries share
+their samples, so the spread over them says nothing of the error: replicates come in blocks, and
+the standard error is the jackknife's over blocks.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+from scipy import stats
+
+import bounds
+from experiments.runtime.errors import UserError
+from experiments.runtime.mesh import block_moments, device_mesh
+
+LEVEL = 0.95
+
+
+class Measurement(NamedTuple):
+    """Moments of one estimator's gradient, by parameter group, with and without each block.
+
+    Attributes:
+      count: replicates, shape [1 + B]: all, then all but each block.
+      mean: by group, float64 [1 + B, P].
+      variance: by group, float64 [1 + B, P].
+      seconds: run time.
+      compile_seconds: compile time, not part of `seconds`.
+    """
+
+    count: np.ndarray
+    mean: dict[str, np.ndarray]
+    variance: dict[str, np.ndarray]
+    seconds: float
+    compile_seconds: float
+
+
+class Value(NamedTuple):
+    """An estimate, its standard error and its confidence interval."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+
+
+def check_replicates(config: Any) -> None:
+    """Raises UserError for counts of replicates that cannot work."""
+    replicates, blocks = config.num_replicates, config.num_blocks
+    if blocks < 2:
+        raise UserError(f"num_blocks must be at least 2 for a standard error, got {blocks}.")
+    if replicates < 2 * blocks or replicates % blocks:
+        raise UserError(
+            f"num_replicates must be a multiple of num_blocks={blocks} and at least "
+            f"{2 * blocks}, got {replicates}."
+        )
+
+
+def measure(
+    objective: bounds.Objective,
+    params: bounds.Params,
+    key: Array,
+    x: PyTree,
+    *,
+    num_replicates: int,
+    num_blocks: int,
+    chunk_size: int,
+    groups: Callable[[bounds.Params], dict[str, PyTree]] = bounds.Params._asdict,
+) -> Measurement:
+    """Measures the gradient of an objective at one x (or a batch the objective takes).
+
+    Args:
+      objective: what to differentiate in params.
+      params: where.
+      key: PRNG key; replicate r uses fold_in(key, r).
+      x: the datum.
+      num_replicates: R.
+      num_blocks: B, a divisor of R.
+      chunk_size: replicates in memory at once on each device.
+      groups: gradient -> named parts that are pooled.
+
+    Returns:
+      A `Measurement`.
+    """
+    mesh = device_mesh()
+
+    def run(params, key, x):
+        moments = block_moments(
+            lambda p, k: groups(jax.grad(lambda q: objective(q, k, p[1]))(p[0])),
+            (params, x),
+            key,
+            num_replicates=num_replicates,
+            num_blocks=num_blocks,
+            chunk_size=chunk_size,
+            mesh=mesh,
+        )
+        return moments.count, moments.mean, moments.m2
+
+    start = time.perf_counter()
+    compiled = jax.jit(run).lower(params, key, x).compile()
+    compiled_at = time.perf_counter()
+    count, mean, m2 = jax.device_get(jax.block_until_ready(compiled(params, key, x)))
+    seconds = time.perf_counter() - compiled_at
+    count = np.asarray(count, np.float64)
+    left = np.append(0.0, count)  # how many replicates each variant leaves out
+    means, variances = {}, {}
+    for name in mean:
+        block_mean, block_m2 = _flat(mean[name], num_blocks), _flat(m2[name], num_blocks)
+        means[name], variances[name] = _without_each(count, block_mean, block_m2)
+    return Measurement(count.sum() - left, means, variances, seconds, compiled_at - start)
+
+
+def _flat(tree: PyTree, num_blocks: int) -> np.ndarray:
+    leaves = [
+        np.asarray(leaf, np.float64).reshape(num_blocks, -1) for leaf in jax.tree.leaves(tree)
+    ]
+    return np.concatenate(leaves, axis=1)
+
+
+def _without_each(count: np.ndarray, mean: np.ndarray, m2: np.ndarray):
+    """Means and variances of all replicates, then of all but each block."""
+    keep = 1.0 - np.vstack([np.zeros(len(count)), np.eye(len(count))])
+    total = keep @ count
+    centre = np.average(mean, axis=0, weights=count)
+    shift = mean - centre  # sums are taken about the common mean: no cancellation
+    first = keep @ (count[:, None] * shift) / total[:, None]
+    second = keep @ (m2 + count[:, None] * shift**2)
+    return centre + first, (second - total[:, None] * first**2) / (total[:, None] - 1)
+
+
+def snr_squared(measured: Measurement, group: str) -> Value:
+    """Pooled squared ratio of one estimator."""
+    return _jackknife(_ratio(measured, measured, group))
+
+
+def snr_squared_of(numerator: Measurement, noise: Measurement, group: str) -> Value:
+    """Pooled squared ratio of one estimator's mean over another's standard deviation.
+
+    For two unbiased estimators of one gradient this is the ratio of `noise`, with the mean taken
+    from the less noisy `numerator`.
+    """
+    return _jackknife(_ratio(numerator, noise, group))
+
+
+def mean_squared(measured: Measurement, group: str) -> Value:
+    """Mean over entries of the squared mean gradient, its bias removed."""
+    return _jackknife(np.mean(_signal(measured, group), axis=1))
+
+
+def variance(measured: Measurement, group: str) -> Value:
+    """Mean over entries of the variance of the gradient."""
+    return _jackknife(np.mean(measured.variance[group], axis=1))
+
+
+def snr_squared_ratio(
+    above: Measurement, group_above: str, below: Measurement, group: str
+) -> Value:
+    """Squared ratio of two pooled ratios."""
+    return _jackknife(_ratio(above, above, group_above) / _ratio(below, below, group))
+
+
+def root(squared: Value) -> Value:
+    """The value on the scale of the ratio itself; a negative square becomes 0."""
+    value, low, high = (np.sqrt(max(v, 0.0)) for v in (squared.value, squared.low, squared.high))
+    error = squared.standard_error / (2 * value) if value > 0 else np.nan
+    return Value(float(value), float(error), float(low), float(high))
+
+
+def _signal(measured: Measurement, group: str) -> np.ndarray:
+    """Squared means without bias, [1 + B, P]."""
+    mean, variance = measured.mean[group], measured.variance[group]
+    return mean**2 - variance / measured.count[:, None]
+
+
+def _ratio(numerator: Measurement, noise: Measurement, group: str) -> np.ndarray:
+    # Entries that never vary (the weights of a pixel that is always dark) have no ratio.
+    varies = np.all(noise.variance[group] > 0, axis=0)
+    signal = _signal(numerator, group)[:, varies]
+    return np.mean(signal / noise.variance[group][:, varies], axis=1)
+
+
+def _jackknife(values: np.ndarray) -> Value:
+    """Estimate and t interval from the value of all blocks and those without each."""
+    num_blocks = len(values) - 1
+    spread = np.sum((values[1:] - values[1:].mean()) ** 2)
+    error = np.sqrt((num_blocks - 1) / num_blocks * spread)
+    half = stats.t.ppf(0.5 * (1 + LEVEL), num_blocks - 1) * error
+    return Value(*(float(v) for v in (values[0], error, values[0] - half, values[0] + half)))
+
+
+def slope(x: list[float], squares: list[Value]) -> tuple[float, float, float]:
+    """Exponent of the ratio itself, (slope, low, high), fitted to the squares: they may be < 0."""
+    errors = [v.standard_error for v in squares]
+    fitted = bounds.power_law(x, [v.value for v in squares], errors, level=LEVEL)
+    return tuple(v / 2 for v in fitted)
