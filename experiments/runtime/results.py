@@ -69,9 +69,7 @@ def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, 
             f"{path} is not a readable record of results; move it away or choose another --workdir."
         ) from None
     if old_experiment != experiment:
-        raise UserError(
-            f"{workdir} holds results of {old_experiment}; choose another --workdir."
-        )
+        raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
     if old_settings != settings:
         names = sorted(set(old_settings) | set(settings))
         differing = [

@@ -21,6 +21,7 @@ from scipy import stats
 import bounds
 from experiments.runtime.errors import UserError
 from experiments.runtime.mesh import block_moments, device_mesh
+from experiments.runtime.results import Row
 
 LEVEL = 0.95
 
@@ -196,8 +197,27 @@ def _jackknife(values: np.ndarray) -> Value:
     return Value(*(float(v) for v in (values[0], error, values[0] - half, values[0] + half)))
 
 
-def slope(x: list[float], squares: list[Value]) -> tuple[float, float, float]:
-    """Exponent of the ratio itself, (slope, low, high), fitted to the squares: they may be < 0."""
-    errors = [v.standard_error for v in squares]
-    fitted = bounds.power_law(x, [v.value for v in squares], errors, level=LEVEL)
-    return tuple(v / 2 for v in fitted)
+def projection(means: np.ndarray, expected: np.ndarray) -> Value:
+    """How long the mean gradient is along an expected one, in units of the latter.
+
+    Args:
+      means: mean gradients of all blocks and without each, [1 + B, P].
+      expected: the expected gradient, [P].
+
+    Returns:
+      1 where the two agree.
+    """
+    return _jackknife(means @ expected / np.sum(expected**2))
+
+
+def slope_of_rows(rows: list[Row], axis: str) -> tuple[float, float, float]:
+    """Exponent of the value of rows in `at[axis]`, (slope, low, high).
+
+    Fitted to the squares, which are unbiased and may be negative; half the exponent and its
+    interval are those of the value itself.
+    """
+    x = [r["at"][axis] for r in rows]
+    squares = [r["squared"] for r in rows]
+    errors = [r["squared_standard_error"] for r in rows]
+    slope, low, high = bounds.power_law(x, squares, errors, level=LEVEL)
+    return slope / 2, low / 2, high / 2

@@ -1,0 +1,71 @@
+"""Figures: one look for every program, written as PNG and SVG."""
+
+import io
+import os
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display is needed, or looked for
+import matplotlib.pyplot as plt
+
+from experiments.runtime.results import write_atomically
+
+# Okabe & Ito's palette, told apart by colour-blind readers.
+COLOURS = {
+    "blue": "#0072B2",
+    "red": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "orange": "#E69F00",
+    "grey": "#7F7F7F",
+}
+STYLE = {
+    "font.size": 10,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "variational-bounds",  # the same figure is the same file
+}
+
+
+def new_figure(rows: int, columns: int, size: tuple[float, float], **kwargs: Any):
+    """A figure and its axes in the project's style."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
+
+
+def error_points(axes, rows, axis: str, colour: str, label: str | None = None, **kwargs: Any):
+    """Points with 95% intervals from rows; a value of zero has only its upper end."""
+    rows = [r for r in rows if r["value"] is not None]
+    x = [r["at"][axis] for r in rows]
+    # On a log axis an estimate cut off at 0 is drawn at the upper end, as an arrow down.
+    seen = [r["value"] > 0 for r in rows]
+    points = [(a, r) for a, r, s in zip(x, rows, seen, strict=True) if s]
+    if points:
+        values = [r["value"] for _, r in points]
+        below = [r["value"] - (r["low"] if r["low"] > 0 else 0) for _, r in points]
+        above = [r["high"] - r["value"] for _, r in points]
+        axes.errorbar(
+            [a for a, _ in points], values, yerr=[below, above], color=colour, label=label,
+            capsize=2, **{"marker": "o", "ms": 4, "ls": "none", "lw": 1.2, **kwargs},
+        )  # fmt: skip
+    hidden = [(a, r["high"]) for a, r, s in zip(x, rows, seen, strict=True) if not s and r["high"]]
+    if hidden:
+        axes.plot(*zip(*hidden, strict=True), color=colour, marker="v", ls="none", mfc="none", ms=5)
+
+
+def save(workdir: str, name: str, figure) -> list[str]:
+    """Writes NAME.png and NAME.svg; returns their paths."""
+    paths = []
+    for suffix in ("png", "svg"):
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if suffix == "svg" else None
+        figure.savefig(buffer, format=suffix, dpi=150, metadata=metadata)
+        paths.append(os.path.join(workdir, f"{name}.{suffix}"))
+        write_atomically(paths[-1], buffer.getvalue())
+    plt.close(figure)
+    return paths

@@ -1,0 +1,72 @@
+"""What `experiments.snr` asks of a problem, and the estimators a config can name."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import bounds
+from experiments.runtime.errors import UserError
+from experiments.runtime.results import Row
+
+ESTIMATORS: dict[str, Callable[..., bounds.Objective]] = {
+    "pathwise": bounds.pathwise,
+    "dreg": bounds.dreg,
+    "stl": bounds.stl,
+    "elbo": functools.partial(bounds.pathwise, bound=bounds.elbo),
+}
+"""Estimators by name; `elbo` averages num_samples single-sample gradients."""
+
+
+class Point(NamedTuple):
+    """One setting to measure.
+
+    Attributes:
+      label: names the point in progress, log and results.json.
+      run: measures it and returns its rows.
+    """
+
+    label: str
+    run: Callable[[], list[Row]]
+
+
+class Problem(NamedTuple):
+    """A set of points and what is made of them.
+
+    Attributes:
+      points: what to measure, each on its own.
+      summarise: all rows of the points -> rows drawn from them together (slopes).
+      draw: (rows, summary) -> a matplotlib figure.
+      columns: heading -> field, for the table of the points.
+      notes: sentences printed under the tables.
+    """
+
+    points: list[Point]
+    summarise: Callable[[list[Row]], list[Row]]
+    draw: Callable[[list[Row], list[Row]], Any]
+    columns: dict[str, str]
+    notes: Callable[[list[Row], list[Row]], list[str]]
+
+
+def chunk_size(config: Any, elements_per_replicate: int) -> int:
+    """Replicates at once so that their samples stay near the caches of a CPU."""
+    return max(1, config.chunk_elements // elements_per_replicate)
+
+
+def check_estimators(names: tuple[str, ...]) -> None:
+    """Raises UserError for a name that is not in `ESTIMATORS`."""
+    for name in names:
+        if name not in ESTIMATORS:
+            raise UserError(
+                f"unknown estimator {name!r} in config.estimators; known: {', '.join(ESTIMATORS)}."
+            )
+
+
+def check_counts(field: str, counts: tuple[int, ...], minimum: int = 1) -> None:
+    """Raises UserError unless every entry is an integer of at least `minimum`."""
+    if not counts:
+        raise UserError(f"config.{field} is empty; list at least one number.")
+    for count in counts:
+        if not isinstance(count, int) or count < minimum:
+            raise UserError(f"config.{field} must hold integers >= {minimum}, got {count!r}.")
+    if len(set(counts)) != len(counts):
+        raise UserError(f"config.{field} lists a number twice: {tuple(counts)}.")
