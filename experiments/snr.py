@@ -23,10 +23,10 @@ def main(config, workdir: str) -> None:
     from experiments.runtime import plots, results
     from experiments.runtime.errors import UserError
     from experiments.runtime.progress import track
-    from experiments.snr_problems import gaussian
+    from experiments.snr_problems import gaussian, phase, vae
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    problems = {"gaussian": gaussian.problem}
+    problems = {"gaussian": gaussian.problem, "vae": vae.problem, "phase": phase.problem}
     if config.get("problem") not in problems:
         raise UserError(
             f"config.problem must be one of {', '.join(problems)}, got {config.get('problem')!r}."

@@ -4,6 +4,7 @@ Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped 
 130 by Ctrl-C, with everything finished so far on disk.
 """
 
+import logging as python_logging
 import os
 import signal
 import sys
@@ -44,6 +45,8 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(None)  # plain lines: the messages say it all
     logging.set_verbosity(logging.INFO)
+    for library in ("jax", "orbax", "matplotlib"):
+        python_logging.getLogger(library).setLevel(python_logging.WARNING)
     app.run(absl_main, flags_parser=_parse)
     raise SystemExit(0)
 

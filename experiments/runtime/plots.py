@@ -21,7 +21,7 @@ COLOURS = {
     "orange": "#E69F00",
     "grey": "#7F7F7F",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.grid": True,
     "grid.alpha": 0.25,
@@ -38,7 +38,7 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **kwargs: Any
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
 
 
-def error_points(axes, rows, axis: str, colour: str, label: str | None = None, **kwargs: Any):
+def error_points(axes, rows, axis: str, colour: Any, label: str | None = None, **kwargs: Any):
     """Points with 95% intervals from rows; a value of zero has only its upper end."""
     rows = [r for r in rows if r["value"] is not None]
     x = [r["at"][axis] for r in rows]

@@ -81,7 +81,7 @@ def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, 
             f"{workdir} holds results of another config, which differs in {', '.join(differing)}; "
             "choose another --workdir, or set the field back."
         )
-    if found["environment"] != record["environment"]:
+    if old_environment != record["environment"]:
         found.setdefault("continued_on", []).append(record["environment"])
     return found
 

@@ -153,9 +153,8 @@ def _theory(setting: Setting, variance: float, num_samples: int) -> dict[str, fl
 
 def _rms_of_exp(logs: jax.Array) -> float:
     """Root mean square of exp(logs), in float64: far from the optimum it leaves float32."""
-    logs = np.asarray(logs, np.float64)
     with np.errstate(over="ignore"):
-        return float(np.sqrt(np.mean(np.exp(2 * logs))))
+        return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
 
 
 def _snr_row(name: str, at: Row, squared: m.Value, theory: float | None, **extra: Any) -> Row:

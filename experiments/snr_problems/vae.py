@@ -1,0 +1,230 @@
+"""SNR of the gradients of a VAE on real data, at one fixed minibatch."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+import bounds
+from experiments.runtime import data
+from experiments.runtime.plots import COLOURS, error_points, new_figure
+from experiments.runtime.results import Row, row
+from experiments.runtime.trainer import from_objective, train
+from experiments.snr_problems import measure as m
+from experiments.snr_problems.problem import (
+    ESTIMATORS,
+    Point,
+    Problem,
+    check_counts,
+    check_estimators,
+    chunk_size,
+)
+from models.vae import make_vae
+
+COLUMNS = {
+    "estimate": "name", "K": "at.K", "value": "value", "low": "low", "high": "high",
+    "floor": "floor", "ESS/K": "ess_per_sample", "k-hat": "k_hat", "R": "n", "s": "seconds",
+}  # fmt: skip
+PRE_ASYMPTOTIC = 0.1  # points with ESS/K below this are drawn hollow
+RATIO = "theta / phi pathwise"
+
+
+def problem(config: Any) -> Problem:
+    """Builds the problem from a config; see configs/snr_vae.py for its fields."""
+    check_counts("num_samples", config.num_samples)
+    check_estimators(config.estimators)
+    m.check_replicates(config)
+    setting = Setting(config, data.load(config.data_dir))
+    points = [
+        Point(f"K={k}", functools.partial(_point, config, setting, k)) for k in config.num_samples
+    ]
+    return Problem(
+        points,
+        summarise=functools.partial(_summarise, config),
+        draw=functools.partial(_draw, config),
+        columns=COLUMNS,
+        notes=functools.partial(_notes, config),
+    )
+
+
+class Setting:
+    """A VAE trained for a short while, and the minibatch the gradients are taken at."""
+
+    def __init__(self, config: Any, dataset: data.Dataset):
+        self.config = config
+        self.dataset = dataset
+        self.train_key, batch_key, self.key = jax.random.split(jax.random.key(config.seed), 3)
+        self.intensities = jnp.asarray(
+            dataset.train.reshape(len(dataset.train), -1) / (dataset.levels - 1), jnp.float32
+        )
+        # The first training images, binarised once and for all.
+        images = self.intensities[: config.batch]
+        self.batch = jax.random.bernoulli(batch_key, images).astype(jnp.float32)
+        self.vae = make_vae(self.intensities.shape[1], latents=config.latents, hidden=config.hidden)
+
+    @functools.cached_property
+    def params(self) -> bounds.Params:
+        """Trained on the first use: a run whose points are all there does not train."""
+        config, images = self.config, self.intensities
+        init_key, key = jax.random.split(self.train_key)
+
+        def batch_fn(key, step):
+            index_key, pixel_key = jax.random.split(key)
+            index = jax.random.randint(index_key, (config.train_batch,), 0, len(images))
+            x = jax.random.bernoulli(pixel_key, images[index]).astype(jnp.float32)
+            return {"x": x, "index": index}
+
+        state = train(
+            from_objective(bounds.pathwise(self.vae.model, num_samples=1)),
+            self.vae.init(init_key, images.mean(axis=0)),
+            batch_fn,
+            optax.adam(config.learning_rate),
+            key,
+            num_steps=config.train_steps,
+            on_chunk=lambda step, metrics: logging.info(
+                "training step %d: ELBO %.2f nats", step, metrics["bound"]
+            ),
+        )
+        return state.params
+
+
+def _point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
+    at = {"K": num_samples}
+    common = {
+        "n": config.num_replicates,
+        "floor": bounds.snr_floor(config.num_replicates),
+        **_weight_diagnostics(setting, num_samples),
+    }
+    measured = {name: _measure(config, setting, name, num_samples) for name in config.estimators}
+    rows = []
+    for name, result in measured.items():
+        for group in ("theta", "phi"):
+            if group == "phi" or name == "pathwise":
+                rows.append(
+                    _row(f"{group} {name}", at, m.snr_squared(result, group),
+                         seconds=result.seconds, compile_seconds=result.compile_seconds, **common)
+                )  # fmt: skip
+    if "pathwise" in measured:
+        plain = measured["pathwise"]
+        rows.append(_row(RATIO, at, m.snr_squared_ratio(plain, "theta", plain, "phi"), **common))
+        if "dreg" in measured:
+            better = m.snr_squared_ratio(measured["dreg"], "phi", plain, "phi")
+            rows.append(_row("phi dreg / pathwise", at, better, **common))
+    return rows
+
+
+def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
+    objective = ESTIMATORS[estimator](setting.vae.model, num_samples=num_samples)
+
+    def batch_objective(params, key, batch):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(batch)))
+        return jnp.mean(jax.vmap(objective, (None, 0, 0))(params, keys, batch))
+
+    number = list(ESTIMATORS).index(estimator)
+    return m.measure(
+        batch_objective,
+        setting.params,
+        jax.random.fold_in(jax.random.fold_in(setting.key, number), num_samples),
+        setting.batch,
+        num_replicates=config.num_replicates,
+        num_blocks=config.num_blocks,
+        chunk_size=chunk_size(config, num_samples * config.batch),
+    )
+
+
+def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float | None]:
+    """ESS/K and k-hat, means over the minibatch and over 20 draws of the weights."""
+
+    @jax.jit
+    def diagnose(params, key):
+        keys = jax.random.split(key, (20, len(setting.batch)))
+
+        def one(key, x):
+            log_w = bounds.log_weights(setting.vae.model, params, key, x, num_samples=num_samples)
+            return bounds.effective_sample_size(log_w) / num_samples, bounds.pareto_k_hat(log_w)
+
+        return jax.vmap(jax.vmap(one), (0, None))(keys, setting.batch)
+
+    ess, k_hat = diagnose(setting.params, jax.random.fold_in(setting.key, 10**6 + num_samples))
+    return {"ess_per_sample": float(jnp.mean(ess)), "k_hat": float(jnp.mean(k_hat))}
+
+
+def _row(name: str, at: Row, squared: m.Value, **extra: Any) -> Row:
+    return row(
+        name, at, kind="estimate", unit="ratio", **m.root(squared)._asdict(), squared=squared.value,
+        squared_standard_error=squared.standard_error, level=m.LEVEL, **extra,
+    )  # fmt: skip
+
+
+def _summarise(config: Any, rows: list[Row]) -> list[Row]:
+    """The one slope that means something here: theta over phi rises with K."""
+    used = [r for r in rows if r["name"] == RATIO]
+    if len(used) < 2:
+        return []
+    slope, low, high = m.slope_of_rows(used, "K")
+    return [
+        row(f"slope of {RATIO}", {"axis": "K"}, kind="estimate", unit="exponent", value=slope,
+            low=low, high=high, n=len(used), level=m.LEVEL)
+    ]  # fmt: skip
+
+
+def _draw(config: Any, rows: list[Row], summary: list[Row]):
+    figure, panels = new_figure(1, 2, (11, 5.2))
+    series = [
+        ("theta pathwise", "blue", r"$\theta$, IWAE", "o", 0),
+        ("phi pathwise", "red", r"$\phi$, IWAE pathwise", "o", 0),
+        ("phi dreg", "green", r"$\phi$, DReG", "s", 0),
+        ("phi stl", "orange", r"$\phi$, STL (biased for K > 1)", "^", 0),
+        (RATIO, "blue", r"SNR of $\theta$ / SNR of $\phi$, IWAE pathwise", "o", 1),
+        ("phi dreg / pathwise", "green", r"SNR of $\phi$, DReG / pathwise", "s", 1),
+    ]
+    slopes = {r["name"].removeprefix("slope of "): r for r in summary}
+    for name, colour, label, marker, panel in series:
+        own = [r for r in rows if r["name"] == name]
+        if name in slopes:
+            fit = slopes[name]
+            label += f": slope {fit['value']:+.3f} ± {(fit['high'] - fit['low']) / 2:.3f}"
+        style = {"marker": marker, "color": COLOURS[colour], "ls": "none"}
+        if own:
+            panels[panel].plot([], [], label=label, **style)
+        for hollow in (False, True):
+            part = [r for r in own if (r["ess_per_sample"] < PRE_ASYMPTOTIC) == hollow]
+            face = {"mfc": "none"} if hollow else {}
+            error_points(panels[panel], part, "K", COLOURS[colour], marker=marker, **face)
+    panels[0].axhline(rows[0]["floor"], color=COLOURS["grey"], ls=":", lw=1,
+                      label=r"floor of the plain estimate $\sqrt{2/\pi R}$")  # fmt: skip
+    panels[0].set_ylabel("signal-to-noise ratio (RMS over entries)")
+    panels[1].axhline(1, color=COLOURS["grey"], ls=":", lw=1)
+    panels[1].set_ylabel("ratio of two signal-to-noise ratios")
+    for axes in panels:
+        axes.plot(
+            [], [], "o", color="black", mfc="none", label="hollow: ESS/K < 0.1, pre-asymptotic"
+        )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("samples K")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    name = "MNIST" if config.data_dir else "digits"
+    figure.suptitle(f"VAE on {name}: gradients at one minibatch of {config.batch} images")
+    return figure
+
+
+def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+    above = [r for r in rows if r["name"] == "phi dreg / pathwise" and r["at"]["K"] >= 4]
+    notes = [
+        f"SNR: root mean square over entries, bias removed, {config.num_replicates} gradients at "
+        f"one minibatch; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
+        "ESS/K and k-hat: means over the minibatch. No exponent of theta or phi alone is claimed: "
+        "a trained VAE is far from asymptotic in this range of K.",
+    ]
+    if above:
+        worst = min(above, key=lambda r: r["low"] if r["low"] is not None else -np.inf)
+        notes.append(
+            f"Smallest SNR of DReG over pathwise at K >= 4: {worst['value']:.3f} "
+            f"[{worst['low']:.3f}, {worst['high']:.3f}] at K={worst['at']['K']}."
+        )
+    return notes

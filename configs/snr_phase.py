@@ -1,0 +1,25 @@
+"""Phase diagram of VR-IWAE: slope of the SNR of phi over the order alpha, K and D.
+
+Command: python -m experiments.snr --config=configs/snr_phase.py --workdir=runs/snr_phase
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The near case of the Gaussian toy in three dimensions."""
+    config = ConfigDict()
+    config.problem = "phase"
+    config.seed = 0
+    config.num_data = 1024
+    config.datum = 0
+    config.variance = 2 / 3
+    config.perturbation = 0.01
+    config.num_dims = (5, 20, 60)
+    config.alphas = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5)
+    config.num_samples = (64, 128, 256, 512, 1024)
+    config.fit_from = 64
+    config.num_replicates = 2000
+    config.num_blocks = 20
+    config.chunk_elements = 320_000
+    return config

@@ -1,0 +1,26 @@
+"""SNR of the gradients of a VAE: bundled digits, or MNIST with --config.data_dir=FOLDER.
+
+Command: python -m experiments.snr --config=configs/snr_vae.py --workdir=runs/snr_digits
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Burda's one-layer VAE after a short training, at a fixed minibatch."""
+    config = ConfigDict()
+    config.problem = "vae"
+    config.seed = 0
+    config.data_dir = ""  # empty: scikit-learn's digits; else a folder with the MNIST files
+    config.latents = (50,)
+    config.hidden = ((200, 200),)
+    config.train_steps = 2000
+    config.train_batch = 128
+    config.learning_rate = 1e-3
+    config.batch = 16
+    config.num_samples = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    config.estimators = ("pathwise", "dreg")
+    config.num_replicates = 1000
+    config.num_blocks = 20
+    config.chunk_elements = 4096  # samples x images in memory at once
+    return config
