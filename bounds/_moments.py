@@ -79,7 +79,7 @@ def gradient_moments(
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(f"grad_fn must return floating arrays, got dtype {leaf.dtype}.")
         mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
-        deviation = jax.tree.map(jnp.subtract, values, mean)
+        deviation = jax.tree.map(lambda v, m: v - m[None], values, mean)
 
         def power_sum(power):
             return jax.tree.map(lambda d: jnp.sum(d**power, axis=0), deviation)

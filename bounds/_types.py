@@ -1,7 +1,7 @@
 """The interface every bound shares: a latent-variable model as three pure functions."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt32
 
@@ -69,6 +69,7 @@ class Aux(NamedTuple):
     z: PyTree
 
 
+@runtime_checkable
 class Objective(Protocol):
     """(params, key, x) -> a scalar to be MAXIMISED whose value is a bound, in nats.
 

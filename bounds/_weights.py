@@ -142,7 +142,7 @@ def _fit_generalised_pareto(excess: Float[Array, "n"]) -> Float[Array, ""]:
     # Ties at the threshold can make the lower quartile 0; the smallest float stands in.
     quartile = jnp.maximum(excess[int(n / 4 + 0.5) - 1], jnp.finfo(excess.dtype).tiny * 1e6)
     b = (1.0 - jnp.sqrt(grid_size / grid)) / (3.0 * quartile) + 1.0 / excess[-1]
-    k = jnp.mean(jnp.log1p(-b[:, None] * excess), axis=1)
+    k = jnp.mean(jnp.log1p(-b[:, None] * excess[None]), axis=1)
     log_profile = n * (jnp.log(-b / k) - k - 1.0)
     # Where b is 0 to rounding the profile is 0/0; that grid point carries no weight.
     log_profile = jnp.where(jnp.isfinite(log_profile), log_profile, -jnp.inf)

@@ -63,7 +63,7 @@ def generate(key: Array, num_data: int, num_dims: int) -> Float[Array, "N D"]:
     """Draws mu_true ~ N(0, I), then N data from p(x) = N(mu_true, 2 I)."""
     key_mean, key_data = jax.random.split(key)
     mean = jax.random.normal(key_mean, (num_dims,))
-    return mean + jnp.sqrt(2.0) * jax.random.normal(key_data, (num_data, num_dims))
+    return mean[None] + jnp.sqrt(2.0) * jax.random.normal(key_data, (num_data, num_dims))
 
 
 def optimum(data: Float[Array, "N D"]) -> bounds.Params:

@@ -1,0 +1,15 @@
+"""JAX at its strictest, and shapes checked against their annotations."""
+
+import os
+
+# Before JAX starts: quiet, and compiled programs kept between runs where the caller says where.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["bounds", "models"], "beartype.beartype")
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)
