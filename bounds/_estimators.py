@@ -253,7 +253,7 @@ def _scale_backward(scale, cotangent):
 _scale_cotangent.defvjp(_scale_forward, _scale_backward)
 
 
-def finish(value: Array, log_w: Array, z: PyTree, has_aux: bool) -> Any:
+def finish(value: Array, log_w: PyTree, z: PyTree, has_aux: bool) -> Any:
     """What an objective returns."""
     return (value, Aux(log_w, z)) if has_aux else value
 

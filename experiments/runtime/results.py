@@ -63,7 +63,7 @@ def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, 
         with open(path) as file:
             found = json.load(file)
         old_experiment, old_settings = found["experiment"], found["config"]
-        found["rows"], found["environment"]
+        _, old_environment = found["rows"], found["environment"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} is not a readable record of results; move it away or choose another --workdir."

@@ -227,8 +227,8 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
 
 def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
     notes = [
-        f"SNR: root mean square over coordinates, bias removed, {config.num_replicates} gradients at "
-        f"one datum; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
+        f"SNR: root mean square over coordinates, bias removed, {config.num_replicates} gradients "
+        f"at one datum; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
         f"'{LOW_NOISE}': the pathwise SNR of phi with its mean taken from DReG, whose expectation "
         "is the same; the plain 'phi pathwise' drowns in its floor at large K.",
     ]

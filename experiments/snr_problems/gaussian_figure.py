@@ -2,63 +2,45 @@
 
 from typing import Any
 
-from experiments.runtime.plots import COLOURS, error_points, new_figure
+from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
+from experiments.snr_problems import figure as f
+
+IWAE = [
+    ("theta pathwise", "blue", r"$\theta$, IWAE", "o"),
+    ("phi dreg", "green", r"$\phi$, DReG", "s"),
+    ("phi stl", "orange", r"$\phi$, STL (biased for K > 1)", "^"),
+    ("phi pathwise", "purple", r"$\phi$, IWAE: plain, bias removed", "x"),
+    ("phi dreg mean / pathwise sd", "red", r"$\phi$, IWAE: DReG mean / pathwise sd", "o"),
+]
+ELBO = [("theta elbo", "blue", r"$\theta$", "o"), ("phi elbo", "red", r"$\phi$", "o")]
 
 
 def draw(config: Any, rows: list[Row], summary: list[Row]):
     """Two panels: IWAE and its cures over K, the ELBO over M."""
-    figure, panels = new_figure(1, 2 if config.elbo else 1, (11 if config.elbo else 6.5, 5.2),
-                                squeeze=False, sharey=True)  # fmt: skip
+    columns = 2 if config.elbo else 1
+    figure, panels = new_figure(1, columns, (5.5 * columns + 0.5, 6.4), squeeze=False, sharey=True)
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}
-    left = panels[0][0]
-    series = [
-        ("theta pathwise", "blue", r"$\theta$, IWAE", {"marker": "o"}),
-        ("phi dreg", "green", r"$\phi$, DReG", {"marker": "s"}),
-        ("phi stl", "orange", r"$\phi$, STL (biased for K > 1)", {"marker": "^"}),
-        ("phi dreg mean / pathwise sd", "red", r"$\phi$, IWAE: DReG mean / pathwise sd", {}),
-        ("phi pathwise", "purple", r"$\phi$, IWAE: plain, bias removed", {"marker": "x"}),
-    ]
-    for name, colour, label, style in series:
-        own = [r for r in rows if r["name"] == name]
-        if not own:
-            continue
-        error_points(left, own, "K", COLOURS[colour], _with_slope(label, slopes.get(name)), **style)
-        if config.fit and name != "phi pathwise" and all(r["theory"] for r in own):
-            x = [r["at"]["K"] for r in own]
-            left.plot(x, [r["theory"] for r in own], color=COLOURS[colour], lw=1, ls="--")
-    _frame(left, "samples K", rows, config)
-    left.set_ylabel("signal-to-noise ratio (RMS over entries)")
-    left.set_title(f"IWAE-K, {config.case} case")
-    if config.elbo:
-        right = panels[0][1]
-        for name, colour, label in (
-            ("theta elbo", "blue", r"$\theta$"),
-            ("phi elbo", "red", r"$\phi$"),
-        ):
+    titles = ("IWAE-K and its cures", "ELBO averaged over M draws (any average gives +1/2)")
+    for axes, axis, series, title in zip(
+        panels[0], "KM", (IWAE, ELBO), titles, strict=False
+    ):  # fmt: skip
+        shown = []
+        for name, colour, label, marker in series:
             own = [r for r in rows if r["name"] == name]
-            label = _with_slope(label, slopes.get(name))
-            error_points(right, own, "M", COLOURS[colour], label)
-        _frame(right, "samples M", rows, config)
-        right.set_title("ELBO averaged over M (any average gives +1/2)")
+            if not own:
+                continue
+            shown += own
+            label = f.with_slope(label, slopes.get(name))
+            f.points(axes, own, axis, COLOURS[colour], label, marker)
+            if config.fit and name != "phi pathwise":
+                f.theory_line(axes, own, axis, COLOURS[colour])
+        f.floor_line(axes, rows)
+        f.finish(axes, shown, f"samples {axis}", theory=config.fit and axis == "K")
+        axes.set_title(title, fontsize=10)
+    panels[0][0].set_ylabel("signal-to-noise ratio (RMS over entries)")
+    figure.suptitle(
+        f"Gaussian toy of Rainforth et al. 2018, {config.case} case: "
+        f"{config.num_replicates:,} gradients at one datum, 95% intervals"
+    )
     return figure
-
-
-def _with_slope(label: str, slope: Row | None) -> str:
-    if slope is None:
-        return label
-    half = (slope["high"] - slope["low"]) / 2
-    return f"{label}: slope {slope['value']:+.3f} ± {half:.3f}"
-
-
-def _frame(axes, xlabel: str, rows: list[Row], config: Any) -> None:
-    floor = next(r["floor"] for r in rows if "floor" in r)
-    axes.axhline(floor, color=COLOURS["grey"], lw=1, ls=":")
-    axes.text(1, floor * 1.05, r" floor of the plain estimate $\sqrt{2/\pi R}$",
-              color=COLOURS["grey"], fontsize=8, va="bottom")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel(xlabel)
-    if config.fit and xlabel.endswith("K"):
-        axes.plot([], [], color="black", lw=1, ls="--", label="closed form, leading order in K")
-    axes.legend(fontsize=8, loc="best")

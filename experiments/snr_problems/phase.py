@@ -6,11 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import colormaps
+from ml_collections import ConfigDict
 
 import bounds
 from experiments.runtime.errors import UserError
-from experiments.runtime.plots import error_points, new_figure
+from experiments.runtime.plots import new_figure
 from experiments.runtime.results import Row, row
+from experiments.snr_problems import figure as f
 from experiments.snr_problems import measure as m
 from experiments.snr_problems.gaussian import Setting
 from experiments.snr_problems.problem import Point, Problem, check_counts, chunk_size
@@ -95,8 +98,6 @@ def _point(config: Any, num_dims: int, alpha: float, num_samples: int) -> list[R
 
 @functools.cache
 def _cached_setting(fields: tuple) -> Setting:
-    from ml_collections import ConfigDict
-
     return Setting(ConfigDict(dict(fields)))
 
 
@@ -133,29 +134,27 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
 
 
 def _draw(config: Any, rows: list[Row], summary: list[Row]):
-    from matplotlib import colormaps
-
     columns = len(config.num_dims) + 1
-    figure, panels = new_figure(2, columns, (3.6 * columns, 7.2), squeeze=False)
+    figure, panels = new_figure(2, columns, (3.6 * columns, 8), squeeze=False)
     alphas, dims = list(config.alphas), list(config.num_dims)
-    shade = colormaps["viridis"]
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(alphas)))
     for line, (name, title) in enumerate(zip(NAMES.values(), ("pathwise", "DReG"), strict=True)):
         for column, num_dims in enumerate(dims):
             axes = panels[line][column]
-            for i, alpha in enumerate(alphas):
+            for alpha, shade in zip(alphas, shades, strict=True):
                 own = _own(rows, name, num_dims, alpha)
-                colour = shade(0.9 * i / max(len(alphas) - 1, 1))
-                x = [r["at"]["K"] for r in own]
-                error_points(axes, own, "K", colour, rf"$\alpha$ = {alpha:g}")
-                axes.plot(x, [r["theory"] for r in own], color=colour, lw=1, ls="--")
-            axes.set(xscale="log", yscale="log", xlabel="samples K")
+                f.points(axes, own, "K", shade, rf"$\alpha$ = {alpha:g}")
+                f.theory_line(axes, own, "K", shade)
+            f.finish(axes, rows, "samples K", theory=True)
+            axes.get_legend().remove()  # one legend below serves all panels
             axes.set_title(rf"$\phi$, {title}, D = {num_dims}")
-            axes.set_ylabel("SNR (RMS over entries)" if column == 0 else "")
+        panels[line][0].set_ylabel("SNR (RMS over entries)")
         _draw_slopes(panels[line][-1], name, title, dims, summary)
-    panels[0][0].legend(fontsize=8)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
     figure.suptitle(
-        "VR-IWAE: points with 95% intervals, dashed: closed form from tilted Gaussians, "
-        "leading order in K"
+        f"VR-IWAE on the Gaussian toy, near case: {config.num_replicates:,} gradients a point, "
+        "95% intervals"
     )
     return figure
 
@@ -173,7 +172,7 @@ def _draw_slopes(axes, name: str, title: str, dims: list[int], summary: list[Row
     for level in (-0.5, 0.5):
         axes.axhline(level, color="#7F7F7F", lw=1, ls=":")
     start = summary[0]["at"]["from"] if summary else ""
-    axes.set(xlabel=r"order $\alpha$", title=f"slope of {title}, K ≥ {start}", ylim=(-0.75, 0.75))
+    axes.set(xlabel=r"order $\alpha$", title=f"slope of {title}, K ≥ {start}")
     axes.legend(fontsize=8)
 
 

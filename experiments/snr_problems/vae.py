@@ -11,9 +11,10 @@ from absl import logging
 
 import bounds
 from experiments.runtime import data
-from experiments.runtime.plots import COLOURS, error_points, new_figure
+from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row, row
 from experiments.runtime.trainer import from_objective, train
+from experiments.snr_problems import figure as f
 from experiments.snr_problems import measure as m
 from experiments.snr_problems.problem import (
     ESTIMATORS,
@@ -29,7 +30,6 @@ COLUMNS = {
     "estimate": "name", "K": "at.K", "value": "value", "low": "low", "high": "high",
     "floor": "floor", "ESS/K": "ess_per_sample", "k-hat": "k_hat", "R": "n", "s": "seconds",
 }  # fmt: skip
-PRE_ASYMPTOTIC = 0.1  # points with ESS/K below this are drawn hollow
 RATIO = "theta / phi pathwise"
 
 
@@ -173,7 +173,7 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
 
 
 def _draw(config: Any, rows: list[Row], summary: list[Row]):
-    figure, panels = new_figure(1, 2, (11, 5.2))
+    figure, panels = new_figure(1, 2, (11, 6))
     series = [
         ("theta pathwise", "blue", r"$\theta$, IWAE", "o", 0),
         ("phi pathwise", "red", r"$\phi$, IWAE pathwise", "o", 0),
@@ -185,31 +185,20 @@ def _draw(config: Any, rows: list[Row], summary: list[Row]):
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}
     for name, colour, label, marker, panel in series:
         own = [r for r in rows if r["name"] == name]
-        if name in slopes:
-            fit = slopes[name]
-            label += f": slope {fit['value']:+.3f} ± {(fit['high'] - fit['low']) / 2:.3f}"
-        style = {"marker": marker, "color": COLOURS[colour], "ls": "none"}
         if own:
-            panels[panel].plot([], [], label=label, **style)
-        for hollow in (False, True):
-            part = [r for r in own if (r["ess_per_sample"] < PRE_ASYMPTOTIC) == hollow]
-            face = {"mfc": "none"} if hollow else {}
-            error_points(panels[panel], part, "K", COLOURS[colour], marker=marker, **face)
-    panels[0].axhline(rows[0]["floor"], color=COLOURS["grey"], ls=":", lw=1,
-                      label=r"floor of the plain estimate $\sqrt{2/\pi R}$")  # fmt: skip
-    panels[0].set_ylabel("signal-to-noise ratio (RMS over entries)")
+            label = f.with_slope(label, slopes.get(name))
+            f.points(panels[panel], own, "K", COLOURS[colour], label, marker)
+    f.floor_line(panels[0], rows)
     panels[1].axhline(1, color=COLOURS["grey"], ls=":", lw=1)
+    panels[0].set_ylabel("signal-to-noise ratio (RMS over entries)")
     panels[1].set_ylabel("ratio of two signal-to-noise ratios")
     for axes in panels:
-        axes.plot(
-            [], [], "o", color="black", mfc="none", label="hollow: ESS/K < 0.1, pre-asymptotic"
-        )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("samples K")
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        f.finish(axes, rows, "samples K")
     name = "MNIST" if config.data_dir else "digits"
-    figure.suptitle(f"VAE on {name}: gradients at one minibatch of {config.batch} images")
+    figure.suptitle(
+        f"VAE on {name}: {config.num_replicates:,} gradients at one minibatch of "
+        f"{config.batch} images, 95% intervals"
+    )
     return figure
 
 
