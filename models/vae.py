@@ -167,12 +167,12 @@ def make_vae(
         return jax.nn.sigmoid(_apply(decoders[0], theta[0], z1))
 
     def simulate(theta, key):
-        keys = jax.random.split(key, len(latents) + 1)
-        z = [jax.random.normal(keys[-1], (latents[-1],))]
-        for net, variables, k in zip(decoders[:0:-1], theta[:0:-1], keys[1:], strict=False):
+        top_key, pixel_key, *keys = jax.random.split(key, len(latents) + 1)
+        z = [jax.random.normal(top_key, (latents[-1],))]
+        for net, variables, k in zip(decoders[:0:-1], theta[:0:-1], keys, strict=True):
             mean, log_scale = _apply(net, variables, z[0])
             z.insert(0, mean + jnp.exp(log_scale) * jax.random.normal(k, mean.shape))
-        x = jax.random.bernoulli(keys[0], decode(theta, z[0])).astype(jnp.float32)
+        x = jax.random.bernoulli(pixel_key, decode(theta, z[0])).astype(jnp.float32)
         return x, tuple(z)
 
     return VAE(bounds.LatentModel(propose, log_q, log_p), init, encode, decode, simulate)

@@ -77,7 +77,9 @@ def all_tuples(num_states, num_samples):
 
 def flat(tree):
     """All numbers of a tree as one float64 vector."""
-    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
+    return np.concatenate(
+        [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)]
+    )
 
 
 def moments(grad_fn, seed=0, num_replicates=20_000, chunk_size=2000):
@@ -91,7 +93,7 @@ def moments(grad_fn, seed=0, num_replicates=20_000, chunk_size=2000):
 
 
 def largest_z(measured, expected):
-    """Largest |mean - expected| in standard errors, over the entries that vary, and their number."""
+    """Largest |mean - expected| in standard errors over entries that vary, and their number."""
     count = float(measured.count)
     error = np.sqrt(flat(measured.m2) / (count - 1) / count)
     difference = np.abs(flat(measured.mean) - flat(expected))

@@ -70,6 +70,8 @@ def close(measured, expected):
     return np.allclose(flat(measured), flat(expected), rtol=TIGHT, atol=TIGHT)
 
 
+CIWAE = functools.partial(bounds.ciwae, beta=0.3)
+RENYI = functools.partial(bounds.renyi, alpha=0.3)
 UNBIASED = {
     "pathwise, iwae": (3, bounds.iwae, lambda m: bounds.pathwise(m, num_samples=3)),
     "pathwise, elbo": (
@@ -77,13 +79,13 @@ UNBIASED = {
     ),
     "pathwise, ciwae": (
         3,
-        functools.partial(bounds.ciwae, beta=0.3),
-        lambda m: bounds.pathwise(m, num_samples=3, bound=functools.partial(bounds.ciwae, beta=0.3)),
+        CIWAE,
+        lambda m: bounds.pathwise(m, num_samples=3, bound=CIWAE),
     ),
     "pathwise, renyi": (
         3,
-        functools.partial(bounds.renyi, alpha=0.3),
-        lambda m: bounds.pathwise(m, num_samples=3, bound=functools.partial(bounds.renyi, alpha=0.3)),
+        RENYI,
+        lambda m: bounds.pathwise(m, num_samples=3, bound=RENYI),
     ),
     "stl, elbo at K=1": (1, bounds.elbo, lambda m: bounds.stl(m, num_samples=1)),
     "stl, elbo": (3, bounds.elbo, lambda m: bounds.stl(m, num_samples=3, bound=bounds.elbo)),
@@ -91,7 +93,7 @@ UNBIASED = {
     "dreg in chunks": (3, bounds.iwae, lambda m: bounds.dreg(m, num_samples=3, chunk_size=2)),
     "dreg at K=1": (1, bounds.iwae, lambda m: bounds.dreg(m, num_samples=1)),
     "dreg, alpha=0.3": (
-        3, functools.partial(bounds.renyi, alpha=0.3),
+        3, RENYI,
         lambda m: bounds.dreg(m, num_samples=3, alpha=0.3),
     ),
     "dreg, alpha=1": (3, bounds.elbo, lambda m: bounds.dreg(m, num_samples=3, alpha=1.0)),
@@ -314,15 +316,17 @@ def test_discrete_estimators_are_exact_in_expectation(num_samples, bound, factor
 
 def test_rws_follows_its_own_finite_k_expectation():
     def wake_direction(log_w, z):
-        score = jax.jacobian(lambda phi: jax.nn.log_softmax(phi[DISCRETE_X])[z])(DISCRETE_PARAMS.phi)
+        score = jax.jacobian(lambda phi: jax.nn.log_softmax(phi[DISCRETE_X])[z])(
+            DISCRETE_PARAMS.phi
+        )
         return jnp.tensordot(bounds.normalized_weights(log_w), score, 1)
 
     measured = discrete_expectation(lambda m: bounds.rws(m, num_samples=3), 3)
     wake = enumerable.expectation(wake_direction, DISCRETE_PARAMS, DISCRETE_X, 3)
     assert close(measured.phi, wake)
-    exact = jax.grad(
-        lambda params: enumerable.expected_bound(bounds.iwae, params, DISCRETE_X, 3)
-    )(DISCRETE_PARAMS)
+    exact = jax.grad(lambda params: enumerable.expected_bound(bounds.iwae, params, DISCRETE_X, 3))(
+        DISCRETE_PARAMS
+    )
     assert close(measured.theta, exact.theta)
     assert not close(measured.phi, exact.phi)
 
@@ -330,9 +334,9 @@ def test_rws_follows_its_own_finite_k_expectation():
 def test_sleep_phase_adds_the_gradient_of_log_q_at_simulated_data():
     theta = DISCRETE_PARAMS.theta
     joint = jnp.exp(jax.vmap(lambda x: enumerable.log_joint(theta, x), out_axes=1)(jnp.arange(3)))
-    sleep = jax.grad(
-        lambda phi: jnp.sum(joint * jax.nn.log_softmax(phi, axis=-1).T)
-    )(DISCRETE_PARAMS.phi)
+    sleep = jax.grad(lambda phi: jnp.sum(joint * jax.nn.log_softmax(phi, axis=-1).T))(
+        DISCRETE_PARAMS.phi
+    )
 
     def difference(key):
         grads = [

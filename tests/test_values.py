@@ -42,7 +42,9 @@ def test_values_match_float64(values, share):
     iwae = reference_renyi(log_w, 0.0)
     np.testing.assert_allclose(bounds.iwae(log_w), iwae, atol=scale)
     np.testing.assert_allclose(bounds.elbo(log_w), log_w.mean(dtype=np.float64), atol=scale)
-    np.testing.assert_allclose(bounds.renyi(log_w, share), reference_renyi(log_w, share), atol=scale)
+    np.testing.assert_allclose(
+        bounds.renyi(log_w, share), reference_renyi(log_w, share), atol=scale
+    )
     mixed = share * log_w.mean(dtype=np.float64) + (1 - np.float64(share)) * iwae
     np.testing.assert_allclose(bounds.ciwae(log_w, share), mixed, atol=scale)
 
@@ -81,9 +83,7 @@ def test_renyi_near_alpha_one_in_float32(k, traced):
 def test_renyi_gradient_is_the_tempered_weights(alpha):
     log_w = jnp.array([-3.0, -1.0, -2.5, 0.2])
     expected = bounds.normalized_weights((1 - alpha) * log_w)
-    np.testing.assert_allclose(
-        jax.grad(bounds.renyi)(log_w, alpha), expected, rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(jax.grad(bounds.renyi)(log_w, alpha), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
@@ -104,7 +104,7 @@ def test_axis_reduces_the_samples_and_nothing_else(reduction):
 
 @pytest.mark.parametrize("reduction", REDUCTIONS.values(), ids=REDUCTIONS)
 def test_wrong_input_says_what_to_do(reduction):
-    with pytest.raises(TypeError, match="dtype int32|dtype int64"):
+    with pytest.raises(TypeError, match=r"dtype int(32|64)"):
         reduction(jnp.arange(3))
     with pytest.raises(ValueError, match="axis 1 is not there"):
         reduction(jnp.zeros(3), axis=1)
@@ -133,9 +133,7 @@ def test_zero_weights(value):
 
 def test_a_zero_weight_counts_as_zero_in_iwae():
     some = jnp.array([-INF, 0.5, -INF, -1.0])
-    np.testing.assert_allclose(
-        bounds.iwae(some), logsumexp([0.5, -1.0]) - np.log(4), rtol=1e-6
-    )
+    np.testing.assert_allclose(bounds.iwae(some), logsumexp([0.5, -1.0]) - np.log(4), rtol=1e-6)
     assert np.all(np.asarray(jax.grad(bounds.iwae)(some))[[0, 2]] == 0)
     assert bounds.elbo(some) == -INF
     np.testing.assert_array_equal(bounds.ciwae(some, 0.0), bounds.iwae(some))
