@@ -50,7 +50,9 @@ def block_moments(
     def on_device(blocks, params, key):
         # Gradients in replicated values are summed over devices by shard_map; these are
         # gradients of each device's own replicates.
-        params = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), params)
+        params, key = jax.tree.map(
+            lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), (params, key)
+        )
 
         def one(block):
             return bounds.gradient_moments(

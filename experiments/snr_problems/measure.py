@@ -110,13 +110,24 @@ def measure(
     compiled_at = time.perf_counter()
     count, mean, m2 = jax.device_get(jax.block_until_ready(compiled(params, key, x)))
     seconds = time.perf_counter() - compiled_at
+    return from_blocks(count, mean, m2, seconds, compiled_at - start)
+
+
+def from_blocks(
+    count: np.ndarray,
+    mean: dict[str, PyTree],
+    m2: dict[str, PyTree],
+    seconds: float = 0.0,
+    compile_seconds: float = 0.0,
+) -> Measurement:
+    """A `Measurement` from the moments of blocks, each leaf [B, ...]."""
     count = np.asarray(count, np.float64)
     left = np.append(0.0, count)  # how many replicates each variant leaves out
     means, variances = {}, {}
     for name in mean:
-        block_mean, block_m2 = _flat(mean[name], num_blocks), _flat(m2[name], num_blocks)
+        block_mean, block_m2 = _flat(mean[name], len(count)), _flat(m2[name], len(count))
         means[name], variances[name] = _without_each(count, block_mean, block_m2)
-    return Measurement(count.sum() - left, means, variances, seconds, compiled_at - start)
+    return Measurement(count.sum() - left, means, variances, seconds, compile_seconds)
 
 
 def _flat(tree: PyTree, num_blocks: int) -> np.ndarray:

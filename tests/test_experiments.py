@@ -1,0 +1,242 @@
+"""What the programs share: pooled measurements, records, data files, the training loop."""
+
+import gzip
+import hashlib
+import json
+import os
+import struct
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+import bounds
+from experiments.runtime import data, results, trainer
+from experiments.runtime.errors import UserError
+from experiments.runtime.mesh import block_moments, device_mesh
+from experiments.snr_problems import measure as m
+from models import linear_gaussian
+
+MODEL = linear_gaussian.make_model()
+PARAMS = bounds.Params(
+    jnp.array([0.3, -0.2]),
+    linear_gaussian.Inference(0.5 * jnp.eye(2), jnp.array([0.4, 0.2])),
+)
+X = jnp.array([1.5, -0.5])
+
+
+# --- measurements -----------------------------------------------------------------------------
+
+
+def measured(num_replicates=400, num_blocks=8, chunk_size=17, seed=0, factory=bounds.pathwise):
+    return m.measure(
+        factory(MODEL, num_samples=4), PARAMS, jax.random.key(seed), X,
+        num_replicates=num_replicates, num_blocks=num_blocks, chunk_size=chunk_size,
+    )  # fmt: skip
+
+
+def test_measurement_is_that_of_all_replicates_and_of_all_but_each_block():
+    got = measured()
+    objective = bounds.pathwise(MODEL, num_samples=4)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(400))
+    theta = np.asarray(
+        jax.vmap(lambda k: jax.grad(objective)(PARAMS, k, X).theta)(keys), np.float64
+    )
+    np.testing.assert_allclose(got.mean["theta"][0], theta.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(got.variance["theta"][0], theta.var(0, ddof=1), rtol=1e-4)
+    without = np.delete(theta, slice(100, 150), axis=0)  # the third of eight blocks
+    assert got.count[3] == 350
+    np.testing.assert_allclose(got.mean["theta"][3], without.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(got.variance["theta"][3], without.var(0, ddof=1), rtol=1e-4)
+
+
+def test_pooled_snr_and_its_standard_error():
+    """Against the spread of 60 independent measurements of 8 blocks; entries share samples."""
+    objective = bounds.pathwise(MODEL, num_samples=4)
+    blocks = jax.jit(
+        lambda: block_moments(
+            lambda p, k: {"theta": jax.grad(objective)(p, k, X).theta}, PARAMS, jax.random.key(0),
+            num_replicates=480 * 50, num_blocks=480, chunk_size=50, mesh=device_mesh(),
+        )
+    )()  # fmt: skip
+    parts = [jax.tree.map(lambda v, i=i: v[8 * i : 8 * i + 8], blocks) for i in range(60)]
+    values = [m.snr_squared(m.from_blocks(p.count, p.mean, p.m2), "theta") for p in parts]
+    estimates = np.array([v.value for v in values])
+    errors = np.array([v.standard_error for v in values])
+    # The sd of 60 values is known to 9%, the mean jackknife error to about 3%.
+    assert 0.65 < errors.mean() / estimates.std(ddof=1) < 1.5
+    value = m.root(values[0])
+    assert value.low < value.value < value.high
+    negative = m.root(m.Value(-0.1, 0.2, -0.5, 0.3))
+    assert negative.value == 0
+    assert negative.low == 0
+    np.testing.assert_allclose(negative.high, np.sqrt(0.3))
+
+
+def test_low_noise_numerator_estimates_the_same_ratio():
+    plain, better = measured(20_000, 20, 500), measured(20_000, 20, 500, 1, bounds.dreg)
+    a, b = m.snr_squared(plain, "phi"), m.snr_squared_of(better, plain, "phi")
+    assert abs(a.value - b.value) < 4.5 * np.hypot(a.standard_error, b.standard_error)
+    assert b.standard_error < 0.5 * a.standard_error
+
+
+@pytest.mark.parametrize(("replicates", "blocks"), [(10, 3), (4, 4), (0, 2), (100, 1)])
+def test_counts_of_replicates_that_cannot_work(replicates, blocks):
+    with pytest.raises(UserError, match=r"num_(replicates|blocks)"):
+        m.check_replicates(types.SimpleNamespace(num_replicates=replicates, num_blocks=blocks))
+
+
+# --- records ----------------------------------------------------------------------------------
+
+
+def test_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    config = ConfigDict({"seed": 3, "sizes": (1, 2)})
+    record = results.open_record(str(tmp_path), "snr", config)
+    record["rows"].append(
+        results.row("a", {"K": 1}, kind="estimate", unit="nats", value=float("nan"), high=np.inf)
+    )
+    results.save_record(str(tmp_path), record)
+    text = (tmp_path / results.FILE).read_text()
+    assert json.loads(text)["rows"][0]["value"] is None, "strict JSON has no NaN"
+    assert json.loads(text)["rows"][0]["high"] is None
+    assert results.open_record(str(tmp_path), "snr", config)["rows"] == record["rows"]
+
+    def full_disk(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        results.save_record(str(tmp_path), {**record, "rows": []})
+    assert (tmp_path / results.FILE).read_text() == text
+    assert os.listdir(tmp_path) == [results.FILE], "no half-written file is left behind"
+
+
+def test_record_of_another_config_or_program_is_not_touched(tmp_path):
+    config = ConfigDict({"seed": 3})
+    results.save_record(str(tmp_path), results.open_record(str(tmp_path), "snr", config))
+    with pytest.raises(UserError, match=r"seed \(3 there, 4 now\)"):
+        results.open_record(str(tmp_path), "snr", ConfigDict({"seed": 4}))
+    with pytest.raises(UserError, match="results of snr"):
+        results.open_record(str(tmp_path), "train", config)
+
+
+def test_kind_is_one_of_four():
+    with pytest.raises(ValueError, match="kind must be one of exact"):
+        results.row("a", {}, kind="bound", unit="nats", value=1.0)
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+def idx(images):
+    return struct.pack(">IIII", 2051, *images.shape) + images.tobytes()
+
+
+@pytest.fixture
+def small_mnist(tmp_path, monkeypatch):
+    """Two tiny files in the official format, and their checksums in place of the official ones."""
+    rng = np.random.default_rng(0)
+    arrays = {s: rng.integers(0, 256, (5, 28, 28), np.uint8) for s in ("train", "test")}
+    files = {}
+    for split, images in arrays.items():
+        name = data.MNIST_FILES[split][0]
+        files[split] = (name, hashlib.md5(idx(images)).hexdigest())
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(images)))
+    monkeypatch.setattr(data, "MNIST_FILES", files)
+    return tmp_path, arrays
+
+
+def test_mnist_raw_and_compressed_in_the_folder_or_below(small_mnist):
+    folder, arrays = small_mnist
+    loaded = data.load(str(folder))
+    np.testing.assert_array_equal(loaded.train, arrays["train"])
+    assert loaded.levels == 256
+    (folder / "mnist").mkdir()
+    for split, (name, _) in data.MNIST_FILES.items():
+        (folder / f"{name}.gz").unlink()
+        (folder / "mnist" / name).write_bytes(idx(arrays[split]))
+    np.testing.assert_array_equal(data.load(str(folder)).test, arrays["test"])
+
+
+def test_bad_data_folders_say_what_to_do(small_mnist):
+    folder, _ = small_mnist
+    path = folder / f"{data.MNIST_FILES['train'][0]}.gz"
+    good = path.read_bytes()
+    path.write_bytes(gzip.compress(gzip.decompress(good)[:-1] + b"\0"))
+    with pytest.raises(UserError, match=r"not the official file.*get it again from https"):
+        data.load(str(folder))
+    path.write_bytes(good[:40])
+    with pytest.raises(UserError, match="cannot read"):
+        data.load(str(folder))
+    path.unlink()
+    with pytest.raises(UserError, match=r"is not in .*get it from https.*md5"):
+        data.load(str(folder))
+    with pytest.raises(UserError, match="not a folder"):
+        data.load(str(folder / "nowhere"))
+
+
+def test_official_mnist_where_it_is_there():
+    folder = os.environ.get("BOUNDS_DATA_DIR")
+    if not folder:
+        pytest.skip("set BOUNDS_DATA_DIR to a folder with the official MNIST files")
+    loaded = data.load(folder)
+    assert loaded.train.shape == (60_000, 28, 28)
+    assert loaded.test.shape == (10_000, 28, 28)
+
+
+def test_bundled_digits():
+    digits = data.load("")
+    assert digits.train.shape == (1497, 8, 8)
+    assert digits.test.shape == (300, 8, 8)
+    assert digits.train.dtype == np.uint8
+    assert digits.train.max() == 16
+    assert digits.levels == 17
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+def test_training_reaches_the_known_optimum():
+    """The linear-Gaussian model under the ELBO: mu* = mean(x), A* = I/2, b* = mu/2."""
+    dataset = linear_gaussian.generate(jax.random.key(0), 256, 2)
+    model = linear_gaussian.make_model()
+    start = linear_gaussian.perturb(linear_gaussian.optimum(dataset), jax.random.key(1), 0.5)
+    seen = []
+    state = trainer.train(
+        trainer.from_objective(bounds.stl(model, num_samples=8, bound=bounds.elbo)),
+        start,
+        lambda key, step: {"x": dataset, "index": jnp.arange(256)},
+        optax.adam(2e-2),
+        jax.random.key(2),
+        num_steps=501,
+        steps_per_chunk=200,
+        on_chunk=lambda step, metrics: seen.append((step, float(metrics["bound"]))),
+    )
+    assert [step for step, _ in seen] == [200, 400, 501]
+    assert int(state.step) == 501
+    best = linear_gaussian.optimum(dataset)
+    np.testing.assert_allclose(state.params.theta, best.theta, atol=0.05)
+    np.testing.assert_allclose(state.params.phi.weight, best.phi.weight, atol=0.05)
+    exact = jnp.mean(jax.vmap(linear_gaussian.expected_elbo, (None, 0))(best, dataset))
+    assert abs(seen[-1][1] - exact) < 0.1
+
+
+def test_training_does_not_depend_on_its_chunks():
+    dataset = linear_gaussian.generate(jax.random.key(0), 16, 2)
+    loss = trainer.from_objective(bounds.pathwise(MODEL, num_samples=2))
+
+    def run(steps_per_chunk):
+        def batch_fn(key, step):
+            index = jax.random.randint(key, (4,), 0, 16)
+            return {"x": dataset[index], "index": index}
+
+        return trainer.train(
+            loss, PARAMS, batch_fn, optax.adam(1e-2), jax.random.key(0), num_steps=7,
+            steps_per_chunk=steps_per_chunk,
+        ).params  # fmt: skip
+
+    jax.tree.map(np.testing.assert_array_equal, run(7), run(3))
