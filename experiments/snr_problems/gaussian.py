@@ -234,9 +234,31 @@ def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
     ]
     if summary:
         notes.append("Slopes: weighted least squares on squared ratios; intervals speak of noise.")
+        notes += _checks(rows)
     else:
         notes.append(
             "Nothing is fitted: so far from the optimum no K in this range is asymptotic, "
             "one sample carries nearly all the weight."
+        )
+    return notes
+
+
+def _checks(rows: list[Row]) -> list[str]:
+    """What the numerator and the closed forms were held against."""
+    p_values = [r["value"] for r in rows if r["name"] == "dreg mean = pathwise mean"]
+    notes = []
+    if p_values:
+        notes.append(
+            f"DReG mean = pathwise mean: smallest chi-square p-value {min(p_values):.3f} of "
+            f"{len(p_values)} K."
+        )
+    names = ("theta pathwise", f"phi {LOW_NOISE}", "phi dreg")
+    large = [r for r in rows if r["name"] in names and r["at"].get("K", 0) >= 100]
+    if large:
+        ratios = [(abs(r["value"] / r["theory"] - 1), r) for r in large]
+        worst, where = max(ratios, key=lambda pair: pair[0])
+        notes.append(
+            f"Measured over closed form at K >= 100: at most {worst:.1%} off "
+            f"({where['name']}, K={where['at']['K']})."
         )
     return notes
