@@ -72,7 +72,8 @@ def _bernoulli_jvp(primals, tangents):
     logits, value = primals
     logits_dot, value_dot = tangents
     out = bernoulli_log_prob(logits, value)
-    out_dot = (value - jax.nn.sigmoid(logits)) * logits_dot
+    # Multiplied out: of a product with the difference XLA:CPU writes several copies.
+    out_dot = value * logits_dot - jax.nn.sigmoid(logits) * logits_dot
     if getattr(value_dot, "dtype", None) != jax.dtypes.float0:  # integers carry no tangent
         out_dot = out_dot + logits * value_dot
     return out, out_dot.astype(out.dtype)

@@ -20,7 +20,7 @@ from bounds._checks import (
     check_log_q,
     check_reparameterised,
 )
-from bounds._sampling import log_weight, over_samples, propose, stop
+from bounds._sampling import drawn, log_weight, over_samples, propose, stop
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae, renyi
 from bounds._weights import normalized_weights
@@ -204,25 +204,30 @@ def dreg(
     bound = iwae if plain else functools.partial(renyi, alpha=alpha)
 
     def objective(params: Params, key, x: PyTree):
-        def sample(k, scale=None):
+        def draw(k):
             z, _ = propose(model, params.phi, jax.random.fold_in(key, k), x)
             check_reparameterised("dreg", z)
-            if scale is not None:
-                z = scale_cotangent(z, scale)
-            log_q = model.log_q(stop(params.phi), stop(x), z)  # type: ignore[misc]
-            return log_weight(model, params.theta, x, z, log_q), z if has_aux else ()
+            return z
 
-        # The weights come from a first evaluation at the same z. Without chunks XLA
-        # merges it with the second, since the scaling below is an identity in value.
-        indices = jnp.arange(num_samples)
-        log_w = stop(over_samples(lambda k: sample(k)[0], indices, chunk_size))
+        def weigh(z):
+            log_q = model.log_q(stop(params.phi), stop(x), z)  # type: ignore[misc]
+            return log_weight(model, params.theta, x, z, log_q)
+
+        def pull(z, scale):
+            z = scale_cotangent(z, scale)
+            return weigh(z), z if has_aux else ()
+
+        # The weights come from a first evaluation at the same z; XLA merges it with the
+        # second, since the scaling is an identity in value.
+        items, get = drawn(draw, jnp.arange(num_samples), chunk_size)
+        log_w = stop(over_samples(lambda item: weigh(get(item)), items, chunk_size))
         if plain:
             scale = normalized_weights(log_w)
         else:
             order = jnp.asarray(alpha, log_w.dtype)
             powers = jnp.where(jnp.isneginf(log_w), -jnp.inf, (1.0 - order) * log_w)
             scale = order + (1.0 - order) * normalized_weights(powers)
-        log_w, z = over_samples(lambda args: sample(*args), (indices, scale), chunk_size)
+        log_w, z = over_samples(lambda arg: pull(get(arg[0]), arg[1]), (items, scale), chunk_size)
         return finish(bound(log_w), log_w, z, has_aux)
 
     return objective

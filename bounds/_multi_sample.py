@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_reparameterised
 from bounds._estimators import path_objective
-from bounds._sampling import add_gradient_of, log_weight, over_samples, propose, stop
+from bounds._sampling import add_gradient_of, drawn, log_weight, over_samples, propose, stop
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae
 from bounds._weights import normalized_weights
@@ -130,21 +130,16 @@ def piwae(
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key, x: PyTree):
-        indices = jnp.arange(num_groups * num_samples)
-
-        def generative(k):
-            z, log_q = stop(propose(model, params.phi, jax.random.fold_in(key, k), x))
+        def draw(k):
+            z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
             check_reparameterised("piwae", z)
+            return z, log_q
+
+        def generative(z, log_q):
+            z, log_q = stop((z, log_q))
             return log_weight(model, params.theta, x, z, log_q), z if has_aux else ()
 
-        log_w, z = over_samples(generative, indices, chunk_size)
-        value = iwae(log_w)
-        groups = stop(log_w).reshape(num_groups, num_samples)
-        weights = (normalized_weights(groups) / num_groups).ravel()
-
-        def inference(args):
-            k, weight = args
-            z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
+        def inference(z, log_q, weight):
             # d log p / dz is taken here and now: left to the outer gradient, values
             # closed over by log_p would be counted by both parts.
             slope = stop(jax.grad(functools.partial(model.log_p, params.theta, x))(stop(z)))
@@ -152,8 +147,14 @@ def piwae(
             pull = sum(jax.tree.leaves(path)) - log_q
             return weight * jnp.where(weight == 0, 0.0, pull)
 
-        surrogate = jnp.sum(over_samples(inference, (indices, weights), chunk_size))
-        value = add_gradient_of(value, surrogate)
+        items, get = drawn(draw, jnp.arange(num_groups * num_samples), chunk_size)
+        log_w, z = over_samples(lambda item: generative(*get(item)), items, chunk_size)
+        groups = stop(log_w).reshape(num_groups, num_samples)
+        weights = (normalized_weights(groups) / num_groups).ravel()
+        terms = over_samples(
+            lambda arg: inference(*get(arg[0]), weight=arg[1]), (items, weights), chunk_size
+        )
+        value = add_gradient_of(iwae(log_w), jnp.sum(terms))
         return (value, _in_groups(Aux(log_w, z), num_groups, num_samples)) if has_aux else value
 
     return objective

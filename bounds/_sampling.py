@@ -93,6 +93,19 @@ def over_samples(fn: Callable[..., PyTree], xs: PyTree, chunk_size: int | None) 
     return jax.lax.map(jax.checkpoint(fn, prevent_cse=False), xs, batch_size=chunk_size)
 
 
+def drawn(
+    draw: Callable[[Any], PyTree], indices: Array, chunk_size: int | None
+) -> tuple[PyTree, Callable[[Any], PyTree]]:
+    """Draws for two passes over the samples: (items to map over, item -> draw).
+
+    Without chunks they are made once; XLA does not merge two equal random streams inside a
+    scan. With chunks each pass makes them again, so that memory holds one chunk.
+    """
+    if chunk_size is None or chunk_size >= indices.shape[0]:
+        return jax.vmap(draw)(indices), lambda item: item
+    return indices, draw
+
+
 def add_gradient_of(value: Array, surrogate: Array) -> Array:
     """`value`, with the gradient of `surrogate` added to its own."""
     # inf - inf would make a NaN of a value that is fine.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from bounds._checks import check_log_w
+from bounds._checks import check_count, check_log_w
 
 
 def normalized_weights(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
@@ -110,8 +110,24 @@ def k_hat_threshold(num_samples: int) -> float:
 
     .. math:: \min(1 - 1/\log_{10} K, 0.7)
 
+    Args:
+      num_samples: K.
+
+    Returns:
+      The threshold; -inf for a single sample.
+
+    Raises:
+      TypeError: `num_samples` is not an integer.
+      ValueError: it is below 1.
+
+    Example:
+      >>> import bounds
+      >>> bounds.k_hat_threshold(100)
+      0.5
+
     Source: Vehtari et al. 2024 (arXiv 1507.02646), section 3.2.4, eq. 13.
     """
+    num_samples = check_count("num_samples", num_samples)
     return min(1.0 - 1.0 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 

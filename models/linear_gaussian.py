@@ -10,6 +10,7 @@ from them in `models.linear_gaussian_theory`.
 Source: Rainforth et al. 2018 (arXiv 1802.04537), the Gaussian example of the experiments.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -48,7 +49,9 @@ def make_model(variance: float = PAPER_VARIANCE) -> bounds.LatentModel:
         mean = phi.weight @ x + phi.bias
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         z = mean + jnp.sqrt(jnp.asarray(variance, mean.dtype)) * noise
-        return z, bounds.gaussian_log_prob(z, mean, variance)
+        # log q(z) from the noise itself: the same number, and cheaper than through z.
+        log_scale = 0.5 * math.log(variance)
+        return z, bounds.gaussian_log_prob(noise, 0.0, 1.0) - mean.shape[-1] * log_scale
 
     def log_q(phi, x, z):
         return bounds.gaussian_log_prob(z, phi.weight @ x + phi.bias, variance)

@@ -54,8 +54,12 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # --help and its kin, for which absl exits with 1
+        raise SystemExit(0) from None
     except flags.Error as error:
-        _fail(f"{error} (see --help).")
+        lines = str(error).strip().splitlines()
+        # A config's own error comes as a whole traceback, whose last line says it all.
+        _fail(f"{' '.join(dict.fromkeys([lines[0], lines[-1]]))} (see --help).")
     except FileNotFoundError as error:
         _fail(f"config file {error.filename} is not there.")
     except Exception as error:  # a config's own code may raise anything
@@ -76,7 +80,11 @@ def _checked_config() -> ConfigDict:
 
 
 def _one_line(error: Exception) -> str:
-    return f"config: {' '.join(str(error).split())}"
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else error  # its str() is a repr
+    given = next((a for a in sys.argv if a.startswith("--config=")), "--config")
+    return f"{given}: {' '.join(str(text).split())}"
 
 
 def _on_sigterm(signum, frame) -> NoReturn:

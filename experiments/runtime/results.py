@@ -1,5 +1,6 @@
 """results.json: the one record every program writes, and the table made from it."""
 
+import contextlib
 import json
 import math
 import os
@@ -63,7 +64,11 @@ def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, 
         with open(path) as file:
             found = json.load(file)
         old_experiment, old_settings = found["experiment"], found["config"]
-        _, old_environment = found["rows"], found["environment"]
+        old_environment = found["environment"]
+        if not isinstance(old_settings, dict) or not all(
+            isinstance(r, dict) for r in found["rows"]
+        ):
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} is not a readable record of results; move it away or choose another --workdir."
@@ -103,11 +108,11 @@ def write_atomically(path: str, data: bytes) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        os.unlink(temporary)
         raise UserError(f"cannot write {path}: {error.strerror}; what was there is kept.") from None
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        # Still there only if something failed; a signal may come just after the move.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def environment() -> dict[str, Any]:

@@ -51,6 +51,6 @@ def finish(axes, rows: list[Row], xlabel: str, *, theory: bool = False) -> None:
 
 def with_slope(label: str, slope: Row | None) -> str:
     """The label with its fitted exponent and half the width of the interval."""
-    if slope is None:
+    if slope is None or slope["low"] is None or slope["high"] is None:
         return label
     return f"{label}: slope {slope['value']:+.3f} ± {(slope['high'] - slope['low']) / 2:.3f}"

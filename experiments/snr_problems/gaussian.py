@@ -16,7 +16,9 @@ from experiments.snr_problems.problem import (
     Point,
     Problem,
     check_counts,
+    check_datum,
     check_estimators,
+    check_positive,
     chunk_size,
 )
 from models import linear_gaussian, linear_gaussian_theory
@@ -33,6 +35,8 @@ def problem(config: Any) -> Problem:
     check_counts("num_samples", config.num_samples)
     check_estimators(config.estimators)
     m.check_replicates(config)
+    check_positive(config, "num_dims", "num_data", "variance", "chunk_elements")
+    check_datum(config)
     setting = Setting(config)
     points = [
         Point(f"K={k}", functools.partial(_iwae_point, config, setting, k))

@@ -16,7 +16,14 @@ from experiments.runtime.results import Row, row
 from experiments.snr_problems import figure as f
 from experiments.snr_problems import measure as m
 from experiments.snr_problems.gaussian import Setting
-from experiments.snr_problems.problem import Point, Problem, check_counts, chunk_size
+from experiments.snr_problems.problem import (
+    Point,
+    Problem,
+    check_counts,
+    check_datum,
+    check_positive,
+    chunk_size,
+)
 from models import linear_gaussian_theory as theory
 
 NAMES = {"pathwise": "phi pathwise", "dreg": "phi dreg"}
@@ -32,6 +39,8 @@ def problem(config: Any) -> Problem:
     check_counts("num_samples", config.num_samples)
     check_counts("num_dims", config.num_dims)
     m.check_replicates(config)
+    check_positive(config, "num_data", "variance", "chunk_elements")
+    check_datum(config)
     for alpha in config.alphas:
         if not 0 <= alpha <= 1:
             raise UserError(f"config.alphas must lie in [0, 1], got {alpha}.")
@@ -164,6 +173,7 @@ def _draw_slopes(axes, name: str, title: str, dims: list[int], summary: list[Row
         "osd^v", ("C0", "C1", "C2", "C3", "C4"), dims, strict=False
     ):
         own = [r for r in summary if r["name"] == f"slope of {name}" and r["at"]["D"] == num_dims]
+        own = [r for r in own if r["low"] is not None and r["high"] is not None]
         x = [r["at"]["alpha"] for r in own]
         errors = [[r["value"] - r["low"] for r in own], [r["high"] - r["value"] for r in own]]
         axes.errorbar(x, [r["value"] for r in own], yerr=errors, marker=marker, ms=4, ls="none",

@@ -70,3 +70,17 @@ def check_counts(field: str, counts: tuple[int, ...], minimum: int = 1) -> None:
             raise UserError(f"config.{field} must hold integers >= {minimum}, got {count!r}.")
     if len(set(counts)) != len(counts):
         raise UserError(f"config.{field} lists a number twice: {tuple(counts)}.")
+
+
+def check_positive(config: Any, *fields: str) -> None:
+    """Raises UserError unless each field is above zero."""
+    for field in fields:
+        if not config[field] > 0:
+            raise UserError(f"config.{field} must be positive, got {config[field]}.")
+
+
+def check_datum(config: Any) -> None:
+    """Raises UserError for the number of a datum that is not there."""
+    last = config.num_data - 1
+    if not 0 <= config.datum <= last:
+        raise UserError(f"config.datum must lie between 0 and {last}, got {config.datum}.")

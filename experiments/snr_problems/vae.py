@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import logging
 
@@ -22,6 +21,7 @@ from experiments.snr_problems.problem import (
     Problem,
     check_counts,
     check_estimators,
+    check_positive,
     chunk_size,
 )
 from models.vae import make_vae
@@ -38,6 +38,7 @@ def problem(config: Any) -> Problem:
     check_counts("num_samples", config.num_samples)
     check_estimators(config.estimators)
     m.check_replicates(config)
+    check_positive(config, "batch", "train_batch", "train_steps", "learning_rate", "chunk_elements")
     setting = Setting(config, data.load(config.data_dir))
     points = [
         Point(f"K={k}", functools.partial(_point, config, setting, k)) for k in config.num_samples
@@ -204,6 +205,7 @@ def _draw(config: Any, rows: list[Row], summary: list[Row]):
 
 def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
     above = [r for r in rows if r["name"] == "phi dreg / pathwise" and r["at"]["K"] >= 4]
+    above = [r for r in above if r["low"] is not None]
     notes = [
         f"SNR: root mean square over entries, bias removed, {config.num_replicates} gradients at "
         f"one minibatch; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
@@ -211,7 +213,7 @@ def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
         "a trained VAE is far from asymptotic in this range of K.",
     ]
     if above:
-        worst = min(above, key=lambda r: r["low"] if r["low"] is not None else -np.inf)
+        worst = min(above, key=lambda r: r["low"])
         notes.append(
             f"Smallest SNR of DReG over pathwise at K >= 4: {worst['value']:.3f} "
             f"[{worst['low']:.3f}, {worst['high']:.3f}] at K={worst['at']['K']}."

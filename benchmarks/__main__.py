@@ -1,0 +1,65 @@
+"""`python -m benchmarks [NAME ...] [--json=PATH]`: runs benchmarks, prints one table of ratios.
+
+Each benchmark is a module with `run() -> list[Row]`; without names all of them run. Exit status
+1 means that a limit is missed, 2 a wrong command line. Nothing is written unless --json says so.
+
+A ratio compares two things timed in turns in one process, so it travels between machines better
+than a time does; run it on an otherwise idle machine all the same. Everything runs on the CPU
+unless JAX_PLATFORMS names something else.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import time
+
+# Before JAX is imported. The peers run on the CPU, so that is where the comparison is fair.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from benchmarks import (
+    dreg_cost,
+    interval_coverage,
+    iwae_gradient,
+    log_likelihood_memory,
+    snr_cost,
+)
+from benchmarks.timing import as_json, environment, print_table, verdict
+
+BENCHMARKS = {
+    "snr_cost": snr_cost.run,
+    "dreg_cost": dreg_cost.run,
+    "iwae_gradient": iwae_gradient.run,
+    "log_likelihood_memory": log_likelihood_memory.run,
+    "interval_coverage": interval_coverage.run,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--json", metavar="PATH", type=pathlib.Path, help="also write the rows")
+    args = parser.parse_args()
+    unknown = [name for name in args.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if args.json and not args.json.parent.is_dir():
+        parser.error(f"--json: there is no directory {args.json.parent}")
+
+    rows = []
+    for name in args.names or BENCHMARKS:
+        start = time.perf_counter()
+        print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
+        rows += BENCHMARKS[name]()
+        print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    about = environment()
+    print_table(rows, about)
+    if args.json:
+        args.json.write_text(json.dumps(as_json(rows, about), indent=2) + "\n")
+    return int(any(verdict(row) == "MISSED" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

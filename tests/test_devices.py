@@ -1,0 +1,262 @@
+"""One device or eight: the same numbers.
+
+Run as a program, this file computes everything on the devices it finds and saves it; the tests
+compare both runs with per-replicate and per-datum gradients that know nothing of sharding.
+"""
+
+import fcntl
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import bounds
+from models import linear_gaussian
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DIMS, SAMPLES, REPLICATES, DATA = 2, 5, 80, 16
+ESTIMATORS = {"pathwise": bounds.pathwise, "dreg": bounds.dreg, "vimco": bounds.vimco}
+REPLICATED = ("pathwise", "dreg")  # whose moments are taken
+BLOCKS = {8: 1000, 5: 7}  # number of blocks: chunk size; 5 does not divide 8, nor 7 a block of 16
+CHUNK_SIZES = (7, 79, 1000)  # none divides 80 replicates
+RANGES = ((0, 27), (27, 53))  # first replicate and number
+SAMPLE_CHUNKS = (None, 2)  # 2 does not divide 5 samples
+
+
+def compute():
+    """Everything as named arrays, on all devices there are."""
+    from experiments.runtime.mesh import AXIS, block_moments, device_mesh
+
+    data_key, noise_key, key = jax.random.split(jax.random.key(0), 3)
+    data = linear_gaussian.generate(data_key, DATA, DIMS)
+    params = linear_gaussian.perturb(linear_gaussian.optimum(data), noise_key, 0.5)
+    model, mesh = linear_gaussian.make_model(), device_mesh()
+    out = {"devices": np.array(jax.device_count())}
+
+    def save(name, tree):
+        out.update({f"{name} {i}": np.asarray(v) for i, v in enumerate(jax.tree.leaves(tree))})
+
+    def gradient(given, key):
+        """Of both estimators, {name: gradient}, given (params, one datum)."""
+        objectives = {n: ESTIMATORS[n](model, num_samples=SAMPLES) for n in REPLICATED}
+        return {n: jax.grad(o)(given[0], key, given[1]) for n, o in objectives.items()}
+
+    given = (params, data[0])
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(REPLICATES))
+    save("replicates", jax.jit(jax.vmap(gradient, (None, 0)))(given, keys))
+    for num_blocks, chunk_size in BLOCKS.items():
+        blocks = functools.partial(
+            block_moments,
+            gradient,
+            num_replicates=REPLICATES,
+            num_blocks=num_blocks,
+            chunk_size=chunk_size,
+            mesh=mesh,
+        )
+        save(f"blocks {num_blocks}", jax.jit(blocks)(given, key))
+
+    def cheap_gradient(params, key):
+        noise = jax.random.normal(key, (3,))
+        return jax.grad(lambda p: jnp.sum(jnp.exp(0.5 * p * noise)))(params)
+
+    def moments(params, key, first, size, chunk_size):
+        return bounds.gradient_moments(
+            functools.partial(cheap_gradient, params),
+            key,
+            num_replicates=size,
+            chunk_size=chunk_size,
+            first_replicate=first,
+        )
+
+    moments = jax.jit(moments, static_argnames=("size", "chunk_size"))
+    scales = jnp.array([1.0, 0.1, 3.0])
+    save("cheap replicates", jax.jit(jax.vmap(cheap_gradient, (None, 0)))(scales, keys))
+    everywhere = jax.device_put((scales, key, jnp.asarray(0)), NamedSharding(mesh, P()))
+    for chunk_size in CHUNK_SIZES:
+        save(f"chunks {chunk_size}", moments(*everywhere, size=REPLICATES, chunk_size=chunk_size))
+    parts = []
+    for i, (first, size) in enumerate(RANGES):
+        device = jax.devices()[i % jax.device_count()]
+        arguments = jax.device_put((scales, key, jnp.asarray(first)), device)
+        parts.append(jax.device_get(moments(*arguments, size=size, chunk_size=size)))
+    save("ranges", bounds.merge_moments(*parts))
+
+    def per_datum(params, keys, data, chunk_size):
+        """{estimator: (values, gradients) of each datum}."""
+        found = {}
+        for name, factory in ESTIMATORS.items():
+            objective = factory(model, num_samples=SAMPLES, chunk_size=chunk_size)
+            over_data = jax.vmap(jax.value_and_grad(objective), (None, 0, 0))
+            found[name] = over_data(params, keys, data)
+        return found
+
+    def in_shard_map(params, keys, data):
+        def total(params, name):
+            objective = ESTIMATORS[name](model, num_samples=SAMPLES)
+            return jnp.sum(jax.vmap(objective, (None, 0, 0))(params, keys, data))
+
+        # With params the same everywhere, shard_map sums their gradients over devices.
+        totals = {name: jax.grad(total)(params, name) for name in ESTIMATORS}
+        varying = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), params)
+        return [per_datum(varying, keys, data, c) for c in SAMPLE_CHUNKS], totals
+
+    arguments = (params, keys[:DATA], data)
+    plain = jax.jit(functools.partial(per_datum, chunk_size=None))(*arguments)
+    sharded = jax.shard_map(
+        in_shard_map, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(P(AXIS), P())
+    )
+    own, totals = jax.jit(sharded)(*arguments)
+    for name in ESTIMATORS:
+        save(f"plain {name}", plain[name])
+        save(f"total {name}", totals[name])
+        for chunk_size, found in zip(SAMPLE_CHUNKS, own, strict=True):
+            save(f"own {name} {chunk_size}", found[name])
+    return out
+
+
+def run_on(num_devices, folder):
+    """Results of this file run as a program; one worker computes, the others wait for it."""
+    path = folder / f"{num_devices} devices.npz"
+    with open(folder / f"{num_devices} devices.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "jax"))
+            settings = {
+                "JAX_COMPILATION_CACHE_DIR": cache,
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(ROOT),
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} "
+                "--xla_backend_optimization_level=0",  # compiling is what takes time here
+            }
+            done = subprocess.run(
+                [sys.executable, __file__, str(path)],
+                env=os.environ | settings,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert done.returncode == 0, done.stderr
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker:
+        folder = folder.parent  # shared by the workers
+    # Two workers start at different ends, so that neither waits for the other.
+    order = (8, 1) if worker.endswith(tuple("13579")) else (1, 8)
+    found = {n: run_on(n, folder) for n in order}
+    assert {n: int(r["devices"]) for n, r in found.items()} == {1: 1, 8: 8}
+    return found
+
+
+def leaves(found, name):
+    values = [found[f"{name} {i}"] for i in range(sum(k.startswith(f"{name} ") for k in found))]
+    assert values
+    return values
+
+
+def replicates(results, name):
+    """Gradients of every replicate, leaf by leaf [R, ...]."""
+    return [leaf.astype(np.float64) for leaf in leaves(results[1], name)]
+
+
+def exact_moments(values):
+    """Leaves of `Moments` of some replicates, and the size that rounding is measured against."""
+    pairs = [(np.array(float(len(values[0]))), np.array(1.0))]
+    pairs += [(v.mean(0), np.abs(v).max(0)) for v in values]
+    for power in (2, 3, 4):
+        deviations = [v - v.mean(0) for v in values]
+        pairs += [(np.sum(d**power, 0), np.sum(np.abs(d) ** power, 0)) for d in deviations]
+    return zip(*pairs, strict=True)
+
+
+def assert_close(actual, expected, scale, rtol=1e-5):
+    assert len(actual) == len(expected)
+    for a, e, s in zip(actual, expected, scale, strict=True):
+        assert a.shape == np.shape(e)
+        assert np.all(np.abs(a - e) <= rtol * s)
+
+
+on_one_and_eight = pytest.mark.parametrize("num_devices", [1, 8])
+
+
+@on_one_and_eight
+@pytest.mark.parametrize("num_blocks", BLOCKS)
+def test_block_moments_are_those_of_each_block_of_replicates(results, num_blocks, num_devices):
+    actual = leaves(results[num_devices], f"blocks {num_blocks}")
+    assert {len(leaf) for leaf in actual} == {num_blocks}
+    size = REPLICATES // num_blocks
+    for block in range(num_blocks):
+        own = slice(block * size, (block + 1) * size)
+        expected, scale = exact_moments([v[own] for v in replicates(results, "replicates")])
+        assert_close([leaf[block] for leaf in actual], expected, scale)
+
+
+@on_one_and_eight
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+def test_gradient_moments_do_not_depend_on_chunk_size(results, chunk_size, num_devices):
+    expected, scale = exact_moments(replicates(results, "cheap replicates"))
+    assert_close(leaves(results[num_devices], f"chunks {chunk_size}"), expected, scale)
+
+
+@on_one_and_eight
+def test_ranges_of_replicates_merge_into_the_whole(results, num_devices):
+    expected, scale = exact_moments(replicates(results, "cheap replicates"))
+    assert_close(leaves(results[num_devices], "ranges"), expected, scale)
+
+
+@pytest.mark.parametrize("wrong", [0, 40, REPLICATES - 1])
+@pytest.mark.parametrize("name", ["replicates", "cheap replicates"])
+def test_comparison_of_moments_would_notice_one_wrong_replicate(results, name, wrong):
+    values = replicates(results, name)
+    expected, scale = exact_moments(values)
+    changed = [np.concatenate([v[:wrong], v[1:2], v[wrong + 1 :]]) for v in values]
+    with pytest.raises(AssertionError):
+        assert_close(next(iter(exact_moments(changed))), expected, scale)
+
+
+@on_one_and_eight
+@pytest.mark.parametrize("chunk_size", SAMPLE_CHUNKS)
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_values_and_gradients_of_each_datum_survive_shard_map(
+    results, name, chunk_size, num_devices
+):
+    expected = leaves(results[1], f"plain {name}")
+    actual = leaves(results[num_devices], f"own {name} {chunk_size}")
+    assert_close(actual, expected, [np.abs(e).max() for e in expected])
+
+
+@on_one_and_eight
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_gradients_in_replicated_params_are_summed_over_devices_by_shard_map(
+    results, name, num_devices
+):
+    _, *gradients = leaves(results[1], f"plain {name}")
+    actual = leaves(results[num_devices], f"total {name}")
+    scale = [np.abs(g).sum(axis=0).max() for g in gradients]
+    assert_close(actual, [g.sum(axis=0) for g in gradients], scale)
+
+
+def main():
+    path = sys.argv[1]
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
+        np.savez(file, **compute())
+    os.replace(file.name, path)
+
+
+if __name__ == "__main__":
+    main()
