@@ -25,6 +25,7 @@ def gaussian_log_prob(
 
     Raises:
       TypeError: the arguments do not broadcast against each other.
+      ValueError: all of them are scalars.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -32,8 +33,10 @@ def gaussian_log_prob(
       -1.8379
     """
     value, variance = jnp.asarray(value), jnp.asarray(variance)
-    terms = jnp.square(value - mean) / variance + jnp.log(variance)
-    return -0.5 * (jnp.sum(terms, axis=-1) + value.shape[-1] * math.log(2 * math.pi))
+    terms = jnp.square(value - mean) / variance + jnp.log(2 * math.pi * variance)
+    if terms.ndim == 0:
+        raise ValueError("value must have a last axis to sum over, got a scalar; use value[None].")
+    return -0.5 * jnp.sum(terms, axis=-1)
 
 
 @jax.custom_jvp
@@ -47,7 +50,7 @@ def bernoulli_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, "...
     CPU the derivative of softplus would dominate the backward pass of a VAE.
 
     Args:
-      logits: :math:`\ell`, log-odds of a one.
+      logits: :math:`\ell`, log-odds of a one; floating and finite.
       value: x, zeros and ones (values between them give the same formula, which is
         then not a probability), broadcastable to `logits`.
 

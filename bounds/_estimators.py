@@ -19,6 +19,7 @@ from bounds._checks import (
     check_count,
     check_log_q,
     check_reparameterised,
+    check_scalar,
 )
 from bounds._sampling import drawn, log_weight, over_samples, propose, stop
 from bounds._types import Aux, LatentModel, Objective, Params
@@ -161,7 +162,8 @@ def dreg(
     log q, and the dependence of a lower layer's distribution on the layer above it is
     kept. x is stopped in log q as phi is; a value that log_q closes over cannot be
     stopped, so pass it through phi. Costs one pull-back, like `pathwise`. Forward-mode
-    differentiation (`jax.jvp`, `jax.hessian`) is not supported.
+    differentiation (`jax.jvp`, `jax.hessian`) is not supported, and neither are second
+    derivatives: the weights are constants to them.
 
     Args:
       model: a model with floating, reparameterised z and a `log_q`.
@@ -235,7 +237,16 @@ def dreg(
 
 def scale_cotangent(z: PyTree, scale: Array) -> PyTree:
     """Identity in value; multiplies the cotangent of every leaf of z by `scale`."""
-    return _scale_cotangent(z, scale)
+    return _scale_cotangent(varying_with(z, scale), scale)
+
+
+def varying_with(z: PyTree, other: Array) -> PyTree:
+    """z, made to vary over whatever `other` varies over (vmap's batch, shard_map's devices).
+
+    Cotangents of a z that does not vary are summed over the batch or the devices BEFORE they
+    reach a rule of ours; they have to meet their own weight first. XLA removes the select.
+    """
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isnan(other), leaf, leaf), z)
 
 
 @jax.custom_vjp
@@ -260,6 +271,7 @@ _scale_cotangent.defvjp(_scale_forward, _scale_backward)
 
 def finish(value: Array, log_w: PyTree, z: PyTree, has_aux: bool) -> Any:
     """What an objective returns."""
+    value = check_scalar("bound", value)
     return (value, Aux(log_w, z)) if has_aux else value
 
 

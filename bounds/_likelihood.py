@@ -22,14 +22,18 @@ class Diagnostics(NamedTuple):
         posterior that q never visits.
       ess: effective sample size, between 1 and K.
       k_hat: Pareto shape of the largest weights; NaN for K < 21.
-      reliable: whether k-hat is below min(1 - 1/log10 K, 0.7). Where it is not, both
-        the value (too low) and the standard error (too small) are not to be trusted.
+      reliable: whether k-hat is below min(1 - 1/log10 K, 0.7) and ESS at least 10. Where
+        it is not, neither the value (too low) nor the standard error (too small) is to be
+        trusted.
     """
 
     standard_error: Float[Array, ""]
     ess: Float[Array, ""]
     k_hat: Float[Array, ""]
     reliable: Bool[Array, ""]
+
+
+_LEAST_ESS = 10
 
 
 class _Running(NamedTuple):
@@ -131,8 +135,8 @@ def log_likelihood(
     correction = num_samples / (num_samples - 1) if num_samples > 1 else math.nan
     standard_error = jnp.where(dead, jnp.nan, jnp.sqrt(relative_variance * correction))
     k_hat = k_hat_from_tail(running.tail, num_samples)
-    reliable = k_hat < k_hat_threshold(num_samples)
-    return value, Diagnostics(standard_error, ess, k_hat, reliable & ~dead)
+    reliable = (k_hat < k_hat_threshold(num_samples)) & (ess >= _LEAST_ESS)
+    return value, Diagnostics(standard_error, ess, k_hat, reliable)
 
 
 def _merge(a: _Running, b: _Running) -> _Running:

@@ -53,7 +53,8 @@ def gradient_moments(
       first_replicate: number of the first replicate; may be traced.
 
     Returns:
-      `Moments`.
+      `Moments`, in at least float32, which holds fourth moments of entries whose
+      deviation lies between about 1e-9 and 1e9.
 
     Raises:
       TypeError: a count is not an integer, or `grad_fn` returns integers.
@@ -74,10 +75,7 @@ def gradient_moments(
 
     def chunk_moments(first, size) -> Moments:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
-        values = jax.vmap(grad_fn)(keys)
-        for leaf in jax.tree.leaves(values):
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise TypeError(f"grad_fn must return floating arrays, got dtype {leaf.dtype}.")
+        values = jax.tree.map(_at_least_float32, jax.vmap(grad_fn)(keys))
         mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
         deviation = jax.tree.map(lambda v, m: v - m[None], values, mean)
 
@@ -102,6 +100,13 @@ def gradient_moments(
     return moments
 
 
+def _at_least_float32(values: Array) -> Array:
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"grad_fn must return floating arrays, got dtype {values.dtype}.")
+    # In half precision a sum over replicates would stop growing.
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
 def merge_moments(a: Moments, b: Moments) -> Moments:
     r"""Moments of the union of two disjoint sets of replicates.
 
@@ -119,7 +124,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
       `Moments` of all of them.
 
     Raises:
-      ValueError: the two trees differ.
+      ValueError: the two trees or their shapes differ.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
@@ -133,6 +138,9 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
     Source: Pebay 2008 (SAND2008-6212).
     """
+    shapes_a, shapes_b = (jax.tree.map(jnp.shape, m.mean) for m in (a, b))
+    if shapes_a != shapes_b:
+        raise ValueError(f"the moments must be of one kind of tree, got {shapes_a} and {shapes_b}.")
     count = a.count + b.count
 
     def merge(mean_a, mean_b, a2, b2, a3, b3, a4, b4):

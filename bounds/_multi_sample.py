@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_reparameterised
-from bounds._estimators import path_objective
+from bounds._estimators import path_objective, varying_with
 from bounds._sampling import add_gradient_of, drawn, log_weight, over_samples, propose, stop
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae
@@ -142,10 +142,12 @@ def piwae(
         def inference(z, log_q, weight):
             # d log p / dz is taken here and now: left to the outer gradient, values
             # closed over by log_p would be counted by both parts.
-            slope = stop(jax.grad(functools.partial(model.log_p, params.theta, x))(stop(z)))
+            fixed = stop(varying_with(z, weight))
+            slope = stop(jax.grad(functools.partial(model.log_p, params.theta, x))(fixed))
+            # A sample of weight zero contributes 0, also where its slope is not finite.
+            slope = jax.tree.map(lambda s: jnp.where(weight == 0, 0.0, s), slope)
             path = jax.tree.map(lambda s, v: jnp.sum(s * v), slope, z)
-            pull = sum(jax.tree.leaves(path)) - log_q
-            return weight * jnp.where(weight == 0, 0.0, pull)
+            return weight * (sum(jax.tree.leaves(path)) - log_q)
 
         items, get = drawn(draw, jnp.arange(num_groups * num_samples), chunk_size)
         log_w, z = over_samples(lambda item: generative(*get(item)), items, chunk_size)
@@ -155,7 +157,8 @@ def piwae(
             lambda arg: inference(*get(arg[0]), weight=arg[1]), (items, weights), chunk_size
         )
         value = add_gradient_of(iwae(log_w), jnp.sum(terms))
-        return (value, _in_groups(Aux(log_w, z), num_groups, num_samples)) if has_aux else value
+        aux = _in_groups(Aux(log_w, z), num_groups, num_samples)
+        return (value, aux) if has_aux else value
 
     return objective
 

@@ -66,7 +66,10 @@ def log_weights(
 
 def propose(model: LatentModel, phi: PyTree, key: Any, x: PyTree) -> tuple[PyTree, Array]:
     """model.propose with its log q checked."""
-    z, log_q = model.propose(phi, key, x)
+    pair = model.propose(phi, key, x)
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"propose must return (z, log_q), got {type(pair).__name__}.")
+    z, log_q = pair
     return z, check_scalar("propose's log_q", log_q)
 
 

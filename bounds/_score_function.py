@@ -259,4 +259,6 @@ def _fixed_samples(
 def _score(signal: Array, log_w: Array, log_q: Array) -> Array:
     """sum_k sg(signal_k) log q(z_k | x) over the samples that have weight."""
     dead = jnp.isneginf(log_w)
-    return jnp.sum(jnp.where(dead, 0.0, stop(jnp.where(dead, 0.0, signal)) * log_q))
+    # A bound of -inf (the ELBO with one dead sample) is no signal for the live ones.
+    signal = stop(jnp.where(dead | ~jnp.isfinite(signal), 0.0, signal))
+    return jnp.sum(jnp.where(dead, 0.0, signal * log_q))

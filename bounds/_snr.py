@@ -131,7 +131,8 @@ def snr_interval(moments: Moments, *, level: float = 0.95) -> tuple[PyTree, PyTr
       level: coverage. Measured at nominal 0.95 in `benchmarks/interval_coverage.py`.
 
     Returns:
-      (low, high), pytrees like the gradient.
+      (low, high), pytrees like the gradient; NaN for an entry that never varies or whose
+      fourth moment leaves the range of its dtype.
 
     Raises:
       ValueError: `level` is not between 0 and 1.
@@ -214,8 +215,8 @@ def dsnr(
       chunk_size: replicates in memory at once. It need not divide R.
 
     Returns:
-      `Estimate(value, standard_error)`, scalars. A gradient of one entry has no
-      perpendicular part: infinite.
+      `Estimate(value, standard_error)`, scalars; NaN for a gradient of one entry, which
+      has no perpendicular part, and for a `direction` of zeros.
 
     Raises:
       TypeError: a count is not an integer.
@@ -274,7 +275,8 @@ def power_law(
       level: coverage of the interval.
 
     Returns:
-      (slope, low, high). An end is infinite where the data do not bound the slope.
+      (slope, low, high). Slopes are sought between -40 and 40; an end of the interval
+      that is not found there is infinite.
 
     Raises:
       ValueError: shapes differ, fewer than two different x, an x or a standard error that is not

@@ -29,7 +29,9 @@ class LatentModel(NamedTuple):
         log q(z | x) in nats; reparameterised in phi where that is possible.
       log_q: (phi, x, z) -> [], log q(z | x) at a given z, or None where it
         cannot be evaluated at a given z (`pathwise` is then the only estimator).
-      log_p: (theta, x, z) -> [], the joint log p(x, z) in nats.
+      log_p: (theta, x, z) -> [], the joint log p(x, z) in nats. It may be -inf, a weight of
+        zero, if its derivatives are finite there: guard the input of a log or a root as
+        well as its output (`jnp.where` twice), or 0 times infinity makes a NaN.
 
     `x` and `z` may be any pytree. The functions may close over tracers: a dropout
     key, a temperature, batch statistics.

@@ -84,7 +84,8 @@ def pareto_k_hat(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
 
     Returns:
       k-hat, `log_w` without `axis`; NaN for K < 21 (the tail needs 5 weights) and
-      -inf where the weights in the tail are all equal.
+      -inf where the weights in the tail are all equal, and inf where they differ by so much
+      that float32 cannot hold them side by side.
 
     Raises:
       TypeError: `log_w` is not floating-point.
@@ -145,9 +146,18 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
     # The threshold is the largest weight outside the tail. Ascending excesses over it.
     excess = (scaled[..., :-1] - scaled[..., -1:])[..., ::-1]
     constant = excess[..., -1] <= 0
+    # A tail so wide that float32 cannot hold its lower quartile beside its top is heavier than
+    # any fit could say. (Ties with the threshold, as discrete weights have, are not that.)
+    quartile = _quartile(size)
+    ascending = largest[..., :-1][..., ::-1]
+    underflown = (excess[..., quartile] == 0) & (ascending[..., quartile] > largest[..., -1])
     safe = jnp.where(constant[..., None], jnp.arange(1.0, size + 1, dtype=excess.dtype), excess)
     fit = jnp.vectorize(_fit_generalised_pareto, signature="(n)->()")(safe)
-    return jnp.where(constant, -jnp.inf, fit)
+    return jnp.where(constant, -jnp.inf, jnp.where(underflown, jnp.inf, fit))
+
+
+def _quartile(size: int) -> int:
+    return int(size / 4 + 0.5) - 1
 
 
 def _fit_generalised_pareto(excess: Float[Array, "n"]) -> Float[Array, ""]:
@@ -155,8 +165,9 @@ def _fit_generalised_pareto(excess: Float[Array, "n"]) -> Float[Array, ""]:
     n = excess.shape[0]
     grid_size = 30 + math.isqrt(n)
     grid = jnp.arange(1.0, grid_size + 1, dtype=excess.dtype) - 0.5
-    # Ties at the threshold can make the lower quartile 0; the smallest float stands in.
-    quartile = jnp.maximum(excess[int(n / 4 + 0.5) - 1], jnp.finfo(excess.dtype).tiny * 1e6)
+    # Ties with the threshold can make the lower quartile 0: the least excess above 0 stands in.
+    least = jnp.min(jnp.where(excess > 0, excess, excess[-1]))
+    quartile = jnp.maximum(excess[_quartile(n)], least)
     b = (1.0 - jnp.sqrt(grid_size / grid)) / (3.0 * quartile) + 1.0 / excess[-1]
     k = jnp.mean(jnp.log1p(-b[:, None] * excess[None]), axis=1)
     log_profile = n * (jnp.log(-b / k) - k - 1.0)

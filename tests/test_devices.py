@@ -30,6 +30,11 @@ BLOCKS = {8: 1000, 5: 7}  # number of blocks: chunk size; 5 does not divide 8, n
 CHUNK_SIZES = (7, 79, 1000)  # none divides 80 replicates
 RANGES = ((0, 27), (27, 53))  # first replicate and number
 SAMPLE_CHUNKS = (None, 2)  # 2 does not divide 5 samples
+SHARED_KEY = ESTIMATORS | {
+    "renyi dreg": functools.partial(bounds.dreg, alpha=0.3),
+    "piwae": functools.partial(bounds.piwae, num_groups=2),
+    "rws": bounds.rws,
+}
 
 
 def compute():
@@ -108,6 +113,36 @@ def compute():
         totals = {name: jax.grad(total)(params, name) for name in ESTIMATORS}
         varying = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), params)
         return [per_datum(varying, keys, data, c) for c in SAMPLE_CHUNKS], totals
+
+    # A q that ignores x under one key for all data: z is the same on every device, its weights
+    # are not.
+    nowhere = jnp.zeros(DIMS)
+    blind = model._replace(
+        propose=lambda phi, key, x: model.propose(phi, key, nowhere),
+        log_q=lambda phi, x, z: model.log_q(phi, nowhere, z),
+    )
+    blind_objectives = {n: f(blind, num_samples=SAMPLES) for n, f in SHARED_KEY.items()}
+
+    def shared_key_totals(params, key, data):
+        def total(params, objective):
+            return jnp.sum(jax.vmap(objective, (None, None, 0))(params, key, data))
+
+        return {n: jax.grad(total)(params, o) for n, o in blind_objectives.items()}
+
+    def one_by_one(params, key, data):
+        return {
+            n: jax.lax.map(lambda x, o=o: jax.grad(o)(params, key, x), data)
+            for n, o in blind_objectives.items()
+        }
+
+    sharded_totals = jax.shard_map(
+        shared_key_totals, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P()
+    )
+    totals = jax.jit(sharded_totals)(params, key, data)
+    singles = jax.jit(one_by_one)(params, key, data)
+    for name in SHARED_KEY:
+        save(f"shared key total {name}", totals[name])
+        save(f"shared key singles {name}", singles[name])
 
     arguments = (params, keys[:DATA], data)
     plain = jax.jit(functools.partial(per_datum, chunk_size=None))(*arguments)
@@ -249,6 +284,15 @@ def test_gradients_in_replicated_params_are_summed_over_devices_by_shard_map(
     actual = leaves(results[num_devices], f"total {name}")
     scale = [np.abs(g).sum(axis=0).max() for g in gradients]
     assert_close(actual, [g.sum(axis=0) for g in gradients], scale)
+
+
+@on_one_and_eight
+@pytest.mark.parametrize("name", SHARED_KEY)
+def test_samples_shared_by_all_devices_meet_the_weights_of_each(results, name, num_devices):
+    singles = leaves(results[1], f"shared key singles {name}")
+    actual = leaves(results[num_devices], f"shared key total {name}")
+    scale = [np.abs(g).sum(axis=0).max() for g in singles]
+    assert_close(actual, [g.sum(axis=0) for g in singles], scale)
 
 
 def main():

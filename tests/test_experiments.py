@@ -84,6 +84,63 @@ def test_low_noise_numerator_estimates_the_same_ratio():
     assert b.standard_error < 0.5 * a.standard_error
 
 
+def by_hand(values, num_blocks=4):
+    """A Measurement of one group from replicates [R, P], and the values themselves."""
+    blocks = values.reshape(num_blocks, -1, values.shape[1])
+    mean = blocks.mean(1)
+    m2 = ((blocks - mean[:, None]) ** 2).sum(1)
+    return m.from_blocks(np.full(num_blocks, blocks.shape[1]), {"g": mean}, {"g": m2})
+
+
+def pooled_by_hand(numerator, noise):
+    """Mean over entries that vary of (mean^2 - s^2/R) / noise variance."""
+    count = len(numerator)
+    signal = numerator.mean(0) ** 2 - numerator.var(0, ddof=1) / count
+    spread = noise.var(0, ddof=1)
+    return np.mean(signal[spread > 0] / spread[spread > 0])
+
+
+def test_pooled_statistics_by_hand():
+    """Twelve replicates, so that bias and jackknife factors matter; one entry never varies."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.4, 1.0, (2, 12, 3))
+    a[:, 2] = b[:, 2] = 0.0
+    own, other = by_hand(a), by_hand(b)
+    np.testing.assert_allclose(m.snr_squared(own, "g").value, pooled_by_hand(a, a))
+    np.testing.assert_allclose(m.snr_squared_of(own, other, "g").value, pooled_by_hand(a, b))
+    ratio = pooled_by_hand(a, a) / pooled_by_hand(b, b)
+    np.testing.assert_allclose(m.snr_squared_ratio(own, "g", other, "g").value, ratio)
+    np.testing.assert_allclose(m.variance(own, "g").value, a.var(0, ddof=1).mean())
+    squared = (a.mean(0) ** 2 - a.var(0, ddof=1) / 12).mean()
+    np.testing.assert_allclose(m.mean_squared(own, "g").value, squared)
+
+    left_out = [np.delete(a, slice(3 * i, 3 * i + 3), axis=0) for i in range(4)]
+    values = np.array([pooled_by_hand(v, v) for v in left_out])
+    error = np.sqrt(3 / 4 * np.sum((values - values.mean()) ** 2))
+    got = m.snr_squared(own, "g")
+    np.testing.assert_allclose(got.standard_error, error)
+    half = 3.182446 * error  # the 97.5% quantile of t with 3 degrees of freedom
+    np.testing.assert_allclose([got.low, got.high], [got.value - half, got.value + half], rtol=1e-5)
+    np.testing.assert_allclose(m.root(m.Value(4.0, 0.4, 3.2, 4.8)), [2, 0.1, 3.2**0.5, 4.8**0.5])
+
+
+def test_projection_on_an_expected_gradient():
+    means = np.vstack([np.array([2.0, 4.0])] * 5)
+    got = m.projection(means, np.array([1.0, 2.0]))
+    np.testing.assert_allclose(got.value, 2.0)
+    assert got.standard_error == 0
+
+
+def test_slope_is_that_of_the_root():
+    rows = [
+        {"at": {"K": k}, "squared": 9.0 / k, "squared_standard_error": 0.01 / k}
+        for k in (1, 10, 100)
+    ]
+    slope, low, high = m.slope_of_rows(rows, "K")
+    np.testing.assert_allclose(slope, -0.5, atol=1e-6)
+    assert low < -0.5 < high
+
+
 @pytest.mark.parametrize(("replicates", "blocks"), [(10, 3), (4, 4), (0, 2), (100, 1)])
 def test_counts_of_replicates_that_cannot_work(replicates, blocks):
     with pytest.raises(UserError, match=r"num_(replicates|blocks)"):

@@ -60,6 +60,17 @@ def test_the_flag_falls_where_the_weights_cannot_be_trusted():
     assert value < exact - 4 * diagnostics.standard_error
 
 
+def test_one_effective_sample_is_never_reliable():
+    """Weights hundreds of nats apart underflow in float32; the flag must still fall."""
+    for scale in (20.0, 100.0, 500.0):
+        model = MODEL._replace(log_p=lambda theta, x, z, s=scale: s * z[0])
+        _, diagnostics = bounds.log_likelihood(
+            model, GOOD, jax.random.key(0), X, num_samples=2000, chunk_size=500
+        )
+        assert diagnostics.ess < 10
+        assert not diagnostics.reliable
+
+
 def test_mean_weight_is_the_likelihood():
     """E[mean w] = p(x): importance sampling is unbiased, also at small K."""
 

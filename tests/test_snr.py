@@ -167,6 +167,45 @@ def test_interval_of_normal_theory_would_fail():
     assert ours.mean() > 0.9
 
 
+def test_interval_is_the_inversion_of_the_folded_normal():
+    """By brute force: all s whose central band, of mass 95% under |N(s, 1)|, holds the estimate."""
+    grid = np.linspace(0, 8, 4001)
+    widths = np.linspace(0, 3, 3001)
+    inside = np.empty_like(grid)
+    for i, s in enumerate(grid):
+        low, high = np.maximum(s - widths, 0), s + widths
+        mass = stats.norm.cdf(high - s) - stats.norm.cdf(low - s)
+        mass += stats.norm.cdf(high + s) - stats.norm.cdf(low + s)
+        inside[i] = widths[np.argmax(mass >= 0.95)]
+    for t in (0.1, 1.0, 1.8, 2.2, 3.0, 5.0):
+        accepted = grid[np.abs(t - grid) <= inside]
+        # Two replicate values with mean t / sqrt(R) and deviation 1: tiny ratios, no skew.
+        count, mean = 1e8, t * 1e-4
+        moments_ = bounds.Moments(
+            jnp.asarray(count), *(jnp.asarray(v) for v in (mean, count, 0.0, count))
+        )
+        low, high = bounds.snr_interval(moments_)
+        np.testing.assert_allclose(1e4 * low, accepted.min(), atol=4e-3)
+        np.testing.assert_allclose(1e4 * high, accepted.max(), atol=4e-3)
+
+
+def test_half_precision_gradients_accumulate_in_float32():
+    def draw(key):
+        return (1 + jax.random.normal(key)).astype(jnp.bfloat16)
+
+    measured = moments(draw, num_replicates=20_000, chunk_size=10)
+    assert measured.mean.dtype == jnp.float32
+    np.testing.assert_allclose(bounds.snr(measured), 1.0, rtol=0.05)
+    assert np.all(np.isfinite(bounds.snr_interval(measured)))
+
+
+def test_merging_moments_of_different_things_is_refused():
+    a = moments(lambda key: jax.random.normal(key), num_replicates=4)
+    b = moments(lambda key: jax.random.normal(key, (4,)), num_replicates=4)
+    with pytest.raises(ValueError, match="one kind of tree"):
+        bounds.merge_moments(a, b)
+
+
 def test_interval_levels_and_trees():
     measured = moments(sample, num_replicates=500)
     narrow, wide = (bounds.snr_interval(measured, level=level) for level in (0.5, 0.99))
