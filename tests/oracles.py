@@ -82,6 +82,11 @@ def flat(tree):
     )
 
 
+def close(measured, expected):
+    """Whether two trees agree to what an exact expectation allows."""
+    return np.allclose(flat(measured), flat(expected), rtol=TIGHT, atol=TIGHT)
+
+
 def moments(grad_fn, seed=0, num_replicates=20_000, chunk_size=2000):
     """Jitted gradient moments."""
     run = jax.jit(
