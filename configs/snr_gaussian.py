@@ -1,6 +1,11 @@
 """The Gaussian toy of Rainforth et al. 2018, near the optimum or far from it.
 
 Command: python -m experiments.snr --config=configs/snr_gaussian.py:near --workdir=runs/near
+Machine and time: 2 cores of a Xeon at 2.10 GHz, under 2 minutes each case.
+Expected near, 95% intervals: exponent of the SNR of theta +0.498 [.496, .500], of phi under IWAE
+-0.500 [-.502, -.498], of phi under DReG (K >= 100) +0.491 [.486, .496].
+Expected far: no exponent; SNR of theta 4.3 at K = 1 and 4.5 at K = 1000.
+Published: exponents +1/2 for theta and -1/2 for phi (Rainforth et al. 2018, arXiv 1802.04537).
 """
 
 from ml_collections import ConfigDict
