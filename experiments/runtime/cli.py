@@ -60,8 +60,6 @@ def _parse(argv: list[str]) -> list[str]:
         lines = str(error).strip().splitlines()
         # A config's own error comes as a whole traceback, whose last line says it all.
         _fail(f"{' '.join(dict.fromkeys([lines[0], lines[-1]]))} (see --help).")
-    except FileNotFoundError as error:
-        _fail(f"config file {error.filename} is not there.")
     except Exception as error:  # a config's own code may raise anything
         _fail(_one_line(error))
 
@@ -70,10 +68,11 @@ def _checked_config() -> ConfigDict:
     """The config; a file that could not be read shows only when it is touched."""
     if CONFIG.value is None:
         _fail("--config is missing; name a config file, e.g. --config=configs/snr_gaussian.py:near")
+    path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+    if not os.path.exists(path):
+        _fail(f"config file {path} is not there.")
     try:
         CONFIG.value.to_dict()
-    except FileNotFoundError as error:
-        _fail(f"config file {error.filename} is not there.")
     except Exception as error:
         _fail(_one_line(error))
     return CONFIG.value
