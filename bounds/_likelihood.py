@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from bounds._checks import check_count
 from bounds._sampling import log_weight, propose
 from bounds._types import Key, LatentModel, Params
+from bounds._values import finite_or_zero
 from bounds._weights import k_hat_from_tail, k_hat_threshold, tail_size
 
 
@@ -104,7 +105,7 @@ def log_likelihood(
     def summarise(first, size) -> _Running:
         log_w = jax.vmap(sample)(first + jnp.arange(size))
         highest = jnp.max(log_w)
-        weights = jnp.exp(log_w - _finite(highest))
+        weights = jnp.exp(log_w - finite_or_zero(highest))
         tail, _ = jax.lax.top_k(log_w, min(kept, size))
         padding = jnp.full((kept - tail.shape[0],), -jnp.inf, tail.dtype)
         return _Running(
@@ -127,7 +128,7 @@ def log_likelihood(
         running = _merge(running, summarise(num_samples - rest, rest))
 
     dead = running.total == 0
-    log_total = jnp.log(jnp.where(dead, 1.0, running.total)) + _finite(running.highest)
+    log_total = jnp.log(jnp.where(dead, 1.0, running.total)) + finite_or_zero(running.highest)
     value = jnp.where(dead, -jnp.inf, log_total) - math.log(num_samples)
     ess = jnp.where(dead, 0.0, jnp.square(running.total) / jnp.where(dead, 1.0, running.squares))
     # Rounding can push the relative variance of equal weights below zero.
@@ -141,8 +142,8 @@ def log_likelihood(
 
 def _merge(a: _Running, b: _Running) -> _Running:
     highest = jnp.maximum(a.highest, b.highest)
-    shift_a = jnp.exp(a.highest - _finite(highest))
-    shift_b = jnp.exp(b.highest - _finite(highest))
+    shift_a = jnp.exp(a.highest - finite_or_zero(highest))
+    shift_b = jnp.exp(b.highest - finite_or_zero(highest))
     tail, _ = jax.lax.top_k(jnp.concatenate([a.tail, b.tail]), a.tail.shape[0])
     return _Running(
         highest,
@@ -150,7 +151,3 @@ def _merge(a: _Running, b: _Running) -> _Running:
         a.squares * jnp.square(shift_a) + b.squares * jnp.square(shift_b),
         tail,
     )
-
-
-def _finite(highest: Array) -> Array:
-    return jnp.where(jnp.isfinite(highest), highest, 0.0)

@@ -116,7 +116,7 @@ def renyi(log_w: ArrayLike, alpha: ArrayLike, *, axis: int = -1) -> Float[Array,
     dead = dead & ~ruined
     highest = jnp.max(log_w, axis=axis, keepdims=True)
     lowest = jnp.min(log_w, axis=axis, keepdims=True)
-    reference = _finite(jax.lax.stop_gradient(jnp.where(order >= 0, highest, lowest)))
+    reference = finite_or_zero(jax.lax.stop_gradient(jnp.where(order >= 0, highest, lowest)))
     is_elbo = order == 0
     safe_order = jnp.where(is_elbo, 1.0, order)
     # Every exponent is <= 0. expm1 and log1p keep the digits that 1/(1 - alpha) would
@@ -178,12 +178,13 @@ def ciwae(log_w: ArrayLike, beta: ArrayLike, *, axis: int = -1) -> Float[Array, 
 def log_mean_exp(log_w: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """log mean exp over `axis`; -inf entries count as zeros and pass no gradient."""
     highest = jax.lax.stop_gradient(jnp.max(log_w, axis=axis, keepdims=True))
-    reference = _finite(highest)
+    reference = finite_or_zero(highest)
     total = jnp.sum(jnp.exp(log_w - reference), axis=axis)
     dead = jnp.isneginf(jnp.squeeze(highest, axis))
     log_total = jnp.log(jnp.where(dead, 1.0, total)) + jnp.squeeze(reference, axis)
     return jnp.where(dead, -jnp.inf, log_total) - math.log(log_w.shape[axis])
 
 
-def _finite(reference: Float[Array, "..."]) -> Float[Array, "..."]:
+def finite_or_zero(reference: Float[Array, "..."]) -> Float[Array, "..."]:
+    """What to subtract before exponentiating: -inf - (-inf) would be NaN."""
     return jnp.where(jnp.isfinite(reference), reference, 0.0)

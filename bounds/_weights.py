@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from bounds._checks import check_count, check_log_w
+from bounds._values import finite_or_zero
 
 
 def normalized_weights(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
@@ -184,4 +185,4 @@ def _fit_generalised_pareto(excess: Float[Array, "n"]) -> Float[Array, ""]:
 def _relative_weights(log_w: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """Weights over the largest one: float32 keeps its digits at any offset of log_w."""
     highest = jax.lax.stop_gradient(jnp.max(log_w, axis=axis, keepdims=True))
-    return jnp.exp(log_w - jnp.where(jnp.isfinite(highest), highest, 0.0))
+    return jnp.exp(log_w - finite_or_zero(highest))

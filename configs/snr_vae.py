@@ -1,6 +1,10 @@
 """SNR of the gradients of a VAE: bundled digits, or MNIST with --config.data_dir=FOLDER.
 
 Command: python -m experiments.snr --config=configs/snr_vae.py --workdir=runs/snr_digits
+Machine and time: 2 cores of a Xeon at 2.10 GHz, under 5 minutes.
+Expected on digits, 95% intervals: exponent of SNR(theta)/SNR(phi) +0.390 [.384, .396]; SNR of
+phi under DReG over pathwise 4.60 [4.45, 4.75] at K = 4, 3.49 [3.02, 3.91] at K = 256.
+Published: none for this model and budget.
 """
 
 from ml_collections import ConfigDict
