@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs
+DATASET ?= mnist
 
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help snr snr-far snr-digits snr-phase test lint bench clean
+.PHONY: help snr snr-far snr-digits snr-phase data test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -22,9 +23,13 @@ $(VENV)/.experiments: setup.py pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[experiments]'
 	@touch $@
 
+$(VENV)/.data: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[experiments,data]'
+	@touch $@ $(VENV)/.experiments
+
 $(VENV)/.test: setup.py pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@touch $@ $(VENV)/.experiments
+	@touch $@ $(VENV)/.experiments $(VENV)/.data
 
 $(VENV)/.benchmark: setup.py pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[benchmark]'
@@ -41,6 +46,9 @@ snr-digits: $(VENV)/.experiments ## the same on a VAE trained on digits
 
 snr-phase: $(VENV)/.experiments ## phase diagram of VR-IWAE over alpha, K and D
 	$(BIN)/python -m experiments.snr --config=configs/snr_phase.py --workdir=$(WORKDIR)/snr_phase
+
+data: $(VENV)/.data ## download one data set into data/: make data DATASET=mnist
+	$(BIN)/python -m experiments.download --dataset=$(DATASET) --data_dir=data
 
 test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .

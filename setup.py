@@ -19,8 +19,10 @@ EXPERIMENTS = [
     "scikit-learn>=1.5",
     "tqdm>=4.66",
 ]
+DATA = ["pooch>=1.8", "tqdm>=4.66"]
 TEST = [
     *EXPERIMENTS,
+    *DATA,
     "beartype>=0.20",
     "equinox>=0.12",
     "hypothesis>=6.100",
@@ -46,6 +48,7 @@ setup(
     install_requires=["jax>=0.10", "jaxtyping>=0.3", "numpy>=1.26"],
     extras_require={
         "experiments": EXPERIMENTS,
+        "data": DATA,
         "test": TEST,
         "benchmark": [*EXPERIMENTS, "numpyro>=0.19", "torch==2.13.0"],
         "cuda": ["jax[cuda13]>=0.10"],

@@ -29,7 +29,7 @@ import numpy as np
 import bounds
 from benchmarks.burda import NUM_PIXELS, Problem, batch_loss, make_problem
 from benchmarks.timing import Row, interleaved, ratio, version
-from models.vae import BURDA_ONE_LAYER, BernoulliNet, GaussianNet
+from models.vae import BURDA_ONE_LAYER, GaussianNet, PixelNet
 
 NUM_SAMPLES = 50
 ROUNDS = 7
@@ -106,14 +106,14 @@ def numpyro_renyi(problem: Problem) -> Contestant:
     from numpyro import distributions as dist
 
     (num_latents,), (hidden,) = BURDA_ONE_LAYER["latents"], BURDA_ONE_LAYER["hidden"]
-    encoder, decoder = GaussianNet(hidden, num_latents), BernoulliNet(hidden, NUM_PIXELS)
+    encoder, decoder = GaussianNet(hidden, num_latents), PixelNet(hidden, NUM_PIXELS)
     batch = len(problem.images)
 
     def model(images):
         theta = numpyro.param("theta", problem.params.theta[0])
         with numpyro.plate("images", batch):
             prior = dist.Normal(jnp.zeros(num_latents), 1.0).to_event(1)
-            logits = decoder.apply(theta, numpyro.sample("z", prior))
+            logits = decoder.apply(theta, numpyro.sample("z", prior))[..., 0]
             numpyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=images)
 
     def guide(images):
@@ -161,7 +161,7 @@ def pytorch(problem: Problem) -> Contestant:
         mean, log_scale = linear(h, *phi["mean"]), linear(h, *phi["log_scale"])
         noise = torch.randn(len(images), NUM_SAMPLES, mean.shape[-1])
         z = mean[:, None] + torch.exp(log_scale)[:, None] * noise
-        logits = linear(trunk(theta, z), *theta["logits"])
+        logits = linear(trunk(theta, z), *theta["outputs"])
         pixels = images[:, None].expand_as(logits)
         log_px = -binary_cross_entropy_with_logits(logits, pixels, reduction="none").sum(-1)
         # The constants of log p(z) and log q(z|x) cancel.

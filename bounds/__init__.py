@@ -4,6 +4,10 @@ The names below are the public interface and follow semantic versioning; everyth
 module whose name starts with an underscore may change.
 """
 
+from bounds._annealing import ais as ais
+from bounds._annealing import annealing_schedule as annealing_schedule
+from bounds._annealing import reverse_ais as reverse_ais
+from bounds._annealing import tune_step_sizes as tune_step_sizes
 from bounds._densities import bernoulli_log_prob as bernoulli_log_prob
 from bounds._densities import gaussian_log_prob as gaussian_log_prob
 from bounds._divergences import gaussian_entropy as gaussian_entropy
@@ -55,6 +59,8 @@ __all__ = [
     "Moments",
     "Objective",
     "Params",
+    "ais",
+    "annealing_schedule",
     "bernoulli_log_prob",
     "ciwae",
     "dreg",
@@ -81,11 +87,13 @@ __all__ = [
     "power_law",
     "reinforce",
     "renyi",
+    "reverse_ais",
     "rws",
     "snr",
     "snr_floor",
     "snr_interval",
     "snr_squared",
     "stl",
+    "tune_step_sizes",
     "vimco",
 ]

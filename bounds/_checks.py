@@ -4,6 +4,8 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 
@@ -79,10 +81,56 @@ def check_reparameterised(estimator: str, z: object) -> None:
         )
 
 
-def check_log_q(estimator: str, log_q: object) -> None:
+def check_log_q(estimator: str, log_q: object, instead: str = "bounds.pathwise") -> None:
     """Raises where an estimator needs log q(z | x) at a given z and the model has none."""
     if log_q is None:
         raise ValueError(
             f"{estimator} evaluates log q(z | x) at a given z, but this model has log_q=None; "
-            "use bounds.pathwise, or give LatentModel a log_q."
+            f"use {instead}, or give LatentModel a log_q."
         )
+
+
+def check_continuous(sampler: str, z: object) -> None:
+    """Raises where a z has leaves that Hamiltonian dynamics cannot move."""
+    dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(z)]
+    wrong = [str(dtype) for dtype in dtypes if not jnp.issubdtype(dtype, jnp.floating)]
+    if wrong:
+        raise TypeError(
+            f"{sampler} moves z along gradients, so z must be floating-point, "
+            f"got dtype {', '.join(wrong)}; use bounds.log_likelihood for a discrete z."
+        )
+
+
+def check_betas(betas: object) -> Float[Array, "T"]:
+    """Returns the inverse temperatures of an annealed path, or raises."""
+    array = jnp.asarray(betas, float)  # type: ignore[arg-type]
+    if array.ndim != 1 or array.shape[0] < 2:
+        raise ValueError(f"betas must be at least [0, 1], one per temperature; got {array.shape}.")
+    if _is_known(betas):
+        # Looked at as they are used: in float32 two neighbours may have become one.
+        known = np.asarray(betas, array.dtype)
+        if known[0] != 0 or known[-1] != 1 or not np.all(np.diff(known) > 0):
+            raise ValueError(
+                "betas must start at 0, increase strictly and end at 1, "
+                f"got {np.array2string(known, threshold=6)}."
+            )
+    return array
+
+
+def check_step_sizes(step_sizes: object, count: int) -> Float[Array, "steps"]:
+    """Returns one step size for each of `count` transitions, or raises."""
+    array = jnp.asarray(step_sizes, float)  # type: ignore[arg-type]
+    if array.shape not in ((), (count,)):
+        raise ValueError(
+            f"step_sizes must be one number or have shape {(count,)}, one for each beta "
+            f"strictly between 0 and 1; got shape {array.shape}."
+        )
+    if _is_known(step_sizes):
+        known = np.asarray(step_sizes, array.dtype)
+        if not np.all((known > 0) & np.isfinite(known)):
+            raise ValueError(f"step_sizes must be positive and finite, got {known}.")
+    return jnp.broadcast_to(array, (count,))
+
+
+def _is_known(value: object) -> bool:
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))

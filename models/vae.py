@@ -1,7 +1,8 @@
 r"""The variational autoencoders of Burda et al. 2015, with one or more stochastic layers.
 
 Networks are Flax Linen modules that return distribution parameters; sampling and densities
-stay outside them. tanh, Glorot-uniform weights, standard deviation exp(.), Bernoulli pixels.
+stay outside them. tanh, Glorot-uniform weights, standard deviation exp(.); Bernoulli pixels, or
+any `PixelLikelihood`.
 
 Sizes of the paper: one layer `latents=(50,), hidden=((200, 200),)`; two layers
 `latents=(100, 50), hidden=((200, 200), (100, 100))`.
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 import bounds
+from models.pixels import PixelLikelihood, bernoulli
 
 BURDA_ONE_LAYER: dict[str, Any] = {"latents": (50,), "hidden": ((200, 200),)}
 BURDA_TWO_LAYERS: dict[str, Any] = {
@@ -39,16 +41,18 @@ class GaussianNet(nn.Module):
         return _dense(self.num_dims, "mean")(value), _dense(self.num_dims, "log_scale")(value)
 
 
-class BernoulliNet(nn.Module):
-    """input -> logits of Bernoulli pixels."""
+class PixelNet(nn.Module):
+    """input -> outputs of a `PixelLikelihood`, [num_pixels, num_outputs]."""
 
     hidden: Sequence[int]
     num_pixels: int
+    num_outputs: int = 1
 
     @nn.compact
     def __call__(self, value: Float[Array, "..."]) -> Array:
-        """Returns the logits."""
-        return _dense(self.num_pixels, "logits")(_trunk(value, self.hidden))
+        """Returns the outputs."""
+        flat = _dense(self.num_pixels * self.num_outputs, "outputs")(_trunk(value, self.hidden))
+        return flat.reshape(*flat.shape[:-1], self.num_pixels, self.num_outputs)
 
 
 def _trunk(value: Array, hidden: Sequence[int]) -> Array:
@@ -69,20 +73,25 @@ class VAE(NamedTuple):
     """A VAE as pure functions.
 
     Attributes:
-      model: the `bounds.LatentModel`: x [num_pixels] of zeros and ones, z a tuple of
+      model: the `bounds.LatentModel`: x [num_pixels] of values 0 .. levels - 1, z a tuple of
         layers from the data upwards, theta and phi tuples of Linen variables.
-      init: (key, pixel_mean [num_pixels]) -> Params; the output bias starts at the
-        logits of the training mean.
+      init: (key, pixel_mean [num_pixels], pixel_sd [num_pixels]) -> Params; the bias of the
+        output starts at the average training image.
       encode: (phi, x) -> (mean, log standard deviation) of q(z1 | x).
-      decode: (theta, z1) -> pixel probabilities.
+      encoder_means: (phi, key, x) -> the mean of q of each layer, given x and one draw of the
+        layers below it.
+      decode: (theta, z1) -> mean pixel values; of zeros and ones, probabilities.
       simulate: (theta, key) -> (x, z), a draw from the joint.
+      likelihood: of the pixels.
     """
 
     model: bounds.LatentModel
-    init: Callable[[Array, Array], bounds.Params]
+    init: Callable[..., bounds.Params]
     encode: Callable[[PyTree, Array], Any]
+    encoder_means: Callable[[PyTree, Array, Array], Any]
     decode: Callable[[PyTree, Array], Any]
     simulate: Callable[[PyTree, Array], Any]
+    likelihood: PixelLikelihood
 
 
 def make_vae(
@@ -90,6 +99,7 @@ def make_vae(
     *,
     latents: Sequence[int] = (50,),
     hidden: Sequence[Sequence[int]] = ((200, 200),),
+    likelihood: PixelLikelihood | None = None,
 ) -> VAE:
     """Builds the VAE; the defaults are Burda's one-layer model.
 
@@ -97,6 +107,7 @@ def make_vae(
       num_pixels: size of x.
       latents: sizes of the stochastic layers, from the data upwards.
       hidden: hidden widths between each layer and the one below it, used by q and by p.
+      likelihood: of the pixels; None for `bernoulli()`.
 
     Returns:
       A `VAE`.
@@ -109,12 +120,16 @@ def make_vae(
             "latents and hidden need one entry for each stochastic layer, "
             f"got {len(latents)} and {len(hidden)}."
         )
+    likelihood = likelihood or bernoulli()
+    highest = likelihood.levels - 1
     sizes = (num_pixels, *latents)
     encoders = [GaussianNet(tuple(h), n) for h, n in zip(hidden, latents, strict=True)]
-    decoders: list[nn.Module] = [BernoulliNet(tuple(hidden[0]), num_pixels)]
+    decoders: list[nn.Module] = [PixelNet(tuple(hidden[0]), num_pixels, likelihood.num_outputs)]
     decoders += [GaussianNet(tuple(h), n) for h, n in zip(hidden[1:], sizes[1:], strict=False)]
 
-    def init(key: Array, pixel_mean: Array) -> bounds.Params:
+    def init(key: Array, pixel_mean: Array, pixel_sd: Any = None) -> bounds.Params:
+        pixel_mean = jnp.asarray(pixel_mean, jnp.float32)
+        pixel_sd = jnp.zeros_like(pixel_mean) if pixel_sd is None else jnp.asarray(pixel_sd)
         keys = jax.random.split(key, (2, len(latents)))
         phi = tuple(
             net.init(k, jnp.zeros(n)) for net, k, n in zip(encoders, keys[0], sizes, strict=False)
@@ -122,16 +137,19 @@ def make_vae(
         theta = tuple(
             net.init(k, jnp.zeros(n)) for net, k, n in zip(decoders, keys[1], latents, strict=True)
         )
-        clipped = jnp.clip(jnp.asarray(pixel_mean, jnp.float32), 0.001, 0.999)
-        theta[0]["params"]["logits"]["bias"] = jax.scipy.special.logit(clipped)
+        bias = likelihood.bias(pixel_mean, pixel_sd)
+        theta[0]["params"]["outputs"]["bias"] = bias.reshape(-1)
         return bounds.Params(theta, phi)
+
+    def scaled(x):
+        return x.astype(jnp.float32) / highest
 
     def layer_log_prob(net, variables, value, z):
         mean, log_scale = _apply(net, variables, value)
         return bounds.gaussian_log_prob(z, mean, jnp.exp(2 * log_scale))
 
     def propose(phi, key, x):
-        below, z, log_prob = x.astype(jnp.float32), [], 0.0
+        below, z, log_prob = scaled(x), [], 0.0
         for net, variables, k in zip(encoders, phi, jax.random.split(key, len(phi)), strict=True):
             mean, log_scale = _apply(net, variables, below)
             below = mean + jnp.exp(log_scale) * jax.random.normal(k, mean.shape)
@@ -140,7 +158,7 @@ def make_vae(
         return tuple(z), log_prob
 
     def log_q(phi, x, z):
-        inputs = (x.astype(jnp.float32), *z)
+        inputs = (scaled(x), *z)
         return sum(
             layer_log_prob(net, variables, below, above)
             for net, variables, below, above in zip(encoders, phi, inputs, z, strict=False)
@@ -148,8 +166,8 @@ def make_vae(
 
     def log_p(theta, x, z):
         top = bounds.gaussian_log_prob(z[-1], 0.0, 1.0)
-        logits = _apply(decoders[0], theta[0], z[0])
-        pixels = jnp.sum(bounds.bernoulli_log_prob(logits, x.astype(jnp.float32)))
+        outputs = _apply(decoders[0], theta[0], z[0])
+        pixels = likelihood.log_prob(outputs, x.astype(jnp.float32))
         return sum(
             (
                 layer_log_prob(net, variables, above, below)
@@ -161,10 +179,18 @@ def make_vae(
         )
 
     def encode(phi, x):
-        return _apply(encoders[0], phi[0], x.astype(jnp.float32))
+        return _apply(encoders[0], phi[0], scaled(x))
+
+    def encoder_means(phi, key, x):
+        z, _ = propose(phi, key, x)
+        inputs = (scaled(x), *z)
+        return tuple(
+            _apply(net, variables, below)[0]
+            for net, variables, below in zip(encoders, phi, inputs, strict=False)
+        )
 
     def decode(theta, z1):
-        return jax.nn.sigmoid(_apply(decoders[0], theta[0], z1))
+        return likelihood.mean(_apply(decoders[0], theta[0], z1))
 
     def simulate(theta, key):
         top_key, pixel_key, *keys = jax.random.split(key, len(latents) + 1)
@@ -172,7 +198,7 @@ def make_vae(
         for net, variables, k in zip(decoders[:0:-1], theta[:0:-1], keys, strict=True):
             mean, log_scale = _apply(net, variables, z[0])
             z.insert(0, mean + jnp.exp(log_scale) * jax.random.normal(k, mean.shape))
-        x = jax.random.bernoulli(pixel_key, decode(theta, z[0])).astype(jnp.float32)
-        return x, tuple(z)
+        return likelihood.sample(pixel_key, _apply(decoders[0], theta[0], z[0])), tuple(z)
 
-    return VAE(bounds.LatentModel(propose, log_q, log_p), init, encode, decode, simulate)
+    model = bounds.LatentModel(propose, log_q, log_p)
+    return VAE(model, init, encode, encoder_means, decode, simulate, likelihood)

@@ -1,10 +1,7 @@
-"""What the programs share: pooled measurements, records, data files, the training loop."""
+"""What the programs share: pooled measurements, records, the training loop, a VAE on data."""
 
-import gzip
-import hashlib
 import json
 import os
-import struct
 import types
 
 import jax
@@ -15,10 +12,12 @@ import pytest
 from ml_collections import ConfigDict
 
 import bounds
+from configs import snr_vae
 from experiments.runtime import data, results, trainer
 from experiments.runtime.errors import UserError
 from experiments.runtime.mesh import block_moments, device_mesh
 from experiments.snr_problems import measure as m
+from experiments.snr_problems import vae
 from models import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
@@ -186,74 +185,6 @@ def test_kind_is_one_of_four():
         results.row("a", {}, kind="bound", unit="nats", value=1.0)
 
 
-# --- data -------------------------------------------------------------------------------------
-
-
-def idx(images):
-    return struct.pack(">IIII", 2051, *images.shape) + images.tobytes()
-
-
-@pytest.fixture
-def small_mnist(tmp_path, monkeypatch):
-    """Two tiny files in the official format, and their checksums in place of the official ones."""
-    rng = np.random.default_rng(0)
-    arrays = {s: rng.integers(0, 256, (5, 28, 28), np.uint8) for s in ("train", "test")}
-    files = {}
-    for split, images in arrays.items():
-        name = data.MNIST_FILES[split][0]
-        files[split] = (name, hashlib.md5(idx(images)).hexdigest())
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(images)))
-    monkeypatch.setattr(data, "MNIST_FILES", files)
-    return tmp_path, arrays
-
-
-def test_mnist_raw_and_compressed_in_the_folder_or_below(small_mnist):
-    folder, arrays = small_mnist
-    loaded = data.load(str(folder))
-    np.testing.assert_array_equal(loaded.train, arrays["train"])
-    assert loaded.levels == 256
-    (folder / "mnist").mkdir()
-    for split, (name, _) in data.MNIST_FILES.items():
-        (folder / f"{name}.gz").unlink()
-        (folder / "mnist" / name).write_bytes(idx(arrays[split]))
-    np.testing.assert_array_equal(data.load(str(folder)).test, arrays["test"])
-
-
-def test_bad_data_folders_say_what_to_do(small_mnist):
-    folder, _ = small_mnist
-    path = folder / f"{data.MNIST_FILES['train'][0]}.gz"
-    good = path.read_bytes()
-    path.write_bytes(gzip.compress(gzip.decompress(good)[:-1] + b"\0"))
-    with pytest.raises(UserError, match=r"not the official file.*get it again from https"):
-        data.load(str(folder))
-    path.write_bytes(good[:40])
-    with pytest.raises(UserError, match="cannot read"):
-        data.load(str(folder))
-    path.unlink()
-    with pytest.raises(UserError, match=r"is not in .*get it from https.*md5"):
-        data.load(str(folder))
-    with pytest.raises(UserError, match="not a folder"):
-        data.load(str(folder / "nowhere"))
-
-
-def test_official_mnist_where_it_is_there():
-    folder = os.environ.get("BOUNDS_DATA_DIR")
-    if not folder:
-        pytest.skip("set BOUNDS_DATA_DIR to a folder with the official MNIST files")
-    loaded = data.load(folder)
-    assert loaded.train.shape == (60_000, 28, 28)
-    assert loaded.test.shape == (10_000, 28, 28)
-
-
-def test_bundled_digits():
-    digits = data.load("")
-    assert digits.train.shape == (1497, 8, 8)
-    assert digits.test.shape == (300, 8, 8)
-    assert digits.train.dtype == np.uint8
-    assert digits.train.max() == 16
-    assert digits.levels == 17
-
-
 # --- training ---------------------------------------------------------------------------------
 
 
@@ -263,15 +194,18 @@ def test_training_reaches_the_known_optimum():
     model = linear_gaussian.make_model()
     start = linear_gaussian.perturb(linear_gaussian.optimum(dataset), jax.random.key(1), 0.5)
     seen = []
+    optimizer = optax.adam(2e-2)
     state = trainer.train(
         trainer.from_objective(bounds.stl(model, num_samples=8, bound=bounds.elbo)),
-        start,
-        lambda key, step: {"x": dataset, "index": jnp.arange(256)},
-        optax.adam(2e-2),
+        trainer.init_state(start, optimizer),
+        trainer.Stream(
+            lambda epoch: dataset, lambda x, key, step: {"x": x, "index": jnp.arange(256)}, 10_000
+        ),
+        optimizer,
         jax.random.key(2),
         num_steps=501,
         steps_per_chunk=200,
-        on_chunk=lambda step, metrics: seen.append((step, float(metrics["bound"]))),
+        on_chunk=lambda state, metrics: seen.append((int(state.step), float(metrics["bound"]))),
     )
     assert [step for step, _ in seen] == [200, 400, 501]
     assert int(state.step) == 501
@@ -282,18 +216,36 @@ def test_training_reaches_the_known_optimum():
     assert abs(seen[-1][1] - exact) < 0.1
 
 
-def test_training_does_not_depend_on_its_chunks():
-    dataset = linear_gaussian.generate(jax.random.key(0), 16, 2)
-    loss = trainer.from_objective(bounds.pathwise(MODEL, num_samples=2))
+# --- a VAE on data ----------------------------------------------------------------------------
 
-    def run(steps_per_chunk):
-        def batch_fn(key, step):
-            index = jax.random.randint(key, (4,), 0, 16)
-            return {"x": dataset[index], "index": index}
 
-        return trainer.train(
-            loss, PARAMS, batch_fn, optax.adam(1e-2), jax.random.key(0), num_steps=7,
-            steps_per_chunk=steps_per_chunk,
-        ).params  # fmt: skip
+def test_vae_trains_on_training_and_validation_images_of_the_data_set_of_the_config(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 5, (24, 3, 2, 2), np.uint8)
+    asked = []
 
-    jax.tree.map(np.testing.assert_array_equal, run(7), run(3))
+    def load(name, data_dir):
+        asked.append((name, data_dir))
+        return data.Dataset("Small", images[:18], images[18:20], images[20:], 5)
+
+    monkeypatch.setattr(data, "load", load)
+    config = snr_vae.get_config()
+    config.dataset, config.data_dir = "mnist", "folder"
+    problem = vae.problem(config)
+    assert asked == [("mnist", "folder")]
+    setting = problem.points[0].run.args[1]
+    np.testing.assert_allclose(setting.intensities, images[:20].reshape(20, 12) / 4, rtol=1e-6)
+    assert setting.batch.shape == (16, 12)
+
+    row = results.row(
+        "theta pathwise", {"K": 1}, kind="estimate", unit="ratio", value=1.0, low=0.9, high=1.1,
+        floor=0.1,
+    )  # fmt: skip
+    assert "VAE on Small:" in problem.draw([row], [])._suptitle.get_text()
+
+
+def test_vae_config_starts_from_the_digits_of_the_published_numbers():
+    config = snr_vae.get_config()
+    digits = vae.problem(config).points[0].run.args[1]
+    from sklearn.datasets import load_digits
+
+    np.testing.assert_allclose(digits.intensities, load_digits().data[:1497] / 16)

@@ -309,7 +309,7 @@ def test_vae_sizes_and_initial_output_are_burdas():
     encoder = 784 * 200 + 200 + 200 * 200 + 200 + 2 * (200 * 50 + 50)
     decoder = 50 * 200 + 200 + 200 * 200 + 200 + 200 * 784 + 784
     assert count == encoder + decoder
-    bias = params.theta[0]["params"]["logits"]["bias"]
+    bias = params.theta[0]["params"]["outputs"]["bias"]
     np.testing.assert_allclose(jax.nn.sigmoid(bias), jnp.clip(pixel_mean, 0.001, 0.999), rtol=1e-4)
     with pytest.raises(ValueError, match="one entry for each stochastic layer"):
         vae.make_vae(784, latents=(50,), hidden=())

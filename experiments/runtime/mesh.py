@@ -1,20 +1,59 @@
-"""Spreading independent work over every device."""
+"""Spreading work over every device, of one process or of many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 import bounds
 
-AXIS = "replicates"
+REPLICATES = "replicates"
+DATA = "data"
 
 
-def device_mesh() -> Mesh:
-    """A mesh of all devices along one axis."""
-    return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+def device_mesh(axis: str = REPLICATES, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of the devices, by default all, along one axis."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (axis,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts the same values on every device; each process brings all of them."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def put(leaf):
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return jax.tree.map(put, tree)
+
+
+def split(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Inside jit: splits the leading axis of every leaf over the devices."""
+    if mesh.size == 1:
+        return batch
+    return jax.lax.with_sharding_constraint(
+        batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    )
+
+
+def gather(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Inside jit: puts all of every leaf on each device."""
+    if mesh.size == 1:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec()))
+
+
+def to_host(value: Array) -> Any:
+    """A replicated value as NumPy, also where other processes hold some of its devices."""
+    return np.asarray(value.addressable_data(0))
 
 
 def block_moments(
@@ -51,7 +90,7 @@ def block_moments(
         # Gradients in replicated values are summed over devices by shard_map; these are
         # gradients of each device's own replicates.
         params, key = jax.tree.map(
-            lambda leaf: jax.lax.pcast(leaf, AXIS, to="varying"), (params, key)
+            lambda leaf: jax.lax.pcast(leaf, REPLICATES, to="varying"), (params, key)
         )
 
         def one(block):
@@ -65,7 +104,7 @@ def block_moments(
 
         return jax.lax.map(one, blocks)
 
-    spread, same = PartitionSpec(AXIS), PartitionSpec()
+    spread, same = PartitionSpec(REPLICATES), PartitionSpec()
     moments = jax.shard_map(on_device, mesh=mesh, in_specs=(spread, same, same), out_specs=spread)(
         jnp.arange(padded), params, key
     )

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")  # no display is needed, or looked for
 import matplotlib.pyplot as plt
@@ -69,3 +70,24 @@ def save(workdir: str, name: str, figure) -> list[str]:
         write_atomically(paths[-1], buffer.getvalue())
     plt.close(figure)
     return paths
+
+
+def save_image(workdir: str, name: str, picture: np.ndarray, *, least: int = 600) -> str:
+    """Writes NAME.png from values in [0, 1]; each pixel becomes a square, none is smoothed.
+
+    Args:
+      workdir: the folder.
+      name: without its suffix.
+      picture: [height, width] or [height, width, 3].
+      least: height in pixels that the file reaches at least.
+
+    Returns:
+      The path.
+    """
+    factor = -(-least // picture.shape[0])
+    enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    buffer = io.BytesIO()
+    plt.imsave(buffer, enlarged, cmap="gray", vmin=0, vmax=1, format="png")
+    path = os.path.join(workdir, f"{name}.png")
+    write_atomically(path, buffer.getvalue())
+    return path

@@ -10,9 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.runtime.errors import UserError
+from experiments.runtime.errors import UserError, differing_fields
 
 FILE = "results.json"
+CONFIG = "config.json"  # of a run of training, from its first moment
 KINDS = ("exact", "lower_bound", "upper_bound", "estimate")
 Row = dict[str, Any]
 
@@ -41,15 +42,11 @@ def row(
     return {key: _plain(value) for key, value in fields.items()}
 
 
-def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, Any]:
+def open_record(
+    workdir: str, experiment: str, config: ConfigDict, *, write: bool = True
+) -> dict[str, Any]:
     """Starts a record in `workdir`, or continues the one of the same config that is there."""
     settings = json.loads(config.to_json_best_effort())
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}.") from None
     record = {
         "experiment": experiment,
         "config": settings,
@@ -57,6 +54,14 @@ def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, 
         "environment": environment(),
         "rows": [],
     }
+    if not write:  # another process of the same run keeps the record
+        return record
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}.") from None
     path = os.path.join(workdir, FILE)
     if not os.path.exists(path):
         return record
@@ -75,20 +80,38 @@ def open_record(workdir: str, experiment: str, config: ConfigDict) -> dict[str, 
         ) from None
     if old_experiment != experiment:
         raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
-    if old_settings != settings:
-        names = sorted(set(old_settings) | set(settings))
-        differing = [
-            f"{n} ({old_settings.get(n)} there, {settings.get(n)} now)"
-            for n in names
-            if old_settings.get(n) != settings.get(n)
-        ]
+    # Where the data lie may change from machine to machine; what they are may not.
+    fields = differing_fields(old_settings, settings, ignore=("data_dir",))
+    if fields:
         raise UserError(
-            f"{workdir} holds results of another config, which differs in {', '.join(differing)}; "
+            f"{workdir} holds results of another config, which differs in {fields}; "
             "choose another --workdir, or set the field back."
         )
     if old_environment != record["environment"]:
         found.setdefault("continued_on", []).append(record["environment"])
     return found
+
+
+def save_config(workdir: str, record: dict[str, Any]) -> None:
+    """Writes the config by itself, for programs that go on from this run before it has results.
+
+    Raises:
+      UserError: the folder holds the config of another run.
+    """
+    path = os.path.join(workdir, CONFIG)
+    if os.path.exists(path):
+        try:
+            with open(path) as file:
+                found = json.load(file)
+            fields = differing_fields(found, record["config"], ignore=("data_dir",))
+        except (OSError, ValueError, AttributeError):
+            raise UserError(f"{path} is not readable; choose another --workdir.") from None
+        if fields:
+            raise UserError(
+                f"{workdir} holds a run of another config, which differs in {fields}; "
+                "choose another --workdir, or set the field back."
+            )
+    write_atomically(path, (json.dumps(record["config"], indent=1) + "\n").encode())
 
 
 def save_record(workdir: str, record: dict[str, Any]) -> None:

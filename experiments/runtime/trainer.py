@@ -1,26 +1,56 @@
-"""One training loop for every objective: steps run in chunks on the device."""
+"""One training loop for every objective: steps run in chunks on the device.
 
+Nothing here knows of files: `fit` adds checkpoints, metrics, validation and signals.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 import bounds
+from experiments.runtime import mesh as meshes
+from experiments.runtime.errors import UserError
 
 LossFn = Callable[[PyTree, PyTree, dict[str, Array], Array, Array], tuple[Array, tuple[Any, dict]]]
 """(params, extra, batch, key, step) -> (loss, (extra, metrics))."""
 
 
 class State(NamedTuple):
-    """What training carries from step to step."""
+    """What training carries from step to step, and all that a checkpoint holds.
+
+    Attributes:
+      step: how many steps were taken.
+      params: parameters.
+      extra: what the loss carries along.
+      optimizer: the state of the optimiser.
+      ema: exponential moving average of `params`, or () where it is off.
+    """
 
     step: Array
     params: PyTree
     extra: PyTree
     optimizer: optax.OptState
+    ema: PyTree = ()
+
+
+class Stream(NamedTuple):
+    """Where batches come from: functions of (seed, step, example index) alone.
+
+    Attributes:
+      epoch: (epoch) -> data of that epoch, arrays on the devices; called on the host.
+      batch: (data, key, step) -> batch {"x": [B, ...], "index": example index [B]}.
+      steps_per_epoch: how many steps share the data of one epoch.
+    """
+
+    epoch: Callable[[int], PyTree]
+    batch: Callable[[PyTree, Array, Array], dict[str, Array]]
+    steps_per_epoch: int
 
 
 def from_objective(objective: bounds.Objective) -> LossFn:
@@ -38,62 +68,122 @@ def from_objective(objective: bounds.Objective) -> LossFn:
     return loss_fn
 
 
+def init_state(
+    params: PyTree,
+    optimizer: optax.GradientTransformation,
+    *,
+    extra: PyTree = (),
+    ema: bool = False,
+) -> State:
+    """The state before the first step; the average starts at the parameters."""
+    return State(jnp.asarray(0), params, extra, optimizer.init(params), params if ema else ())
+
+
 def train(
     loss_fn: LossFn,
-    params: PyTree,
-    batch_fn: Callable[[Array, Array], dict[str, Array]],
+    state: State,
+    stream: Stream,
     optimizer: optax.GradientTransformation,
     key: Array,
     *,
     num_steps: int,
-    extra: PyTree = (),
     steps_per_chunk: int = 250,
-    on_chunk: Callable[[int, dict[str, Array]], None] = lambda step, metrics: None,
+    ema_decay: float = 0.0,
+    mesh: Mesh | None = None,
+    on_chunk: Callable[[State, dict[str, float]], None] = lambda state, metrics: None,
 ) -> State:
-    """Runs `num_steps` steps.
+    """Trains from `state` up to step `num_steps`.
+
+    The numbers depend neither on where training starts again nor on the chunks. On several
+    devices the batch is split over them and parameters are kept on each.
 
     Args:
       loss_fn: see `LossFn`.
-      params: where to start.
-      batch_fn: (key, step) -> batch, a function of those alone.
+      state: where to start, from `init_state` or a checkpoint.
+      stream: the batches.
       optimizer: an optax transformation.
       key: PRNG key; step t uses fold_in(key, t).
-      num_steps: how many steps.
-      extra: what `loss_fn` carries along.
-      steps_per_chunk: steps in one call to the device.
-      on_chunk: called after each chunk with the step reached and the mean metrics.
+      num_steps: where to end.
+      steps_per_chunk: steps between two calls of `on_chunk`.
+      ema_decay: of the average of parameters, if the state has one.
+      mesh: the devices; None for all.
+      on_chunk: called with the state and the mean metrics ("loss" among them) since the last
+        call, after every `steps_per_chunk` steps and at the end.
 
     Returns:
       The last `State`.
-    """
-    batch_key, loss_key = jax.random.split(key)
 
-    def one_step(state: State, _):
-        batch = batch_fn(jax.random.fold_in(batch_key, state.step), state.step)
-        step_key = jax.random.fold_in(loss_key, state.step)
-        grads, (extra, metrics) = jax.grad(loss_fn, has_aux=True)(
-            state.params, state.extra, batch, step_key, state.step
-        )
-        updates, moments = optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, extra, moments), metrics
+    Raises:
+      UserError: the loss is not finite; the message names the step.
+    """
+    mesh = mesh or meshes.device_mesh(meshes.DATA)
+    batch_key, loss_key = jax.random.split(key)
+    step_fn = functools.partial(
+        _step, loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh
+    )
 
     @jax.jit
-    def chunk(state: State, length: Array):
-        # One program for every length: the last, shorter chunk does not compile again.
-        def body(i, carry):
-            state, total = carry
-            state, metrics = one_step(state, None)
-            return state, jax.tree.map(jnp.add, total, metrics)
-
-        shapes = jax.eval_shape(lambda s: one_step(s, None)[1], state)
+    def chunk(state: State, data: PyTree, length: Array):
+        # One program for every length: a shorter chunk does not compile again.
+        shapes = jax.eval_shape(lambda s, d: step_fn(s, d)[1], state, data)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        state, total = jax.lax.fori_loop(0, length, body, (state, zeros))
-        return state, jax.tree.map(lambda t: t / length, total)
 
-    state = State(jnp.asarray(0), params, extra, optimizer.init(params))
-    for start in range(0, num_steps, steps_per_chunk):
-        length = min(steps_per_chunk, num_steps - start)
-        state, metrics = chunk(state, jnp.asarray(length))
-        on_chunk(start + length, metrics)
+        def goes_on(carry):
+            i, _, _, finite = carry
+            return (i < length) & finite
+
+        def body(carry):
+            i, state, total, _ = carry
+            state, metrics = step_fn(state, data)
+            finite = jnp.all(jnp.isfinite(metrics["loss"]))
+            return i + 1, state, jax.tree.map(jnp.add, total, metrics), finite
+
+        carry = (jnp.zeros_like(length), state, zeros, jnp.asarray(True))
+        _, state, total, finite = jax.lax.while_loop(goes_on, body, carry)
+        return state, total, finite
+
+    state = meshes.replicate(state, mesh)
+    step, epoch, data, window, totals = int(state.step), -1, None, 0, {}
+    while step < num_steps:
+        if step // stream.steps_per_epoch != epoch:
+            epoch = step // stream.steps_per_epoch
+            data = stream.epoch(epoch)
+        pause = min((step // steps_per_chunk + 1) * steps_per_chunk, num_steps)
+        end = min(pause, (epoch + 1) * stream.steps_per_epoch)
+        state, total, finite = chunk(state, data, jnp.asarray(end - step))
+        if not finite:
+            raise UserError(_not_finite(f"the loss is not finite at step {int(state.step) - 1}"))
+        window += end - step
+        totals = jax.tree.map(jnp.add, totals, total) if totals else total
+        step = end
+        if step == pause:
+            if not _all_finite(state.params):
+                raise UserError(_not_finite(f"parameters are not finite after step {step - 1}"))
+            on_chunk(state, {k: meshes.to_host(v) / window for k, v in totals.items()})
+            window, totals = 0, {}
     return state
+
+
+def _step(loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh, state: State, data):
+    batch = stream.batch(data, jax.random.fold_in(batch_key, state.step), state.step)
+    batch = meshes.split(batch, mesh)
+    step_key = jax.random.fold_in(loss_key, state.step)
+    (loss, (extra, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params, state.extra, batch, step_key, state.step
+    )
+    updates, moments = optimizer.update(grads, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else ()
+    return State(state.step + 1, params, extra, moments, ema), {"loss": loss, **metrics}
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _not_finite(what: str) -> str:
+    return (
+        f"{what}; earlier checkpoints are kept. "
+        "Lower the learning rate or set a clip_norm, and start in another --workdir."
+    )

@@ -5,14 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 
 import bounds
 from experiments.runtime import data
+from experiments.runtime.mesh import DATA, device_mesh
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row, row
-from experiments.runtime.trainer import from_objective, train
+from experiments.runtime.trainer import Stream, from_objective, init_state, train
 from experiments.snr_problems import figure as f
 from experiments.snr_problems import measure as m
 from experiments.snr_problems.problem import (
@@ -39,14 +41,14 @@ def problem(config: Any) -> Problem:
     check_estimators(config.estimators)
     m.check_replicates(config)
     check_positive(config, "batch", "train_batch", "train_steps", "learning_rate", "chunk_elements")
-    setting = Setting(config, data.load(config.data_dir))
+    setting = Setting(config, data.load(config.dataset, config.data_dir))
     points = [
         Point(f"K={k}", functools.partial(_point, config, setting, k)) for k in config.num_samples
     ]
     return Problem(
         points,
         summarise=functools.partial(_summarise, config),
-        draw=functools.partial(_draw, config),
+        draw=functools.partial(_draw, config, setting.dataset.name),
         columns=COLUMNS,
         notes=functools.partial(_notes, config),
     )
@@ -59,8 +61,10 @@ class Setting:
         self.config = config
         self.dataset = dataset
         self.train_key, batch_key, self.key = jax.random.split(jax.random.key(config.seed), 3)
+        # Nothing is chosen on the validation images here: the VAE trains on them too.
+        images = np.concatenate([dataset.train, dataset.validation])
         self.intensities = jnp.asarray(
-            dataset.train.reshape(len(dataset.train), -1) / (dataset.levels - 1), jnp.float32
+            images.reshape(len(images), -1) / (dataset.levels - 1), jnp.float32
         )
         # The first training images, binarised once and for all.
         images = self.intensities[: config.batch]
@@ -73,21 +77,23 @@ class Setting:
         config, images = self.config, self.intensities
         init_key, key = jax.random.split(self.train_key)
 
-        def batch_fn(key, step):
+        def batch(images, key, step):
             index_key, pixel_key = jax.random.split(key)
             index = jax.random.randint(index_key, (config.train_batch,), 0, len(images))
             x = jax.random.bernoulli(pixel_key, images[index]).astype(jnp.float32)
             return {"x": x, "index": index}
 
+        optimizer = optax.adam(config.learning_rate)
         state = train(
             from_objective(bounds.pathwise(self.vae.model, num_samples=1)),
-            self.vae.init(init_key, images.mean(axis=0)),
-            batch_fn,
-            optax.adam(config.learning_rate),
+            init_state(self.vae.init(init_key, images.mean(axis=0)), optimizer),
+            Stream(lambda epoch: images, batch, steps_per_epoch=config.train_steps),
+            optimizer,
             key,
             num_steps=config.train_steps,
-            on_chunk=lambda step, metrics: logging.info(
-                "training step %d: ELBO %.2f nats", step, metrics["bound"]
+            mesh=device_mesh(DATA, devices=jax.devices()[:1]),
+            on_chunk=lambda state, metrics: logging.info(
+                "training step %d: ELBO %.2f nats", state.step, metrics["bound"]
             ),
         )
         return state.params
@@ -173,7 +179,7 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _draw(config: Any, rows: list[Row], summary: list[Row]):
+def _draw(config: Any, name: str, rows: list[Row], summary: list[Row]):
     figure, panels = new_figure(1, 2, (11, 6))
     series = [
         ("theta pathwise", "blue", r"$\theta$, IWAE", "o", 0),
@@ -184,10 +190,10 @@ def _draw(config: Any, rows: list[Row], summary: list[Row]):
         ("phi dreg / pathwise", "green", r"SNR of $\phi$, DReG / pathwise", "s", 1),
     ]
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}
-    for name, colour, label, marker, panel in series:
-        own = [r for r in rows if r["name"] == name]
+    for curve, colour, label, marker, panel in series:
+        own = [r for r in rows if r["name"] == curve]
         if own:
-            label = f.with_slope(label, slopes.get(name))
+            label = f.with_slope(label, slopes.get(curve))
             f.points(panels[panel], own, "K", COLOURS[colour], label, marker)
     f.floor_line(panels[0], rows)
     panels[1].axhline(1, color=COLOURS["grey"], ls=":", lw=1)
@@ -195,7 +201,6 @@ def _draw(config: Any, rows: list[Row], summary: list[Row]):
     panels[1].set_ylabel("ratio of two signal-to-noise ratios")
     for axes in panels:
         f.finish(axes, rows, "samples K")
-    name = "MNIST" if config.data_dir else "digits"
     figure.suptitle(
         f"VAE on {name}: {config.num_replicates:,} gradients at one minibatch of "
         f"{config.batch} images, 95% intervals"

@@ -1,0 +1,75 @@
+r"""Evaluates a trained model: bounds, their gap, diagnostics, active units and a sandwich by AIS.
+
+    python -m experiments.evaluate --config=configs/evaluate.py --config.run=runs/train_digits \
+        --workdir=runs/train_digits/evaluation
+
+Reads the config of the run from its results.json, and the checkpoint from its folder, or from
+--checkpoint_dir. Writes results.json, in which each number carries its kind, unit and standard
+error; the same command continues where it was stopped.
+"""
+
+import json
+import os
+
+from absl import flags, logging
+
+from experiments.runtime import cli, cluster
+
+flags.adopt_module_key_flags(cli)
+flags.declare_key_flag("checkpoint_dir")
+
+
+def main(config, workdir: str) -> None:
+    """Measures what is missing, part by part, and prints the table."""
+    import jax
+    from ml_collections import ConfigDict
+
+    from experiments.runtime import results
+    from experiments.runtime.errors import UserError
+    from experiments.training import build, evaluation, report
+
+    if not config.run:
+        raise UserError("config.run is empty; name the --workdir of a run of experiments.train.")
+    trained = ConfigDict(_config_of(config.run))
+    if config.data_dir:
+        trained.data_dir = config.data_dir
+    evaluation.check_config(config)
+    problem = build.make_problem(trained)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    directory = cluster.CHECKPOINT_DIR.value or os.path.join(config.run, "checkpoints")
+    params, step, weights = evaluation.load_params(problem, trained, directory, config.checkpoint)
+    logging.info("Evaluating the %s weights of step %d in %s.", weights, step, directory)
+    record = results.open_record(workdir, "evaluate", config)
+    for name, part in evaluation.PARTS.items():
+        if any(r["part"] == name for r in record["rows"]):
+            logging.info("%s: there already.", name)
+            continue
+        rows = part(problem, params, config)
+        record["rows"] += [{**r, "part": name, "step": step, "weights": weights} for r in rows]
+        results.save_record(workdir, record)
+    print(results.table(record["rows"], {**report.COLUMNS, "s": "seconds"}))
+    print(
+        f"\n{problem.dataset.name}, {config.split} images, {weights} weights of step {step}; "
+        "standard errors over images.\nAIS and reverse AIS are of data simulated from the model, "
+        "where both bounds are valid; IWAE beside them is of the same data."
+    )
+    print("Written:", os.path.join(workdir, results.FILE))
+
+
+def _config_of(run: str) -> dict:
+    from experiments.runtime import results
+    from experiments.runtime.errors import UserError
+
+    path = os.path.join(run, results.CONFIG)
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        raise UserError(
+            f"{path} cannot be read; config.run must be the --workdir of a run of "
+            "experiments.train."
+        ) from None
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,151 @@
+"""A training run on the host's side: checkpoints, validation, metrics, progress, signals."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from absl import logging
+from jaxtyping import Array, PyTree
+
+from experiments.runtime import mesh as meshes
+from experiments.runtime import metrics, signals
+from experiments.runtime.checkpoints import Checkpoints
+from experiments.runtime.errors import UserError
+from experiments.runtime.progress import Steps
+from experiments.runtime.trainer import LossFn, State, Stream, init_state, train
+
+
+class Run(NamedTuple):
+    """What is trained, and how.
+
+    Attributes:
+      loss_fn: see `trainer.LossFn`.
+      init: () -> parameters before the first step.
+      stream: the training batches.
+      optimizer: an optax transformation.
+      key: PRNG key of the steps.
+      num_steps: where training ends.
+      validate: parameters -> the validation bound in nats, by which the best checkpoint is
+        chosen; None where there is nothing to validate on.
+      batch_size: examples in a step, for the rate shown.
+      extra: what the loss carries along before the first step.
+    """
+
+    loss_fn: LossFn
+    init: Callable[[], PyTree]
+    stream: Stream
+    optimizer: optax.GradientTransformation
+    key: Array
+    num_steps: int
+    validate: Callable[[PyTree], float] | None
+    batch_size: int
+    extra: PyTree = ()
+
+
+def evaluated_params(state: State) -> PyTree:
+    """The parameters that are validated and evaluated: the average where there is one."""
+    return state.ema or state.params
+
+
+def initial_state(run: Run, config: Any) -> State:
+    """The state before the first step, on every device."""
+    state = init_state(run.init(), run.optimizer, extra=run.extra, ema=config.ema_decay > 0)
+    return meshes.replicate(state, meshes.device_mesh(meshes.DATA))
+
+
+def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
+    """Trains to the end, from the latest checkpoint where there is one.
+
+    Every `config.log_every` steps metrics are written; every `config.save_every` the parameters
+    are validated and saved. The config also gives `ema_decay` (0: off).
+
+    Returns:
+      The last state.
+
+    Raises:
+      UserError: the loss is not finite, a checkpoint cannot be written or read, or
+        `save_every` is no multiple of `log_every`.
+      SystemExit: a signal stopped it, after saving; 143 for SIGTERM, 130 for Ctrl-C.
+    """
+    check_config(config)
+    fresh = initial_state(run, config)
+    restored = checkpoints.restore(fresh)
+    state = fresh if restored is None else restored
+    first = int(state.step)
+    if restored is not None:
+        logging.info("Resuming from the checkpoint of step %d in %s.", first, checkpoints.directory)
+    if first >= run.num_steps:
+        return state
+    mesh = meshes.device_mesh(meshes.DATA)
+    logging.info(
+        "Training on %d device(s) of %d process(es): %s.",
+        jax.device_count(), jax.process_count(), jax.devices()[0].device_kind,
+    )  # fmt: skip
+    writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
+    saved = {"step": first}
+
+    with signals.deferred() as stop, Steps(first, run.num_steps, run.batch_size) as progress:
+
+        def save(state: State, step: int, values: dict[str, float]) -> None:
+            validation = None
+            if run.validate is not None:
+                validation = run.validate(evaluated_params(state))
+                values["validation"] = validation
+            checkpoints.save(step, state, validation)
+            saved["step"] = step
+
+        def on_chunk(state: State, means: dict[str, Any]) -> None:
+            step = int(state.step)
+            values = {name: float(value) for name, value in means.items()}
+            values["examples_per_second"] = progress.rate(step)
+            code = stop.agreed()
+            if code or step % config.save_every == 0 or step == run.num_steps:
+                start = time.perf_counter()
+                save(state, step, values)
+                progress.pause(time.perf_counter() - start)
+            progress.show(step, values)
+            if writer is not None:
+                writer.write(step, values)
+            if code:
+                checkpoints.wait()
+                reason = "SIGTERM" if code == 143 else "Ctrl-C"
+                progress.leave(
+                    f"Stopped by {reason}. Saved step {step} in {checkpoints.directory}; "
+                    "the same command continues from there."
+                )
+                raise SystemExit(code)
+
+        state = train(
+            run.loss_fn,
+            state,
+            run.stream,
+            run.optimizer,
+            run.key,
+            num_steps=run.num_steps,
+            steps_per_chunk=config.log_every,
+            ema_decay=config.ema_decay,
+            mesh=mesh,
+            on_chunk=on_chunk,
+        )
+        checkpoints.wait()
+    if writer is not None:
+        writer.close()
+    return state
+
+
+def check_config(config: Any) -> None:
+    """Refuses numbers that make no sense before anything is computed."""
+    for name in ("log_every", "save_every"):
+        if config[name] < 1:
+            raise UserError(f"config.{name} must be at least 1, got {config[name]}.")
+    if config.save_every % config.log_every:
+        raise UserError(
+            f"config.save_every must be a multiple of config.log_every ({config.log_every}), "
+            f"got {config.save_every}."
+        )
+    if not 0 <= config.ema_decay < 1:
+        raise UserError(f"config.ema_decay must be in [0, 1), got {config.ema_decay}.")
+    if config.clip_norm < 0:
+        raise UserError(f"config.clip_norm must be 0 (off) or above, got {config.clip_norm}.")

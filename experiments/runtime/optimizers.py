@@ -1,0 +1,85 @@
+"""Optimisers by name, with the two forms of Burda et al.'s protocol.
+
+The protocol of Burda et al. 2015 (arXiv 1509.00519, section 5): batches of 20, Adam, and eight
+stages i = 0 .. 7 of 3^i epochs at learning rate 1e-4 * 10^(1 - i/7), 3,280 epochs in all.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+from experiments.runtime.errors import UserError
+
+STAGES = 8
+BURDA_EPOCHS = sum(3**i for i in range(STAGES))  # 3,280
+
+
+def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransformation:
+    """The optimiser of a config, clipped to `config.clip_norm` where that is above 0.
+
+    `config.optimizer` is one of
+      adam: Adam at the constant `config.learning_rate`;
+      paper: Burda's stages with Adam(0.9, 0.999, eps 1e-4) on the mean gradient of the batch;
+      released_code: the stages with the Adam of the released code, see `released_adam`.
+    """
+    known = {
+        "adam": lambda: optax.adam(config.learning_rate),
+        "paper": lambda: optax.adam(burda_schedule(steps_per_epoch), b1=0.9, b2=0.999, eps=1e-4),
+        "released_code": lambda: optax.chain(
+            optax.scale(config.batch_size), released_adam(burda_schedule(steps_per_epoch))
+        ),
+    }
+    if config.optimizer not in known:
+        raise UserError(
+            f"config.optimizer must be one of {', '.join(known)}, got {config.optimizer!r}."
+        )
+    optimizer = known[config.optimizer]()
+    if config.clip_norm > 0:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    return optimizer
+
+
+def burda_schedule(steps_per_epoch: int) -> optax.Schedule:
+    """Step -> learning rate: stage i lasts 3^i epochs at 1e-4 * round(10^(1 - i/7), 1)."""
+    rates = [1e-4 * round(10 ** (1 - i / 7), 1) for i in range(STAGES)]
+    ends = [steps_per_epoch * (3 ** (i + 1) - 1) // 2 for i in range(STAGES)]
+    return optax.join_schedules([optax.constant_schedule(r) for r in rates], ends[:-1])
+
+
+class ReleasedAdamState(NamedTuple):
+    """Step count and the two moments."""
+
+    count: Array
+    mu: PyTree
+    nu: PyTree
+
+
+def released_adam(schedule: optax.Schedule) -> optax.GradientTransformation:
+    r"""Adam as in the code released with Burda et al. 2015, on the SUMMED gradient of a batch.
+
+    .. math:: \Delta_t = -\alpha_t \sqrt{1-\beta_2^t} / (1-\beta_1^t) \,
+       m_{t-1} / (\sqrt{v_{t-1}} + \epsilon)
+
+    with beta1 = 0.99, beta2 = 0.999, eps = 1e-4. It differs from Adam in that second moments
+    start at 1, a step uses the moments from before its own gradient, and eps is added without
+    correction for bias.
+    """
+    b1, b2, eps = 0.99, 0.999, 1e-4
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return ReleasedAdamState(jnp.asarray(0), zeros, jax.tree.map(jnp.ones_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        t = state.count + 1
+        rate = -jnp.asarray(schedule(state.count)) * jnp.sqrt(1 - b2**t) / (1 - b1**t)
+        steps = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + eps), state.mu, state.nu)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
+        return steps, ReleasedAdamState(t, mu, nu)
+
+    return optax.GradientTransformation(init, update)

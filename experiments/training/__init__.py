@@ -1,0 +1,1 @@
+"""Latent-variable models trained and evaluated by `experiments.train` and `.evaluate`."""

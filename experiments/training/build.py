@@ -1,0 +1,181 @@
+"""From a config to what is trained: data, model, objective, optimiser."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import bounds
+from experiments.runtime import batches, data
+from experiments.runtime import mesh as meshes
+from experiments.runtime.errors import UserError
+from experiments.runtime.fit import Run
+from experiments.runtime.optimizers import BURDA_EPOCHS, make_optimizer
+from experiments.runtime.trainer import from_objective
+from models import pixels
+from models.vae import VAE, make_vae
+
+LIKELIHOODS: dict[str, Callable[[int], pixels.PixelLikelihood]] = {
+    "bernoulli": lambda levels: pixels.bernoulli(),
+    "categorical": pixels.categorical,
+    "discretized_logistic": pixels.discretized_logistic,
+}
+
+
+def _pathwise(bound: Callable) -> Callable[[VAE, Any], bounds.Objective]:
+    return lambda vae, c: bounds.pathwise(vae.model, num_samples=c.num_samples, bound=bound)
+
+
+# K is config.num_samples, M config.num_groups.
+OBJECTIVES: dict[str, Callable[[VAE, Any], bounds.Objective]] = {
+    "elbo": _pathwise(bounds.elbo),
+    "iwae": _pathwise(bounds.iwae),
+    "ciwae": lambda vae, c: _pathwise(functools.partial(bounds.ciwae, beta=c.beta))(vae, c),
+    "renyi": lambda vae, c: _pathwise(functools.partial(bounds.renyi, alpha=c.alpha))(vae, c),
+    "miwae": lambda vae, c: bounds.miwae(
+        vae.model, num_groups=c.num_groups, num_samples=c.num_samples
+    ),
+    "piwae": lambda vae, c: bounds.piwae(
+        vae.model, num_groups=c.num_groups, num_samples=c.num_samples
+    ),
+    "stl": lambda vae, c: bounds.stl(vae.model, num_samples=c.num_samples),
+    "dreg": lambda vae, c: bounds.dreg(vae.model, num_samples=c.num_samples),
+    "vimco": lambda vae, c: bounds.vimco(vae.model, num_samples=c.num_samples),
+    "reinforce": lambda vae, c: bounds.reinforce(vae.model, num_samples=c.num_samples),
+    "rws": lambda vae, c: bounds.rws(
+        vae.model, num_samples=c.num_samples, simulate=vae.simulate if c.sleep else None
+    ),
+}
+
+
+class Problem(NamedTuple):
+    """Data and model of a config.
+
+    Attributes:
+      dataset: as uint8.
+      vae: the model.
+      prepare: (key, image) -> x, see `batches`.
+    """
+
+    dataset: data.Dataset
+    vae: VAE
+    prepare: batches.Prepare
+
+
+def make_problem(config: Any) -> Problem:
+    """Reads the data and builds the model.
+
+    Raises:
+      UserError: the data cannot be read, or a name or a size in the config is wrong.
+    """
+    if config.likelihood not in LIKELIHOODS:
+        raise UserError(
+            f"config.likelihood must be one of {', '.join(LIKELIHOODS)}, got {config.likelihood!r}."
+        )
+    dataset = data.load(config.dataset, config.data_dir)
+    likelihood = LIKELIHOODS[config.likelihood](dataset.levels)
+    integers = config.likelihood != "bernoulli"
+    prepare = batches.as_integers if integers else batches.binarize(dataset.levels)
+    num_pixels = int(np.prod(dataset.train.shape[1:]))
+    try:
+        vae = make_vae(
+            num_pixels, latents=config.latents, hidden=config.hidden, likelihood=likelihood
+        )
+    except ValueError as error:
+        raise UserError(f"config.latents and config.hidden: {error}") from None
+    return Problem(dataset, vae, prepare)
+
+
+def make_objective(vae: VAE, config: Any) -> bounds.Objective:
+    """The objective of a config; what `bounds` refuses is a UserError."""
+    if config.objective not in OBJECTIVES:
+        raise UserError(
+            f"config.objective must be one of {', '.join(OBJECTIVES)}, got {config.objective!r}."
+        )
+    try:
+        return OBJECTIVES[config.objective](vae, config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.objective={config.objective}: {error}") from None
+
+
+def make_run(problem: Problem, config: Any) -> Run:
+    """What `fit` trains."""
+    init_key, order_key, key = jax.random.split(jax.random.key(config.seed), 3)
+    dataset, vae = problem.dataset, problem.vae
+    stream = batches.image_stream(
+        dataset.train,
+        problem.prepare,
+        order_key,
+        batch_size=config.batch_size,
+        mesh=meshes.device_mesh(meshes.DATA),
+        # The released code of Burda et al. goes through the images in one order.
+        reshuffle=config.optimizer != "released_code",
+    )
+    return Run(
+        loss_fn=from_objective(make_objective(vae, config)),
+        init=lambda: init_params(problem, init_key),
+        stream=stream,
+        optimizer=make_optimizer(config, stream.steps_per_epoch),
+        key=key,
+        num_steps=num_steps(config, stream.steps_per_epoch),
+        validate=validation(problem, config),
+        batch_size=config.batch_size,
+    )
+
+
+def num_steps(config: Any, steps_per_epoch: int) -> int:
+    """`config.num_steps`, or that of Burda's 3,280 epochs where it is 0 under their protocol."""
+    if config.num_steps > 0:
+        return config.num_steps
+    if config.num_steps == 0 and config.optimizer in ("paper", "released_code"):
+        return BURDA_EPOCHS * steps_per_epoch
+    raise UserError(f"config.num_steps must be at least 1, got {config.num_steps}.")
+
+
+def init_params(problem: Problem, key: Array) -> bounds.Params:
+    """Fresh parameters; the decoder starts from the average training image."""
+    images = problem.dataset.train.reshape(len(problem.dataset.train), -1)
+    mean, deviation = images.mean(0, dtype=np.float64), images.std(0, dtype=np.float64)
+    if problem.vae.likelihood.levels == 2:  # zeros and ones, drawn with these probabilities
+        mean = mean / (problem.dataset.levels - 1)
+    return problem.vae.init(key, mean.astype(np.float32), deviation.astype(np.float32))
+
+
+def prepared(problem: Problem, split: str, config: Any) -> np.ndarray:
+    """The validation or test images, binarised once and for all where the model wants bits.
+
+    The draw depends on `config.binarization_seed` alone, so that all models, whatever their own
+    seed, are compared on the same images.
+    """
+    images = getattr(problem.dataset, split)
+    key = jax.random.fold_in(
+        jax.random.key(config.binarization_seed), {"validation": 0, "test": 1}[split]
+    )
+    return np.asarray(batches.prepare_all(problem.prepare, images, key))
+
+
+def validation(problem: Problem, config: Any) -> Callable[[bounds.Params], float] | None:
+    """parameters -> IWAE with `config.validation_samples` samples on the validation images."""
+    if not len(problem.dataset.validation):
+        return None
+    mesh = meshes.device_mesh(meshes.DATA)
+    x = meshes.replicate(prepared(problem, "validation", config), mesh)
+    keys = meshes.replicate(
+        jax.random.split(jax.random.key(config.binarization_seed), len(x)), mesh
+    )
+
+    @jax.jit
+    def mean_bound(params, x, keys):
+        def one(pair):
+            log_w = bounds.log_weights(
+                problem.vae.model, params, *pair, num_samples=config.validation_samples
+            )
+            return bounds.iwae(log_w)
+
+        return jnp.mean(jax.lax.map(one, (keys, x), batch_size=20))
+
+    return lambda params: float(meshes.to_host(mean_bound(params, x, keys)))

@@ -1,0 +1,121 @@
+"""The parts of an evaluation: test images, active units, and a sandwich on simulated data."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+import bounds
+from experiments.runtime import fit
+from experiments.runtime.checkpoints import Checkpoints
+from experiments.runtime.errors import UserError
+from experiments.runtime.results import Row, row
+from experiments.training import held_out
+from experiments.training import sandwich as bdmc
+from experiments.training.build import Problem, make_run, prepared
+
+SPLITS = ("test", "validation")
+
+
+def check_config(config: Any) -> None:
+    """Refuses what makes no sense before anything is computed."""
+    if config.split not in SPLITS:
+        raise UserError(f"config.split must be one of {', '.join(SPLITS)}, got {config.split!r}.")
+    names = ("few_samples", "num_samples", "images_per_pass", "samples_per_pass")
+    for name in (*names, "simulated_images"):
+        if config[name] < 1:
+            raise UserError(f"config.{name} must be at least 1, got {config[name]}.")
+    if config.num_images < 0:
+        raise UserError(f"config.num_images must be 0 (all) or more, got {config.num_images}.")
+    bdmc.check_config(config)
+
+
+def load_params(
+    problem: Problem, trained: Any, directory: str, which: str
+) -> tuple[bounds.Params, int, str]:
+    """(parameters, their step, "average" or "last") of a checkpoint.
+
+    Args:
+      problem: data and model of the run.
+      trained: the config of the run.
+      directory: of its checkpoints.
+      which: "best" on validation, "latest", or a step.
+
+    Raises:
+      UserError: there is no such checkpoint, or it is of another config.
+    """
+    run = make_run(problem, trained)
+    with Checkpoints(directory, trained.to_dict(), read_only=True) as checkpoints:
+        steps = checkpoints.steps()
+        if not steps:
+            raise UserError(f"no checkpoint in {directory}; train first.")
+        named = {"best": checkpoints.best(), "latest": steps[-1]}
+        step = named.get(which, int(which) if which.isdigit() else None)
+        if step not in steps:
+            raise UserError(
+                f"config.checkpoint must be best, latest or one of the steps "
+                f"{', '.join(map(str, steps))}, got {which!r}."
+            )
+        state = checkpoints.restore(fit.initial_state(run, trained), step)
+    params = bounds.Params(*fit.evaluated_params(state))
+    return params, step, "average" if trained.ema_decay > 0 else "last"
+
+
+def on_images(problem: Problem, params: PyTree, config: Any) -> list[Row]:
+    """ELBO, IWAE of few and many samples, their gap, ESS and k-hat."""
+    start = time.perf_counter()
+    measured = _measure(problem, params, _images(problem, config), config)
+    return held_out.rows(
+        measured, few=config.few_samples, many=config.num_samples,
+        seconds=time.perf_counter() - start, data=config.split,
+    )  # fmt: skip
+
+
+def active(problem: Problem, params: PyTree, config: Any) -> list[Row]:
+    """Active units of each layer."""
+    images = _images(problem, config)
+    counts = held_out.active_units(problem.vae, params, images, jax.random.key(config.seed))
+    return [
+        row(
+            f"active units, layer {layer}", {"threshold": 0.01}, kind="estimate", unit="units",
+            value=count, n=len(images), data=config.split,
+        )
+        for layer, count in enumerate(counts, 1)
+    ]  # fmt: skip
+
+
+def between_bounds(problem: Problem, params: PyTree, config: Any) -> list[Row]:
+    """AIS, reverse AIS and IWAE on the same data, simulated from the model."""
+    start = time.perf_counter()
+    data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
+    images, latents = bdmc.simulated(problem.vae, params, data_key, config.simulated_images)
+    measured = bdmc.sandwich(problem.vae, params, images, latents, key, config)
+    rows = bdmc.rows(measured, config, seconds=time.perf_counter() - start, data="simulated")
+    iwae = _measure(problem, params, images, config).iwae_many
+    at = {"K": config.num_samples, "data": "simulated"}
+    return [*rows, held_out.mean_row("IWAE", at, iwae, "lower_bound", data="simulated")]
+
+
+PARTS: dict[str, Callable[[Problem, PyTree, Any], list[Row]]] = {
+    "images": on_images,
+    "active units": active,
+    "simulated data": between_bounds,
+}
+
+
+def _images(problem: Problem, config: Any) -> np.ndarray:
+    images = prepared(problem, config.split, config)
+    if not len(images):
+        raise UserError(f"{problem.dataset.name} has no {config.split} images.")
+    return images[: config.num_images or None]
+
+
+def _measure(problem: Problem, params: PyTree, images: np.ndarray, config: Any):
+    return held_out.per_image(
+        problem.vae, params, images, jax.random.key(config.seed),
+        few=config.few_samples, many=config.num_samples,
+        images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
+    )  # fmt: skip

@@ -1,0 +1,161 @@
+"""Bounds on held-out images: per image first, averaged with a standard error at the very end."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import bounds
+from experiments.runtime import mesh as meshes
+from experiments.runtime.progress import track
+from experiments.runtime.results import Row, row
+from models.vae import VAE
+
+
+class PerImage(NamedTuple):
+    """One number for each image, in nats unless said otherwise.
+
+    Attributes:
+      elbo: mean of the log-weights of `few` samples.
+      iwae_few: IWAE-`few` of the same samples.
+      iwae_many: IWAE-`many`.
+      monte_carlo_error: standard error of `iwae_many` over its samples.
+      ess: effective sample size of the `many` samples.
+      k_hat: Pareto shape of their largest weights.
+      reliable: whether these two allow trust in `iwae_many`.
+    """
+
+    elbo: np.ndarray
+    iwae_few: np.ndarray
+    iwae_many: np.ndarray
+    monte_carlo_error: np.ndarray
+    ess: np.ndarray
+    k_hat: np.ndarray
+    reliable: np.ndarray
+
+
+def per_image(
+    vae: VAE,
+    params: bounds.Params,
+    images: np.ndarray,
+    key: Array,
+    *,
+    few: int = 64,
+    many: int = 5000,
+    images_per_pass: int = 20,
+    samples_per_pass: int = 250,
+) -> PerImage:
+    """Evaluates every image in memory that depends on neither their number nor `many`.
+
+    Image i uses fold_in(key, i), so the passes and devices change nothing but rounding. On several
+    devices each takes its share of every pass.
+
+    Args:
+      vae: the model.
+      params: its parameters.
+      images: x [N, num_pixels].
+      key: PRNG key.
+      few: K of the small bounds.
+      many: K of the large one.
+      images_per_pass: images on each device at once.
+      samples_per_pass: samples of each of them at once.
+
+    Returns:
+      `PerImage` with arrays [N].
+    """
+    mesh = meshes.device_mesh(meshes.DATA)
+    size = min(images_per_pass * mesh.size, -(-len(images) // mesh.size) * mesh.size)
+    evaluate = _evaluator(vae, few, many, samples_per_pass, mesh)
+    params = meshes.replicate(params, mesh)
+    parts = []
+    for start in track(
+        range(0, len(images), size), lambda s: f"image {s}", "pass", quiet_seconds=10.0
+    ):
+        index = np.minimum(np.arange(start, start + size), len(images) - 1)  # the last, repeated
+        batch = meshes.replicate((images[index], jnp.asarray(index)), mesh)
+        parts.append(jax.tree.map(meshes.to_host, evaluate(params, key, *batch)))
+    whole = jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts)
+    return PerImage(*whole)
+
+
+@functools.cache
+def _evaluator(vae: VAE, few: int, many: int, samples_per_pass: int, mesh):
+    """Compiled once for a model, whatever parameters are evaluated."""
+
+    def one(params, key, x, index):
+        few_key, many_key = jax.random.split(jax.random.fold_in(key, index))
+        log_w = bounds.log_weights(vae.model, params, few_key, x, num_samples=few)
+        value, diagnostics = bounds.log_likelihood(
+            vae.model, params, many_key, x, num_samples=many, chunk_size=samples_per_pass
+        )
+        return bounds.elbo(log_w), bounds.iwae(log_w), value, *diagnostics
+
+    @jax.jit
+    def evaluate(params, key, images, index):
+        images, index = meshes.split((images, index), mesh)
+        out = jax.vmap(one, (None, None, 0, 0))(params, key, images, index)
+        return jax.tree.map(lambda v: meshes.gather(v, mesh), out)
+
+    return evaluate
+
+
+def mean_row(name: str, at: dict[str, Any], values: np.ndarray, kind: str, **extra: Any) -> Row:
+    """The mean over images, with its standard error over images."""
+    values = np.asarray(values, np.float64)
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+    unit = extra.pop("unit", "nats")
+    return row(
+        name, at, kind=kind, unit=unit, value=float(values.mean()), standard_error=error,
+        n=len(values), **extra,
+    )  # fmt: skip
+
+
+def rows(measured: PerImage, *, few: int, many: int, **extra: Any) -> list[Row]:
+    """The table of a model: bounds, their gap and the trust they deserve.
+
+    The gap is the -KL of Rainforth et al. 2018 (arXiv 1802.04537), Table 1: IWAE-`few` minus the
+    estimate of log p(x) by IWAE-`many`. Both are averages of lower bounds, so their difference is
+    an estimate, paired image by image.
+    """
+    at = {"K": many}
+    share = float(np.mean(measured.reliable))
+    return [
+        mean_row("ELBO", {"K": 1}, measured.elbo, "lower_bound", samples=few, **extra),
+        mean_row("IWAE", {"K": few}, measured.iwae_few, "lower_bound", **extra),
+        mean_row(
+            "IWAE", at, measured.iwae_many, "lower_bound",
+            monte_carlo_error=float(
+                np.sqrt(np.nansum(np.square(measured.monte_carlo_error))) / len(measured.elbo)
+            ), **extra,
+        ),
+        mean_row("-KL", {"K": few}, measured.iwae_few - measured.iwae_many, "estimate", **extra),
+        mean_row("ESS", at, measured.ess, "estimate", unit="samples", **extra),
+        mean_row("k-hat", at, measured.k_hat, "estimate", unit="shape", **extra),
+        row(
+            "reliable images", at, kind="exact", unit="share", value=share, n=len(measured.elbo),
+            **extra,
+        ),
+    ]  # fmt: skip
+
+
+def active_units(vae: VAE, params: bounds.Params, images: np.ndarray, key: Array) -> list[int]:
+    """Active units of each stochastic layer, from the data upwards (Burda et al. 2015, 5.2).
+
+    A unit is active if the variance over images of its mean under q exceeds 0.01. Above the first
+    layer the mean given x is an expectation over the layers below it, here by one draw per image
+    as in the released code.
+    """
+
+    @jax.jit
+    def means(params, keys, x):
+        return jax.vmap(vae.encoder_means, (None, 0, 0))(params.phi, keys, x)
+
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
+    return [
+        int(np.sum(np.var(np.asarray(layer), axis=0) > 0.01))
+        for layer in means(params, keys, jnp.asarray(images))
+    ]

@@ -1,0 +1,100 @@
+"""log p(x) of simulated data between a lower and an upper bound: bidirectional Monte Carlo.
+
+On data drawn from the model itself the latent z that made an image is an exact posterior draw.
+From there annealed importance sampling runs backwards and gives an upper bound (Grosse et al. 2015,
+arXiv 1511.02543); forwards it gives a lower one.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import bounds
+from experiments.runtime.errors import UserError
+from experiments.runtime.progress import track
+from experiments.runtime.results import Row
+from experiments.training.held_out import mean_row
+from models.vae import VAE
+
+
+class Sandwich(NamedTuple):
+    """Per simulated image, in nats; acceptance of the forward and backward chains."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    acceptance: np.ndarray
+
+
+def sandwich(
+    vae: VAE, params: bounds.Params, images: np.ndarray, latents: Any, key: Array, config: Any
+) -> Sandwich:
+    """AIS forwards and backwards for each image.
+
+    Step sizes are tuned for each image in pilot chains with a key of their own. The config gives
+    `ais_temperatures`, `ais_chains`, `ais_leapfrog` and `ais_images_per_pass`.
+    """
+    betas = bounds.annealing_schedule(config.ais_temperatures)
+    settings: dict[str, Any] = {"betas": betas, "num_leapfrog": config.ais_leapfrog}
+
+    def one(params, x, z, index):
+        pilot, forward, backward = jax.random.split(jax.random.fold_in(key, index), 3)
+        sizes = bounds.tune_step_sizes(vae.model, params, pilot, x, num_rounds=8, **settings)
+
+        def ahead(k):
+            return bounds.ais(vae.model, params, k, x, step_sizes=sizes, **settings)
+
+        def back(k):
+            return bounds.reverse_ais(vae.model, params, k, x, z, step_sizes=sizes, **settings)
+
+        log_w, accepted = jax.vmap(ahead)(jax.random.split(forward, config.ais_chains))
+        reverse, accepted_back = jax.vmap(back)(jax.random.split(backward, config.ais_chains))
+        acceptance = (jnp.mean(accepted) + jnp.mean(accepted_back)) / 2
+        # Reverse chains share one exact draw; the mean of 1/w stays unbiased for 1/p(x).
+        return bounds.iwae(log_w), -bounds.iwae(-reverse), acceptance
+
+    run = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+    size = min(config.ais_images_per_pass, len(images))
+    parts = []
+    for start in track(
+        range(0, len(images), size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
+    ):
+        index = np.minimum(np.arange(start, start + size), len(images) - 1)
+        z = jax.tree.map(lambda leaf, i=index: leaf[i], latents)
+        parts.append(jax.tree.map(np.asarray, run(params, images[index], z, jnp.asarray(index))))
+    return Sandwich(*jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts))
+
+
+def simulated(
+    vae: VAE, params: bounds.Params, key: Array, count: int
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """`count` draws (x, z) from the model."""
+    keys = jax.random.split(key, count)
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(vae.simulate, (None, 0)))(params.theta, keys))
+
+
+def rows(measured: Sandwich, config: Any, **extra: Any) -> list[Row]:
+    """The two bounds, the gap between them and the acceptance of the chains."""
+    at = {"T": config.ais_temperatures, "chains": config.ais_chains, "data": "simulated"}
+    gap = measured.upper - measured.lower
+    return [
+        mean_row("AIS", at, measured.lower, "lower_bound", **extra),
+        mean_row("reverse AIS (BDMC)", at, measured.upper, "upper_bound", **extra),
+        mean_row("AIS gap", at, gap, "estimate", **extra),
+        mean_row("AIS acceptance", at, measured.acceptance, "estimate", unit="share", **extra),
+    ]
+
+
+def check_config(config: Any) -> None:
+    """Refuses counts that make no sense."""
+    if config.ais_temperatures < 2:
+        raise UserError(
+            f"config.ais_temperatures must be at least 2, got {config.ais_temperatures}."
+        )
+    for name in ("ais_chains", "ais_leapfrog", "ais_images_per_pass"):
+        if config[name] < 1:
+            raise UserError(f"config.{name} must be at least 1, got {config[name]}.")
+    if jax.process_count() > 1:
+        raise UserError(f"evaluate on one host, not {jax.process_count()}.")

@@ -1,0 +1,140 @@
+r"""Distributions of pixels with any number of levels, as pure functions of decoder outputs.
+
+A decoder gives P numbers for each pixel; a `PixelLikelihood` turns them into a distribution over
+the values 0 .. L-1. All three are probabilities of integers, in nats, so their bounds compare.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+import bounds
+
+
+class PixelLikelihood(NamedTuple):
+    """p(x | outputs) for independent pixels.
+
+    Attributes:
+      levels: L, how many values a pixel can take.
+      num_outputs: P, decoder outputs for each pixel.
+      log_prob: (outputs [D, P], x [D]) -> log p(x | outputs) of all pixels together.
+      mean: (outputs [D, P]) -> mean pixel values [D], in 0 .. L-1.
+      sample: (key, outputs [D, P]) -> pixel values [D] as float32.
+      bias: (mean [D], standard deviation [D] of the training pixels) -> outputs [D, P] to start
+        from, so that an untrained decoder fits the average image.
+    """
+
+    levels: int
+    num_outputs: int
+    log_prob: Callable[[Array, Array], Array]
+    mean: Callable[[Array], Array]
+    sample: Callable[[Array, Array], Array]
+    bias: Callable[[Array, Array], Array]
+
+
+def bernoulli() -> PixelLikelihood:
+    """Pixels of zeros and ones; the output is the logit of a one (Burda et al. 2015)."""
+
+    def log_prob(outputs: Float[Array, "d 1"], x: Float[Array, "d"]) -> Float[Array, ""]:
+        return jnp.sum(bounds.bernoulli_log_prob(outputs[:, 0], x))
+
+    def mean(outputs):
+        return jax.nn.sigmoid(outputs[:, 0])
+
+    def sample(key, outputs):
+        return jax.random.bernoulli(key, mean(outputs)).astype(jnp.float32)
+
+    def bias(pixel_mean, pixel_sd):
+        del pixel_sd
+        return jax.scipy.special.logit(jnp.clip(pixel_mean, 0.001, 0.999))[:, None]
+
+    return PixelLikelihood(2, 1, log_prob, mean, sample, bias)
+
+
+def categorical(levels: int) -> PixelLikelihood:
+    """Any distribution over the L values; the outputs are their logits."""
+    _check_levels(levels)
+    values = jnp.arange(levels, dtype=jnp.float32)
+
+    def log_prob(outputs: Float[Array, "d p"], x: Float[Array, "d"]) -> Float[Array, ""]:
+        chosen = jnp.take_along_axis(outputs, x.astype(jnp.int32)[:, None], axis=-1)[:, 0]
+        return jnp.sum(chosen - jax.nn.logsumexp(outputs, axis=-1))
+
+    def mean(outputs):
+        return jax.nn.softmax(outputs) @ values
+
+    def sample(key, outputs):
+        return jax.random.categorical(key, outputs).astype(jnp.float32)
+
+    def bias(pixel_mean, pixel_sd):
+        # Gaussian in shape; at least two levels wide, so that no value is impossible.
+        deviation = (values[None] - pixel_mean[:, None]) / (pixel_sd + 2.0)[:, None]
+        return -0.5 * jnp.square(deviation)
+
+    return PixelLikelihood(levels, levels, log_prob, mean, sample, bias)
+
+
+def discretized_logistic(levels: int) -> PixelLikelihood:
+    r"""A logistic density integrated over the bins of width 1 around 0 .. L-1.
+
+    .. math:: P(x) = \sigma\!\left(\frac{x + 1/2 - \mu}{s}\right)
+       - \sigma\!\left(\frac{x - 1/2 - \mu}{s}\right)
+
+    with the tails given to 0 and L-1, so that it sums to 1. The outputs are the location and the
+    log of the scale s, both in units of the range L-1 around its middle, so that outputs of order
+    one serve any L. Source: Salimans et al. 2017 (arXiv 1701.05517), section 2.1, with a single
+    component.
+    """
+    _check_levels(levels)
+    half = (levels - 1) / 2
+
+    def parameters(outputs):
+        return half + half * outputs[:, 0], outputs[:, 1] + math.log(half)
+
+    def log_prob(outputs: Float[Array, "d 2"], x: Float[Array, "d"]) -> Float[Array, ""]:
+        location, log_scale = parameters(outputs)
+        width = jnp.exp(-log_scale)
+        upper, lower = (x + 0.5 - location) * width, (x - 0.5 - location) * width
+        # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)),
+        # which keeps its digits far from the location and in narrow bins.
+        inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + _log1mexp(width)
+        at_ends = jnp.where(x < levels - 1.5, inside, jax.nn.log_sigmoid(-lower))
+        return jnp.sum(jnp.where(x < 0.5, jax.nn.log_sigmoid(upper), at_ends))
+
+    def probabilities(outputs):
+        location, log_scale = parameters(outputs)
+        edges = jnp.arange(1, levels) - 0.5
+        below = jax.nn.sigmoid((edges[None] - location[:, None]) * jnp.exp(-log_scale)[:, None])
+        below = jnp.pad(below, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
+        return jnp.diff(below, axis=-1)
+
+    def mean(outputs):
+        return probabilities(outputs) @ jnp.arange(levels, dtype=jnp.float32)
+
+    def sample(key, outputs):
+        location, log_scale = parameters(outputs)
+        draw = location + jnp.exp(log_scale) * jax.random.logistic(key, location.shape)
+        return jnp.clip(jnp.round(draw), 0, levels - 1)
+
+    def bias(pixel_mean, pixel_sd):
+        # The scale of a logistic is its standard deviation times sqrt(3) / pi.
+        scale = (pixel_sd + 0.5) * math.sqrt(3) / math.pi
+        return jnp.stack([(pixel_mean - half) / half, jnp.log(scale / half)], axis=-1)
+
+    return PixelLikelihood(levels, 2, log_prob, mean, sample, bias)
+
+
+def _log1mexp(value: Array) -> Array:
+    """log(1 - exp(-value)) for value > 0, without cancellation at either end."""
+    small = value < math.log(2)
+    near = jnp.log(-jnp.expm1(-jnp.where(small, value, 1.0)))
+    return jnp.where(small, near, jnp.log1p(-jnp.exp(-jnp.where(small, 1.0, value))))
+
+
+def _check_levels(levels: int) -> None:
+    if levels < 2:
+        raise ValueError(f"levels must be at least 2, got {levels}.")
