@@ -88,8 +88,8 @@ def ais(
       >>> bool(abs(bounds.iwae(log_w) - exact) < 0.1)
       True
 
-    Source: Neal 2001 (Statistics and Computing 11; arXiv physics/9803008), eq. 3-11; Wu et
-    al. 2017 (arXiv 1611.04273) for decoders, starting from the encoder.
+    Source: Neal 2001 (Statistics and Computing 11; arXiv physics/9803008); Wu et al. 2017
+    (arXiv 1611.04273) for decoders, starting from the encoder.
     """
     betas, step_sizes, num_leapfrog = _check("ais", model, betas, step_sizes, num_leapfrog)
     params, x, betas, step_sizes = stop((params, x, betas, step_sizes))
@@ -169,7 +169,7 @@ def reverse_ais(
       >>> bool(excess.mean() > 0)
       True
 
-    Source: Grosse et al. 2015 (arXiv 1511.02543), section 3.
+    Source: Grosse et al. 2015 (arXiv 1511.02543).
     """
     betas, step_sizes, num_leapfrog = _check("reverse_ais", model, betas, step_sizes, num_leapfrog)
     check_continuous("reverse_ais", z)
@@ -225,15 +225,19 @@ def tune_step_sizes(
       ValueError: a count is below 1, or `target` not between 0 and 1; else as for `ais`.
 
     Example:
-      >>> import jax, jax.numpy as jnp, bounds
-      >>> from models import linear_gaussian
-      >>> x = jnp.array([1.0, -1.0])
-      >>> params = linear_gaussian.optimum(x[None])
-      >>> model, betas = linear_gaussian.make_model(), bounds.annealing_schedule(5)
+      >>> import jax, bounds
+      >>> from jax.scipy.stats import norm
+      >>> def propose(phi, key, x):
+      ...     z = phi + jax.random.normal(key)
+      ...     return z, norm.logpdf(z, phi)
+      >>> model = bounds.LatentModel(
+      ...     propose, lambda phi, x, z: norm.logpdf(z, phi),
+      ...     lambda theta, x, z: norm.logpdf(z) + norm.logpdf(x, z))
+      >>> params, betas = bounds.Params(None, -1.0), bounds.annealing_schedule(5)
       >>> pilot, counted = jax.random.split(jax.random.key(0))
-      >>> step_sizes = bounds.tune_step_sizes(model, params, pilot, x, betas=betas)
+      >>> step_sizes = bounds.tune_step_sizes(model, params, pilot, 2.0, betas=betas)
       >>> log_w, acceptance = bounds.ais(
-      ...     model, params, counted, x, betas=betas, step_sizes=step_sizes)
+      ...     model, params, counted, 2.0, betas=betas, step_sizes=step_sizes)
       >>> step_sizes.shape == acceptance.shape == (3,)
       True
 
@@ -247,7 +251,6 @@ def tune_step_sizes(
     num_chains = check_count("num_chains", num_chains)
     if not 0 < target < 1:
         raise ValueError(f"target must be an acceptance between 0 and 1, got {target}.")
-
     chain = functools.partial(ais, model, params, x=x, betas=betas, num_leapfrog=num_leapfrog)
 
     def update(state, index):
@@ -292,8 +295,8 @@ def annealing_schedule(num_temperatures: int, *, radius: float = 4.0) -> Float[A
       >>> [round(float(b), 3) for b in bounds.annealing_schedule(5)]
       [0.0, 0.105, 0.5, 0.895, 1.0]
 
-    Source: Grosse et al. 2015 (arXiv 1511.02543), section 6.2; r = 4 in the code that Wu et al.
-    2017 (arXiv 1611.04273) released.
+    Source: Grosse et al. 2015 (arXiv 1511.02543); r = 4 in the code that Wu et al. 2017
+    (arXiv 1611.04273) released.
     """
     num_temperatures = check_count("num_temperatures", num_temperatures, minimum=2)
     if not radius > 0:

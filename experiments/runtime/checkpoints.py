@@ -1,29 +1,35 @@
 """Checkpoints: the one module that knows Orbax (its v1 interface).
 
 A save goes on in the background and becomes visible in one piece: what a killed process has
-half-written is never loaded, and is removed by the next run. Kept are the latest few and the best
-on validation. Arrays are restored onto the devices of the process that asks, however many wrote
-them.
+half-written is never loaded, and is removed by the next run. A checkpoint that lost or changed a
+bit since is known by its checksum, and the one before it is loaded. Kept are the latest few and
+the best on validation. Arrays are restored onto the devices of the process that asks, however
+many wrote them.
 """
 
 import contextlib
+import functools
 import gc
 import json
-import logging
+import logging as python_logging
+import math
 import os
 import sys
-import threading
-from collections.abc import Iterator
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
+from experiments.runtime import mesh as meshes
 from experiments.runtime.errors import UserError, differing_fields
 
 _STATE = "state"
-_METRIC = "validation"
+Scores = dict[int, float | None]
 
 
 class Checkpoints:
@@ -38,35 +44,35 @@ class Checkpoints:
         """Opens the folder, makes it unless `read_only`; keeps the latest `keep` and the best.
 
         Raises:
-          UserError: the folder cannot be made, or is not there.
+          UserError: the folder cannot be made, or is not there; `keep` is below 1.
         """
+        if keep < 1:
+            raise UserError(f"config.keep_checkpoints must be at least 1, got {keep}.")
         self.directory = directory if "://" in directory else os.path.abspath(directory)
         # As it comes back from a file: tuples are lists there.
         self._config = json.loads(json.dumps(config))
         self._pending: Any = None
+        self._damaged: set[int] = set()
+        self._scores: Scores = {}
         if read_only and "://" not in directory and not os.path.isdir(self.directory):
             raise UserError(f"there is no folder {self.directory}; train first.")
-        training = ocp.training
-        policies = training.preservation_policies
-        kept = [
-            policies.LatestN(keep),
-            policies.BestN(
-                get_metric_fn=_validation_of,
-                n=1,
-                keep_checkpoints_without_metrics=False,
-            ),
-        ]
+        # Orbax types its policies as taking what they do not take.
+        every: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
+        kept: Any = _LatestAndBest(keep, self._scores)
         try:
-            self._orbax = training.Checkpointer(
+            self._orbax = ocp.training.Checkpointer(
                 self.directory,
-                save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=policies.AnyPreservationPolicy(kept),
+                save_decision_policy=every,
+                preservation_policy=kept,
                 cleanup_tmp_directories=not read_only,
             )
         except (OSError, ValueError, ImportError) as error:
             raise UserError(
                 f"cannot use {self.directory} for checkpoints: {_first(error)}."
             ) from None
+        for step in self.steps():
+            with contextlib.suppress(_Damaged):
+                self._scores[step] = self._notes(step)["validation"]
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -84,13 +90,24 @@ class Checkpoints:
           UserError: the save before this one failed (a full disk, say).
         """
         self.wait()
+        score = validation if validation is not None and math.isfinite(validation) else None
         with self._explained():
+            there = {c.step for c in self._orbax.checkpoints}
+            # Training has come this way again: what could not be read has been replaced.
+            for damaged in sorted(self._damaged & there - {step}):
+                self._orbax.delete(damaged)
+            self._damaged.clear()
+            self._scores[step] = score
             self._pending = self._orbax.save_checkpointables_async(
                 step,
                 {_STATE: state},
                 force=True,
-                metrics=None if validation is None else {_METRIC: float(validation)},
-                custom_metadata={"config": self._config},
+                overwrite=step in there,  # damaged, or a folder that merely has its name
+                custom_metadata={
+                    "config": self._config,
+                    "validation": score,
+                    "checksum": _checksum(state),
+                },
             )
 
     def wait(self) -> None:
@@ -105,19 +122,18 @@ class Checkpoints:
                 pending.result()
 
     def steps(self) -> list[int]:
-        """Steps of the whole checkpoints, ascending."""
-        return sorted(c.step for c in self._orbax.checkpoints if self._is_whole(c.step))
+        """Steps of the checkpoints, ascending; which of them are damaged, `restore` finds out."""
+        # A folder that merely has a step's name is listed by Orbax as well.
+        listed = (c.step for c in self._orbax.checkpoints)
+        return sorted(s for s in listed if ocp.is_orbax_checkpoint(f"{self.directory}/{s}"))
 
     def best(self) -> int | None:
         """The step that is best on validation; the latest where none was validated."""
-        scores = {step: self.validation(step) for step in self.steps()}
-        scored = [(value, step) for step, value in scores.items() if value is not None]
-        return max(scored)[1] if scored else max(scores, default=None)
+        return _best({step: self.validation(step) for step in self.steps()})
 
     def validation(self, step: int) -> float | None:
         """The validation bound saved with a step."""
-        metrics: Any = next((c.metrics for c in self._orbax.checkpoints if c.step == step), None)
-        return metrics[_METRIC] if metrics else None
+        return self._scores.get(step)
 
     def restore(self, like: PyTree, step: int | None = None) -> Any:
         """The state at `step`, or the latest that can be read; None where there is none.
@@ -129,38 +145,48 @@ class Checkpoints:
         Raises:
           UserError: the checkpoints are of another config, or none of them can be read.
         """
-        steps = self.steps() if step is None else [step]
-        errors = []
-        for candidate in reversed(steps):
-            self._check_config(candidate)
+        reasons = []
+        for candidate in reversed(self.steps() if step is None else [step]):
             try:
-                with _silence():
-                    return self._orbax.load_checkpointables(candidate, {_STATE: _abstract(like)})[
-                        _STATE
-                    ]
-            except Exception as error:
-                # Orbax wraps what went wrong in errors of several kinds.
-                errors.append(f"step {candidate}: {_first(error.__cause__ or error)}")
-                logging.getLogger("absl").warning("Checkpoint of step %d is damaged.", candidate)
-        if errors:
+                return self._load(candidate, like)
+            except _Damaged as error:
+                reasons.append(f"step {candidate}: {error}")
+                self._damaged.add(candidate)
+                self._scores.pop(candidate, None)
+            if step is None:
+                logging.warning("The checkpoint of step %d is damaged.", candidate)
+        if reasons:
             raise UserError(
-                f"no checkpoint in {self.directory} can be read ({'; '.join(errors)}); "
+                f"no checkpoint in {self.directory} can be read ({'; '.join(reasons)}); "
                 "move the folder away to start anew."
+                if step is None
+                else f"the checkpoint in {self.directory} cannot be read ({reasons[0]}); "
+                "choose another one."
             )
         return None
 
-    def _check_config(self, step: int) -> None:
-        found: Any = self._orbax.metadata(step).custom_metadata or {}
-        fields = differing_fields(found.get("config", {}), self._config, ignore=("data_dir",))
+    def _load(self, step: int, like: PyTree) -> Any:
+        """The state at a step; raises `_Damaged`, or UserError if it is of another config."""
+        notes = self._notes(step)
+        fields = differing_fields(notes["config"], self._config, ignore=("data_dir",))
         if fields:
             raise UserError(
                 f"the checkpoint in {self.directory} is of another config, which differs in "
                 f"{fields}; choose another folder, or set the field back."
             )
+        with _damage_explained():
+            state: Any = self._orbax.load_checkpointables(step, {_STATE: _abstract(like)})[_STATE]
+        if _checksum(state) != notes["checksum"]:
+            raise _Damaged("its checksum differs")
+        return state
 
-    def _is_whole(self, step: int) -> bool:
-        # A folder that merely has a step's name is listed by Orbax as well.
-        return ocp.is_orbax_checkpoint(f"{self.directory}/{step}")
+    def _notes(self, step: int) -> dict[str, Any]:
+        """What `save` noted beside the state; raises `_Damaged`."""
+        with _damage_explained():
+            notes: Any = self._orbax.metadata(step).custom_metadata
+        if not isinstance(notes, dict) or not {"config", "validation", "checksum"} <= set(notes):
+            raise _Damaged("its metadata cannot be read")
+        return notes
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -174,8 +200,38 @@ class Checkpoints:
             ) from None
 
 
-def _validation_of(metrics: Any) -> float:
-    return metrics[_METRIC]
+class _Damaged(Exception):
+    """A checkpoint that cannot be read; says why."""
+
+
+class _LatestAndBest:
+    """Which checkpoints Orbax keeps; those without a known score are none of its business."""
+
+    def __init__(self, keep: int, scores: Scores):
+        self._keep, self._scores = keep, scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """One answer for each."""
+        del context
+        steps = [c.step for c in checkpoints]
+        known = {s: self._scores[s] for s in sorted(steps) if s in self._scores}
+        kept = {*list(known)[-self._keep :], _best(known)}
+        return [s in kept or s not in known for s in steps]
+
+
+def _best(scores: Scores) -> int | None:
+    scored = [(score, step) for step, score in scores.items() if score is not None]
+    return max(scored)[1] if scored else max(scores, default=None)
+
+
+def _checksum(state: PyTree) -> int:
+    """CRC-32 of every bit; Orbax loads an array of which a byte has changed without a word."""
+    total = 0
+    for leaf in jax.tree.leaves(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        total = zlib.crc32(meshes.to_host(leaf).tobytes(), total)
+    return total
 
 
 def _abstract(tree: PyTree) -> PyTree:
@@ -191,17 +247,35 @@ def _first(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps what asyncio says of abandoned tasks off the terminal; the error itself is raised."""
-    logger = logging.getLogger("asyncio")
-    level, unraisable, thread = logger.level, sys.unraisablehook, threading.excepthook
-    logger.setLevel(logging.CRITICAL)
-    sys.unraisablehook = threading.excepthook = lambda _: None
+def _damage_explained() -> Iterator[None]:
+    """Turns whatever Orbax raises into `_Damaged`, and keeps quiet what it says beside that."""
+    _ignore_late_reads()
+    reason, logger = None, python_logging.getLogger("asyncio")
+    level = logger.level
+    logger.setLevel(python_logging.CRITICAL)
     try:
-        yield
-    except Exception:
-        gc.collect()  # abandoned tasks complain when they are collected: now
-        raise
+        try:
+            yield
+        except Exception as error:
+            # It wraps what went wrong in errors of several kinds.
+            reason = _first(error.__cause__ or error)
+        if reason is not None:
+            # Its abandoned tasks complain when they are collected: here, where the error no
+            # longer holds on to them.
+            with warnings.catch_warnings(action="ignore"):
+                gc.collect()
+            raise _Damaged(reason)
     finally:
         logger.setLevel(level)
-        sys.unraisablehook, threading.excepthook = unraisable, thread
+
+
+@functools.cache
+def _ignore_late_reads() -> None:
+    """Reads that go on after one has failed come back to an event loop that is gone."""
+    report = sys.unraisablehook
+
+    def report_others(unraisable) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            report(unraisable)
+
+    sys.unraisablehook = report_others

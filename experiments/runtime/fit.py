@@ -84,38 +84,36 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
         jax.device_count(), jax.process_count(), jax.devices()[0].device_kind,
     )  # fmt: skip
     writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
-    saved = {"step": first}
 
     with signals.deferred() as stop, Steps(first, run.num_steps, run.batch_size) as progress:
-
-        def save(state: State, step: int, values: dict[str, float]) -> None:
-            validation = None
-            if run.validate is not None:
-                validation = run.validate(evaluated_params(state))
-                values["validation"] = validation
-            checkpoints.save(step, state, validation)
-            saved["step"] = step
 
         def on_chunk(state: State, means: dict[str, Any]) -> None:
             step = int(state.step)
             values = {name: float(value) for name, value in means.items()}
             values["examples_per_second"] = progress.rate(step)
             code = stop.agreed()
-            if code or step % config.save_every == 0 or step == run.num_steps:
-                start = time.perf_counter()
-                save(state, step, values)
-                progress.pause(time.perf_counter() - start)
+            saves = code or step % config.save_every == 0 or step == run.num_steps
+            start = time.perf_counter()
+            if saves and run.validate is not None:
+                values["validation"] = run.validate(evaluated_params(state))
             progress.show(step, values)
+            # Before the checkpoint: one that goes on from there finds the line written.
             if writer is not None:
                 writer.write(step, values)
+            if saves:
+                checkpoints.save(step, state, values.get("validation"))
+            progress.pause(time.perf_counter() - start)
             if code:
-                checkpoints.wait()
-                reason = "SIGTERM" if code == 143 else "Ctrl-C"
-                progress.leave(
-                    f"Stopped by {reason}. Saved step {step} in {checkpoints.directory}; "
-                    "the same command continues from there."
-                )
-                raise SystemExit(code)
+                leave(code, step)
+
+        def leave(code: int, step: int) -> None:
+            checkpoints.wait()
+            reason = "SIGTERM" if code == 143 else "Ctrl-C"
+            progress.leave(
+                f"Stopped by {reason}. Saved step {step} in {checkpoints.directory}; "
+                "the same command continues from there."
+            )
+            raise SystemExit(code)
 
         state = train(
             run.loss_fn,
@@ -130,6 +128,9 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
             on_chunk=on_chunk,
         )
         checkpoints.wait()
+    code = stop.agreed()
+    if code:  # it came while the last step was validated and saved
+        leave(code, run.num_steps)
     if writer is not None:
         writer.close()
     return state

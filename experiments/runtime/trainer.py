@@ -114,7 +114,8 @@ def train(
       The last `State`.
 
     Raises:
-      UserError: the loss is not finite; the message names the step.
+      UserError: a loss or an update is not finite; the message names the step. `on_chunk` was
+        called with finite states only.
     """
     mesh = mesh or meshes.device_mesh(meshes.DATA)
     batch_key, loss_key = jax.random.split(key)
@@ -140,7 +141,7 @@ def train(
 
         carry = (jnp.zeros_like(length), state, zeros, jnp.asarray(True))
         _, state, total, finite = jax.lax.while_loop(goes_on, body, carry)
-        return state, total, finite
+        return state, total, finite & _all_finite((state.params, state.optimizer, state.ema))
 
     state = meshes.replicate(state, mesh)
     step, epoch, data, window, totals = int(state.step), -1, None, 0, {}
@@ -150,15 +151,14 @@ def train(
             data = stream.epoch(epoch)
         pause = min((step // steps_per_chunk + 1) * steps_per_chunk, num_steps)
         end = min(pause, (epoch + 1) * stream.steps_per_epoch)
-        state, total, finite = chunk(state, data, jnp.asarray(end - step))
+        before = state
+        state, total, finite = chunk(before, data, jnp.asarray(end - step))
         if not finite:
-            raise UserError(_not_finite(f"the loss is not finite at step {int(state.step) - 1}"))
+            raise UserError(_not_finite(chunk, before, data, end - step))
         window += end - step
         totals = jax.tree.map(jnp.add, totals, total) if totals else total
         step = end
         if step == pause:
-            if not _all_finite(state.params):
-                raise UserError(_not_finite(f"parameters are not finite after step {step - 1}"))
             on_chunk(state, {k: meshes.to_host(v) / window for k, v in totals.items()})
             window, totals = 0, {}
     return state
@@ -177,13 +177,20 @@ def _step(loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh, stat
     return State(state.step + 1, params, extra, moments, ema), {"loss": loss, **metrics}
 
 
-@jax.jit
 def _all_finite(tree: PyTree) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+    leaves = [v for v in jax.tree.leaves(tree) if jnp.issubdtype(v.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _not_finite(what: str) -> str:
+def _not_finite(chunk: Callable, state: State, data: PyTree, length: int) -> str:
+    """Takes the steps of a chunk again, one by one, to tell at which of them it went wrong."""
+    what = "update"
+    for _ in range(length):
+        state, total, finite = chunk(state, data, jnp.asarray(1))
+        if not finite:
+            what = "update" if jnp.isfinite(total["loss"]) else "loss"
+            break
     return (
-        f"{what}; earlier checkpoints are kept. "
+        f"the {what} is not finite at step {int(state.step) - 1}; earlier checkpoints are kept. "
         "Lower the learning rate or set a clip_norm, and start in another --workdir."
     )

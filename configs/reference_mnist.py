@@ -1,0 +1,54 @@
+"""MNIST, one layer: VAE, IWAE and DReG at K = 1, 5, 50, all scored by the same IWAE-5000.
+
+Command: python -m experiments.reference --config=configs/reference_mnist.py:short \
+    --workdir=runs/reference_mnist --config.data_dir=data
+released_code or paper instead of short is the protocol of Burda et al. 2015, 3,280 epochs, with all
+seeds of a model trained as one on an accelerator.
+"""
+
+from ml_collections import ConfigDict
+
+PROTOCOLS = ("short", "paper", "released_code")
+
+
+def get_config(protocol: str = "short") -> ConfigDict:
+    """A grid of (objective, K), seeds, and the settings they share."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"the protocol must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
+    short = protocol == "short"
+    config = ConfigDict()
+    # At K = 1 the VAE and IWAE are the same objective.
+    grid = [("elbo", 1), ("iwae", 5), ("dreg", 1), ("dreg", 5), ("elbo", 5)]
+    grid += [("iwae", 50), ("dreg", 50), ("elbo", 50)]
+    config.grid = tuple(f"{objective}:{samples}" for objective, samples in grid)
+    config.seeds = (0, 1, 2, 3, 4)
+    config.together = not short  # all seeds of a model as one; faster on accelerators alone
+    config.evaluation_images = 1000 if short else 0  # the first test images; 0: all
+    config.evaluation_samples = 5000
+    config.images_per_pass = 20
+    config.samples_per_pass = 250
+    config.seed = 0  # each of `seeds` takes its place
+    config.dataset = "mnist"
+    config.data_dir = "data"
+    config.likelihood = "bernoulli"
+    config.binarization_seed = 0
+    config.latents = (50,)
+    config.hidden = ((200, 200),)
+    config.objective = "iwae"  # each of `grid` takes its place
+    config.num_samples = 1
+    config.num_groups = 1
+    config.beta = 0.5
+    config.alpha = 0.5
+    config.sleep = False
+    config.optimizer = "adam" if short else protocol
+    config.learning_rate = 1e-3
+    config.batch_size = 20
+    config.num_steps = 3 * 2980 if short else 0
+    config.clip_norm = 0.0
+    config.ema_decay = 0.0
+    config.log_every = 1490 if short else 2980
+    config.save_every = 2980 if short else 10 * 2980
+    config.keep_checkpoints = 1
+    config.validation_samples = 64
+    config.few_samples = 64
+    return config

@@ -1,0 +1,52 @@
+r"""Trains a grid of objectives, K and seeds, and scores all models by the same evaluator.
+
+    python -m experiments.reference --config=configs/reference_mnist.py:short \
+        --workdir=runs/reference_mnist --config.data_dir=data
+
+Each model has its folder of checkpoints in --workdir; results.json grows by one model at a time,
+and the same command continues where it was stopped. Standard errors are over seeds: two seeds
+differ by more than the images of one test set can tell.
+"""
+
+import os
+
+from absl import flags, logging
+
+from experiments.runtime import cli
+
+flags.adopt_module_key_flags(cli)
+
+
+def main(config, workdir: str) -> None:
+    """Trains and scores what is missing, then prints the table over seeds."""
+    from experiments.runtime import results
+    from experiments.training import build, grid
+
+    points = grid.points(config)
+    problem = build.make_problem(config)
+    record = results.open_record(workdir, "reference", config)
+    finished = {r["point"] for r in record["rows"] if "point" in r}
+    for number, point in enumerate(points, 1):
+        if point.label in finished:
+            continue
+        logging.info("%d/%d  %s", number, len(points), point.label)
+        rows = grid.run(problem, point, config, os.path.join(workdir, point.label))
+        record["rows"] += [{**r, "point": point.label} for r in rows]
+        results.save_record(workdir, record)
+    rows = [r for r in record["rows"] if "point" in r]
+    summary = grid.summarise(rows, config)
+    record["rows"] = rows + summary
+    results.save_record(workdir, record)
+    columns = {
+        "": "name", "objective": "at.objective", "K": "at.K", "unit": "unit", "value": "value",
+        "standard error": "standard_error", "seeds": "n", "published": "published",
+    }  # fmt: skip
+    print(results.table(summary, columns))
+    print()
+    for note in grid.notes(problem, config):
+        print(note)
+    print("Written:", os.path.join(workdir, results.FILE))
+
+
+if __name__ == "__main__":
+    cli.run(main)
