@@ -8,7 +8,7 @@ DATASET ?= mnist
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help snr snr-far snr-digits snr-phase data test lint bench clean
+.PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -49,6 +49,15 @@ snr-phase: $(VENV)/.experiments ## phase diagram of VR-IWAE over alpha, K and D
 
 data: $(VENV)/.data ## download one data set into data/: make data DATASET=mnist
 	$(BIN)/python -m experiments.download --dataset=$(DATASET) --data_dir=data
+
+train: $(VENV)/.experiments ## a VAE on digits, trained and evaluated: minutes
+	$(BIN)/python -m experiments.train --config=configs/train_digits.py --workdir=$(WORKDIR)/train_digits
+
+evaluate: $(VENV)/.experiments ## all bounds of that VAE, and log p(x) between AIS and reverse AIS
+	$(BIN)/python -m experiments.evaluate --config=configs/evaluate.py --config.run=$(WORKDIR)/train_digits --workdir=$(WORKDIR)/train_digits/evaluation
+
+reference: $(VENV)/.experiments ## the table of VAE, IWAE and DReG on MNIST (after make data): an hour
+	$(BIN)/python -m experiments.reference --config=configs/reference_mnist.py:short --workdir=$(WORKDIR)/reference_mnist
 
 test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .

@@ -15,8 +15,10 @@ EXPERIMENTS = [
     "matplotlib>=3.9",
     "ml-collections>=1.0",
     "optax>=0.2.5",
-    "orbax-checkpoint>=0.11",
+    # The v1 interface as of 0.12.
+    "orbax-checkpoint>=0.12.8",
     "scikit-learn>=1.5",
+    "tensorboardX>=2.6",
     "tqdm>=4.66",
 ]
 DATA = ["pooch>=1.8", "tqdm>=4.66"]
@@ -51,6 +53,7 @@ setup(
         "data": DATA,
         "test": TEST,
         "benchmark": [*EXPERIMENTS, "numpyro>=0.19", "torch==2.13.0"],
+        "gcs": ["etils[epath-gcs]"],
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

@@ -20,10 +20,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from benchmarks import (
     dreg_cost,
+    evaluation_rate,
     interval_coverage,
     iwae_gradient,
     log_likelihood_memory,
     snr_cost,
+    training_rate,
 )
 from benchmarks.timing import as_json, environment, print_table, verdict
 
@@ -32,6 +34,8 @@ BENCHMARKS = {
     "dreg_cost": dreg_cost.run,
     "iwae_gradient": iwae_gradient.run,
     "log_likelihood_memory": log_likelihood_memory.run,
+    "training_rate": training_rate.run,
+    "evaluation_rate": evaluation_rate.run,
     "interval_coverage": interval_coverage.run,
 }
 

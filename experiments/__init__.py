@@ -3,7 +3,10 @@
 import importlib.util
 import sys
 
-_NEEDED = ("absl", "flax", "matplotlib", "ml_collections", "optax", "sklearn", "tqdm")
+_NEEDED = (
+    "absl", "flax", "matplotlib", "ml_collections", "optax", "orbax", "sklearn", "tensorboardX",
+    "tqdm",
+)  # fmt: skip
 _missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 if _missing:
     print(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 import bounds
@@ -127,7 +128,7 @@ def make_vae(
     decoders: list[nn.Module] = [PixelNet(tuple(hidden[0]), num_pixels, likelihood.num_outputs)]
     decoders += [GaussianNet(tuple(h), n) for h, n in zip(hidden[1:], sizes[1:], strict=False)]
 
-    def init(key: Array, pixel_mean: Array, pixel_sd: Any = None) -> bounds.Params:
+    def init(key: Array, pixel_mean: ArrayLike, pixel_sd: ArrayLike | None = None) -> bounds.Params:
         pixel_mean = jnp.asarray(pixel_mean, jnp.float32)
         pixel_sd = jnp.zeros_like(pixel_mean) if pixel_sd is None else jnp.asarray(pixel_sd)
         keys = jax.random.split(key, (2, len(latents)))

@@ -54,12 +54,15 @@ class Checkpoints:
         self._pending: Any = None
         self._damaged: set[int] = set()
         self._scores: Scores = {}
+        _ignore_late_callbacks()
         if read_only and "://" not in directory and not os.path.isdir(self.directory):
             raise UserError(f"there is no folder {self.directory}; train first.")
         # Orbax types its policies as taking what they do not take.
         every: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         kept: Any = _LatestAndBest(keep, self._scores)
         try:
+            if not read_only and "://" not in directory:
+                os.makedirs(self.directory, exist_ok=True)
             self._orbax = ocp.training.Checkpointer(
                 self.directory,
                 save_decision_policy=every,
@@ -241,15 +244,15 @@ def _abstract(tree: PyTree) -> PyTree:
 
 
 def _first(error: BaseException) -> str:
-    """The first line of an error, without a dump of settings behind it."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An error in few words, without a dump of settings behind it."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    text = " ".join((reason or str(error)).split()) or type(error).__name__
     return text.split(" [tensorstore_spec")[0][:300].rstrip(".")
 
 
 @contextlib.contextmanager
 def _damage_explained() -> Iterator[None]:
     """Turns whatever Orbax raises into `_Damaged`, and keeps quiet what it says beside that."""
-    _ignore_late_reads()
     reason, logger = None, python_logging.getLogger("asyncio")
     level = logger.level
     logger.setLevel(python_logging.CRITICAL)
@@ -270,8 +273,11 @@ def _damage_explained() -> Iterator[None]:
 
 
 @functools.cache
-def _ignore_late_reads() -> None:
-    """Reads that go on after one has failed come back to an event loop that is gone."""
+def _ignore_late_callbacks() -> None:
+    """Reads and writes under way when one of them fails come back to an event loop that is gone.
+
+    Each of them would print a traceback; what failed first is raised.
+    """
     report = sys.unraisablehook
 
     def report_others(unraisable) -> None:

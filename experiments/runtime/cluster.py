@@ -39,6 +39,8 @@ def join() -> None:
         )
     import jax
 
+    from experiments.runtime import signals
+
     try:
         jax.distributed.initialize(*given)
     except (ValueError, RuntimeError) as error:
@@ -47,3 +49,4 @@ def join() -> None:
             f"--distributed: no cluster could be joined ({first.rstrip('.')}); on machines JAX "
             "does not know give --coordinator_address, --num_processes and --process_id."
         ) from None
+    signals.hold()

@@ -83,6 +83,11 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
         "Training on %d device(s) of %d process(es): %s.",
         jax.device_count(), jax.process_count(), jax.devices()[0].device_kind,
     )  # fmt: skip
+    if run.batch_size % mesh.size:
+        logging.info(
+            "A batch of %d does not divide over them, so each computes all of it; "
+            "choose a multiple of %d to gain from them.", run.batch_size, mesh.size,
+        )  # fmt: skip
     writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
 
     with signals.deferred() as stop, Steps(first, run.num_steps, run.batch_size) as progress:

@@ -30,17 +30,30 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
             return leaf
         if jax.process_count() == 1:
             return jax.device_put(leaf, sharding)
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            # NumPy, which the values pass through, knows no keys.
+            return jax.random.wrap_key_data(
+                put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf)
+            )
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 
     return jax.tree.map(put, tree)
 
 
 def split(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Inside jit: splits the leading axis of every leaf over the devices."""
+    """Inside jit: splits the leading axis of every leaf over the devices.
+
+    A leaf whose axis they do not divide evenly stays whole on each of them: the same numbers, but
+    no faster than one device.
+    """
     if mesh.size == 1:
         return batch
-    return jax.lax.with_sharding_constraint(
-        batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    return jax.tree.map(
+        lambda leaf: (
+            leaf if len(leaf) % mesh.size else jax.lax.with_sharding_constraint(leaf, sharding)
+        ),
+        batch,
     )
 
 

@@ -22,11 +22,13 @@ def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransform
 
     `config.optimizer` is one of
       adam: Adam at the constant `config.learning_rate`;
+      sgd: plain gradient descent at that rate;
       paper: Burda's stages with Adam(0.9, 0.999, eps 1e-4) on the mean gradient of the batch;
       released_code: the stages with the Adam of the released code, see `released_adam`.
     """
     known = {
         "adam": lambda: optax.adam(config.learning_rate),
+        "sgd": lambda: optax.sgd(config.learning_rate),
         "paper": lambda: optax.adam(burda_schedule(steps_per_epoch), b1=0.9, b2=0.999, eps=1e-4),
         "released_code": lambda: optax.chain(
             optax.scale(config.batch_size), released_adam(burda_schedule(steps_per_epoch))

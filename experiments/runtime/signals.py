@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,10 +31,27 @@ class Stop:
         return int(np.max(multihost_utils.process_allgather(np.asarray(self.code))))
 
 
+_held: list[tuple[Stop, Any]] = []
+
+
+def hold() -> None:
+    """Notes SIGTERM from here on; `deferred` acts on it.
+
+    For a process that has joined others: leaving alone, while they wait for it, it would take them
+    down, and JAX's own handler would swallow the signal.
+    """
+    stop = Stop()
+
+    def on_terminate(signum, frame):
+        stop.code = 143
+
+    _held.append((stop, signal.signal(signal.SIGTERM, on_terminate)))
+
+
 @contextmanager
 def deferred() -> Iterator[Stop]:
     """Within it, SIGTERM and the first Ctrl-C only set `Stop.code`; a second Ctrl-C interrupts."""
-    stop = Stop()
+    stop, on_exit = _held.pop() if _held else (Stop(), signal.getsignal(signal.SIGTERM))
 
     def on_terminate(signum, frame):
         stop.code = 143
@@ -43,8 +61,9 @@ def deferred() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.code = 130
 
+    signal.signal(signal.SIGTERM, on_terminate)
     before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, on_terminate),
+        signal.SIGTERM: on_exit,
         signal.SIGINT: signal.signal(signal.SIGINT, on_interrupt),
     }
     try:

@@ -188,7 +188,7 @@ def _not_finite(chunk: Callable, state: State, data: PyTree, length: int) -> str
     for _ in range(length):
         state, total, finite = chunk(state, data, jnp.asarray(1))
         if not finite:
-            what = "update" if jnp.isfinite(total["loss"]) else "loss"
+            what = "update" if jnp.all(jnp.isfinite(total["loss"])) else "loss"
             break
     return (
         f"the {what} is not finite at step {int(state.step) - 1}; earlier checkpoints are kept. "

@@ -142,7 +142,9 @@ def init_params(problem: Problem, key: Array) -> bounds.Params:
     mean, deviation = images.mean(0, dtype=np.float64), images.std(0, dtype=np.float64)
     if problem.vae.likelihood.levels == 2:  # zeros and ones, drawn with these probabilities
         mean = mean / (problem.dataset.levels - 1)
-    return problem.vae.init(key, mean.astype(np.float32), deviation.astype(np.float32))
+    params = problem.vae.init(key, mean.astype(np.float32), deviation.astype(np.float32))
+    # Flax makes them float32; under JAX_ENABLE_X64 everything computed from them is float64.
+    return jax.tree.map(lambda leaf: leaf.astype(float), params)
 
 
 def prepared(problem: Problem, split: str, config: Any) -> np.ndarray:
@@ -158,15 +160,19 @@ def prepared(problem: Problem, split: str, config: Any) -> np.ndarray:
     return np.asarray(batches.prepare_all(problem.prepare, images, key))
 
 
+def evaluation_key(config: Any) -> Array:
+    """For the samples of an evaluation; shared by all models, and no key of `prepared`."""
+    # Counted from the far end: images take small numbers of the same seed.
+    return jax.random.fold_in(jax.random.key(config.binarization_seed), 2**32 - 1)
+
+
 def validation(problem: Problem, config: Any) -> Callable[[bounds.Params], float] | None:
     """parameters -> IWAE with `config.validation_samples` samples on the validation images."""
     if not len(problem.dataset.validation):
         return None
     mesh = meshes.device_mesh(meshes.DATA)
     x = meshes.replicate(prepared(problem, "validation", config), mesh)
-    keys = meshes.replicate(
-        jax.random.split(jax.random.key(config.binarization_seed), len(x)), mesh
-    )
+    keys = meshes.replicate(jax.random.split(evaluation_key(config), len(x)), mesh)
 
     @jax.jit
     def mean_bound(params, x, keys):

@@ -30,8 +30,8 @@ def ensemble(runs: Sequence[Run], config: Any) -> Run:
         raise UserError("config.clip_norm must be 0 where seeds are trained together.")
     first = runs[0]
     # What `train` does with the key of a single run.
-    pairs = jax.vmap(jax.random.split)(jnp.stack([run.key for run in runs]))
-    batch_keys, loss_keys = pairs[:, 0], pairs[:, 1]
+    pairs = [jax.random.split(run.key) for run in runs]
+    batch_keys, loss_keys = (jnp.stack([pair[i] for pair in pairs]) for i in (0, 1))
     fold = jax.vmap(jax.random.fold_in, (0, None))
 
     def loss_fn(params, extra, batch, key, step):
@@ -59,6 +59,7 @@ def ensemble(runs: Sequence[Run], config: Any) -> Run:
         loss_fn=loss_fn,
         init=lambda: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(r.init() for r in runs)),
         stream=Stream(epoch, batch, first.stream.steps_per_epoch),
+        key=jax.random.clone(first.key),  # not used: each member has its own
         validate=validate if first.validate else None,
         batch_size=first.batch_size * len(runs),
     )

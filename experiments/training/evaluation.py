@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.runtime import fit
@@ -67,7 +67,7 @@ def load_params(
 def on_images(problem: Problem, params: PyTree, config: Any) -> list[Row]:
     """ELBO, IWAE of few and many samples, their gap, ESS and k-hat."""
     start = time.perf_counter()
-    measured = _measure(problem, params, _images(problem, config), config)
+    measured = _measure(problem, params, _images(problem, config), _key(config, "images"), config)
     return held_out.rows(
         measured, few=config.few_samples, many=config.num_samples,
         seconds=time.perf_counter() - start, data=config.split,
@@ -77,24 +77,26 @@ def on_images(problem: Problem, params: PyTree, config: Any) -> list[Row]:
 def active(problem: Problem, params: PyTree, config: Any) -> list[Row]:
     """Active units of each layer."""
     images = _images(problem, config)
-    counts = held_out.active_units(problem.vae, params, images, jax.random.key(config.seed))
+    counts = held_out.active_units(problem.vae, params, images, _key(config, "active units"))
     return [
         row(
-            f"active units, layer {layer}", {"threshold": 0.01}, kind="estimate", unit="units",
-            value=count, n=len(images), data=config.split,
+            f"active units, layer {layer}", {"threshold": held_out.ACTIVE_VARIANCE},
+            kind="estimate", unit="units", value=count, standard_error=error, n=len(images),
+            data=config.split,
         )
-        for layer, count in enumerate(counts, 1)
+        for layer, (count, error) in enumerate(counts, 1)
     ]  # fmt: skip
 
 
 def between_bounds(problem: Problem, params: PyTree, config: Any) -> list[Row]:
     """AIS, reverse AIS and IWAE on the same data, simulated from the model."""
     start = time.perf_counter()
-    data_key, key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
-    images, latents = bdmc.simulated(problem.vae, params, data_key, config.simulated_images)
-    measured = bdmc.sandwich(problem.vae, params, images, latents, key, config)
+    images, latents = bdmc.simulated(
+        problem.vae, params, _key(config, "simulation"), config.simulated_images
+    )
+    measured = bdmc.sandwich(problem.vae, params, images, latents, _key(config, "AIS"), config)
     rows = bdmc.rows(measured, config, seconds=time.perf_counter() - start, data="simulated")
-    iwae = _measure(problem, params, images, config).iwae_many
+    iwae = _measure(problem, params, images, _key(config, "simulated images"), config).iwae_many
     at = {"K": config.num_samples, "data": "simulated"}
     return [*rows, held_out.mean_row("IWAE", at, iwae, "lower_bound", data="simulated")]
 
@@ -113,9 +115,16 @@ def _images(problem: Problem, config: Any) -> np.ndarray:
     return images[: config.num_images or None]
 
 
-def _measure(problem: Problem, params: PyTree, images: np.ndarray, config: Any):
+def _key(config: Any, purpose: str) -> Array:
+    """A key for one purpose; an image i takes fold_in(key, i), so no two may share theirs."""
+    number = ("images", "active units", "simulation", "AIS", "simulated images").index(purpose)
+    # Counted from the far end: training folds small numbers into the same seed.
+    return jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1 - number)
+
+
+def _measure(problem: Problem, params: PyTree, images: np.ndarray, key: Array, config: Any):
     return held_out.per_image(
-        problem.vae, params, images, jax.random.key(config.seed),
+        problem.vae, params, images, key,
         few=config.few_samples, many=config.num_samples,
         images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
     )  # fmt: skip

@@ -75,8 +75,9 @@ def curves(entries: list[dict[str, Any]], title: str, objective: str):
             axes.plot(*zip(*points, strict=True), color=COLOURS[colour], label=label, **style)
             shown += [v for _, v in points]
     if shown:  # the first steps would flatten all the rest
-        low = np.percentile(shown, 5)
-        axes.set_ylim(low - 0.1 * (max(shown) - low), max(shown) + 0.1 * (max(shown) - low))
+        low, high = np.percentile(shown, 5), max(shown)
+        if high > low:
+            axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
         axes.legend(loc="lower right")
     axes.set_xlabel("step")
     axes.set_ylabel("bound on log p(x), nats per image")

@@ -15,7 +15,7 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.optimizers import BURDA_EPOCHS
 from experiments.runtime.results import Row, row
 from experiments.training import held_out
-from experiments.training.build import OBJECTIVES, Problem, make_run, prepared
+from experiments.training.build import OBJECTIVES, Problem, evaluation_key, make_run, prepared
 from experiments.training.ensemble import ensemble, member
 
 # Burda et al. 2015 (arXiv 1509.00519), Table 1: MNIST, one layer, log p(x) by IWAE-5000.
@@ -145,14 +145,13 @@ def _score(
 ) -> list[Row]:
     images = prepared(problem, "test", config)[: config.evaluation_images or None]
     few, many = config.few_samples, config.evaluation_samples
+    key, unit_key = jax.random.split(evaluation_key(config))
     measured = held_out.per_image(
-        problem.vae, params, images, jax.random.key(config.binarization_seed),
+        problem.vae, params, images, key,
         few=few, many=many,
         images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
     )  # fmt: skip
-    units = held_out.active_units(
-        problem.vae, params, images, jax.random.key(config.binarization_seed)
-    )
+    units = held_out.active_units(problem.vae, params, images, unit_key)
     gap = measured.iwae_few - measured.iwae_many
     return [
         held_out.mean_row(f"IWAE-{many}", at, measured.iwae_many, "lower_bound", seconds=seconds),
@@ -160,8 +159,16 @@ def _score(
         held_out.mean_row("ELBO", at, measured.elbo, "lower_bound"),
         held_out.mean_row("-KL", at, gap, "estimate"),
         *(
-            row(f"active units, layer {layer}", at, kind="estimate", unit="units", value=count)
-            for layer, count in enumerate(units, 1)
+            row(
+                f"active units, layer {layer}",
+                at,
+                kind="estimate",
+                unit="units",
+                value=count,
+                standard_error=error,
+                n=len(images),
+            )
+            for layer, (count, error) in enumerate(units, 1)
         ),
         row("training time", at, kind="estimate", unit="s", value=seconds),
     ]

@@ -4,12 +4,12 @@ import os
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.runtime import metrics, plots, results
 from experiments.training import figures, held_out
-from experiments.training.build import Problem, prepared
+from experiments.training.build import Problem, evaluation_key, prepared
 
 COLUMNS = {
     "": "name", "K": "at.K", "kind": "kind", "unit": "unit", "value": "value",
@@ -28,7 +28,7 @@ def write(
     rows = []
     if len(images):
         measured = held_out.per_image(
-            problem.vae, params, images, jax.random.key(config.binarization_seed),
+            problem.vae, params, images, evaluation_key(config),
             few=config.few_samples, many=config.test_samples,
         )  # fmt: skip
         rows = held_out.rows(measured, few=config.few_samples, many=config.test_samples)

@@ -5,6 +5,7 @@ From there annealed importance sampling runs backwards and gives an upper bound 
 arXiv 1511.02543); forwards it gives a lower one.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -36,10 +37,25 @@ def sandwich(
     Step sizes are tuned for each image in pilot chains with a key of their own. The config gives
     `ais_temperatures`, `ais_chains`, `ais_leapfrog` and `ais_images_per_pass`.
     """
-    betas = bounds.annealing_schedule(config.ais_temperatures)
-    settings: dict[str, Any] = {"betas": betas, "num_leapfrog": config.ais_leapfrog}
+    run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
+    size = min(config.ais_images_per_pass, len(images))
+    parts = []
+    for start in track(
+        range(0, len(images), size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
+    ):
+        index = np.minimum(np.arange(start, start + size), len(images) - 1)
+        z = jax.tree.map(lambda leaf, i=index: leaf[i], latents)
+        parts.append(jax.tree.map(np.asarray, run(params, key, images[index], z, index)))
+    return Sandwich(*jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts))
 
-    def one(params, x, z, index):
+
+@functools.cache
+def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int):
+    """Compiled once for a model, whatever parameters are evaluated."""
+    betas = bounds.annealing_schedule(num_temperatures)
+    settings: dict[str, Any] = {"betas": betas, "num_leapfrog": num_leapfrog}
+
+    def one(params, key, x, z, index):
         pilot, forward, backward = jax.random.split(jax.random.fold_in(key, index), 3)
         sizes = bounds.tune_step_sizes(vae.model, params, pilot, x, num_rounds=8, **settings)
 
@@ -49,22 +65,13 @@ def sandwich(
         def back(k):
             return bounds.reverse_ais(vae.model, params, k, x, z, step_sizes=sizes, **settings)
 
-        log_w, accepted = jax.vmap(ahead)(jax.random.split(forward, config.ais_chains))
-        reverse, accepted_back = jax.vmap(back)(jax.random.split(backward, config.ais_chains))
+        log_w, accepted = jax.vmap(ahead)(jax.random.split(forward, num_chains))
+        reverse, accepted_back = jax.vmap(back)(jax.random.split(backward, num_chains))
         acceptance = (jnp.mean(accepted) + jnp.mean(accepted_back)) / 2
         # Reverse chains share one exact draw; the mean of 1/w stays unbiased for 1/p(x).
         return bounds.iwae(log_w), -bounds.iwae(-reverse), acceptance
 
-    run = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
-    size = min(config.ais_images_per_pass, len(images))
-    parts = []
-    for start in track(
-        range(0, len(images), size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
-    ):
-        index = np.minimum(np.arange(start, start + size), len(images) - 1)
-        z = jax.tree.map(lambda leaf, i=index: leaf[i], latents)
-        parts.append(jax.tree.map(np.asarray, run(params, images[index], z, jnp.asarray(index))))
-    return Sandwich(*jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts))
+    return jax.jit(jax.vmap(one, (None, None, 0, 0, 0)))
 
 
 def simulated(
