@@ -7,6 +7,7 @@ alone. Both run in turns in one process.
 """
 
 import functools
+import itertools
 import statistics
 
 import jax
@@ -21,7 +22,7 @@ WIDTHS = (50, 200, 200, NUM_PIXELS)  # of the decoder, from z to the pixels
 NUM_SAMPLES = 5000
 NUM_IMAGES = 200
 ROUNDS = 5
-FLOPS = 2 * sum(a * b for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))  # of one sample
+FLOPS = 2 * sum(a * b for a, b in itertools.pairwise(WIDTHS))  # of one sample
 
 
 def run() -> list[Row]:
@@ -34,7 +35,7 @@ def run() -> list[Row]:
     keys = jax.random.split(jax.random.key(1), len(WIDTHS))
     weights = [
         jax.random.normal(k, shape)
-        for k, shape in zip(keys, zip(WIDTHS, WIDTHS[1:], strict=False), strict=False)
+        for k, shape in zip(keys, itertools.pairwise(WIDTHS), strict=False)
     ]
     start = jax.random.normal(keys[-1], (rows, WIDTHS[0]))
 

@@ -50,7 +50,7 @@ def test_curves_without_validation_or_range():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for entries, count in lines:
-            figure = figures.curves(entries, "title", "iwae")
+            figure = figures.curves(entries, "title", "iwae, K = 5", "IWAE-64")
             assert len(figure.axes[0].lines) == count
             figure.canvas.draw()
             plt.close(figure)

@@ -60,13 +60,13 @@ def tile(problem: Problem, flat: np.ndarray, columns: int) -> np.ndarray:
     return np.moveaxis(rows, 2, 1).reshape(-1, columns * width, *shape[2:])
 
 
-def curves(entries: list[dict[str, Any]], title: str, objective: str):
-    """The training objective and the validation bound over steps."""
+def curves(entries: list[dict[str, Any]], title: str, objective: str, validation: str):
+    """The training objective and the validation bound over steps, each by its name."""
     figure, grid = new_figure(1, 1, (7, 4.2), squeeze=False)
     axes = grid[0, 0]
     series = [
-        ("bound", "blue", f"training, {objective}", {"lw": 1.2}),
-        ("validation", "red", "validation", {"marker": "o", "ms": 3.5, "lw": 1.2}),
+        ("bound", "blue", f"training: {objective}", {"lw": 1.2}),
+        ("validation", "red", f"validation: {validation}", {"marker": "o", "ms": 3.5, "lw": 1.2}),
     ]
     shown = []
     for name, colour, label, style in series:

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 import bounds
 from experiments.runtime import metrics, plots, results
@@ -53,8 +53,12 @@ def draw(problem: Problem, params: bounds.Params, config: Any, workdir: str) -> 
     source = "test" if len(problem.dataset.test) else "validation"
     samples = figures.sample_grid(problem, params, sample_key)
     pairs = figures.reconstruction_grid(problem, params, prepared(problem, source, config), key)
-    title = f"{problem.dataset.name}: {config.objective}, K = {config.num_samples}"
-    figure = figures.curves(metrics.read(workdir), title, config.objective)
+    figure = figures.curves(
+        metrics.read(workdir),
+        f"VAE on {problem.dataset.name}, seed {config.seed}",
+        f"{config.objective}, K = {config.num_samples}",
+        f"IWAE-{config.validation_samples}",
+    )
     board = metrics.Writer(workdir, 2**62)
     for name, grid in (("samples", samples), ("reconstructions", pairs)):
         board.image(config.num_steps, name, grid)

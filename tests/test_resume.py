@@ -1,0 +1,237 @@
+"""Runs of experiments.train that are cut short end where an uninterrupted one ends, bit for bit."""
+
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.runtime import fit
+from experiments.runtime.checkpoints import Checkpoints
+from experiments.training import build
+
+ROOT = pathlib.Path(__file__).parents[1]
+FIELDS = {
+    "num_steps": 1500, "log_every": 25, "save_every": 50, "num_samples": 2, "latents": (4,),
+    "hidden": ((8, 8),), "validation_samples": 4, "few_samples": 4, "test_samples": 50,
+    "test_images": 20, "batch_size": 20,
+}  # fmt: skip
+
+
+def command(workdir, *flags, **changes):
+    fields = {**FIELDS, **changes}
+    return [
+        sys.executable, "-m", "experiments.train", "--config=configs/train_digits.py",
+        f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in fields.items()), *flags,
+    ]  # fmt: skip
+
+
+def start(workdir, *flags, env=None, **changes):
+    return subprocess.Popen(
+        command(workdir, *flags, **changes), cwd=ROOT, env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process, timeout=180):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def final_state(workdir, **changes):
+    """The state of the last checkpoint, leaves as NumPy."""
+    config = ConfigDict(build_config(**changes))
+    problem = build.make_problem(config)
+    like = fit.initial_state(build.make_run(problem, config), config)
+    with Checkpoints(f"{workdir}/checkpoints", config.to_dict(), read_only=True) as checkpoints:
+        state = checkpoints.restore(like)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def build_config(**changes):
+    import configs.train_digits as module
+
+    config = module.get_config()
+    config.update({**FIELDS, **changes})
+    return config
+
+
+def assert_same_bits(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.dtype == y.dtype
+        assert x.tobytes() == y.tobytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: its folder, and the seconds from its first metrics to its end."""
+    folder = tmp_path_factory.mktemp("whole")
+    process = start(folder)
+    wait_for(folder / "metrics.jsonl", process)
+    begun = time.monotonic()
+    code, _, err = finish(process)
+    assert code == 0, err
+    return folder, time.monotonic() - begun
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists() or not path.stat().st_size:
+        assert process.poll() is None, finish(process)[2]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def lines(workdir):
+    import json
+
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kills):
+    folder, seconds = whole
+    moments = random.Random(kills)
+    killed = 0
+    while True:
+        process = start(tmp_path)
+        if killed < kills:
+            # Anywhere: while JAX starts, between steps, in the middle of a checkpoint.
+            wait_for(tmp_path / "metrics.jsonl", process)
+            time.sleep(moments.random() * 0.6 * seconds / kills)
+            process.kill()
+        code, _, err = finish(process)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, err
+        killed += 1
+    print(f"killed {killed} times")
+    assert killed == kills
+    assert_same_bits(final_state(tmp_path), final_state(folder))
+    steps = [entry["step"] for entry in lines(tmp_path)]
+    assert steps == list(range(25, 1501, 25))
+    bounds = [e["bound"] for e in lines(tmp_path)]
+    assert bounds == [e["bound"] for e in lines(folder)]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
+)
+def test_stopped_run_saves_says_where_it_resumes_and_ends_with_the_same_bits(
+    whole, tmp_path, number, code, name
+):
+    process = start(tmp_path)
+    wait_for(tmp_path / "metrics.jsonl", process)
+    time.sleep(0.3)
+    process.send_signal(number)
+    returned, _, err = finish(process)
+    last = err.splitlines()[-1]
+    assert returned == code, err
+    assert "Traceback" not in err
+    assert name in last
+    assert str(tmp_path / "checkpoints") in last
+    assert "continues from there" in last
+    step = int(last.split("Saved step ")[1].split()[0])
+    assert 0 < step < 1500
+    returned, _, err = finish(start(tmp_path))
+    assert returned == 0, err
+    assert f"Resuming from the checkpoint of step {step}" in err
+    assert_same_bits(final_state(tmp_path), final_state(whole[0]))
+
+
+def test_checkpoints_move_between_1_and_8_devices(tmp_path):
+    """40 steps on one, 40 on eight and 40 on one again; a batch of 24 divides over eight."""
+    eight = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    changes = {"num_steps": 10**6, "batch_size": 24, "log_every": 5, "save_every": 10}
+    seen = []
+    for env in ({}, eight, {}):
+        process = start(tmp_path, env=env, **changes)
+        deadline = time.monotonic() + 120
+        before = len(seen)
+        while len(seen) <= before + 8:
+            assert process.poll() is None, finish(process)[2]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            seen = lines(tmp_path) if (tmp_path / "metrics.jsonl").exists() else []
+        process.send_signal(signal.SIGTERM)
+        code, _, err = finish(process)
+        assert code == 143, err
+        assert f"on {8 if env else 1} device(s)" in err
+        seen = lines(tmp_path)
+    steps = [entry["step"] for entry in seen]
+    assert steps == list(range(5, steps[-1] + 1, 5))
+
+
+def two_processes(workdir, **changes):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", **changes.pop("env", {})}
+    return [
+        start(
+            workdir, "--distributed", f"--coordinator_address=127.0.0.1:{port}",
+            "--num_processes=2", f"--process_id={i}", env=env, **changes,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "steps", "rate", "x64", "tolerance"),
+    [("adam", 10, 1e-3, "0", 1e-5), ("sgd", 100, 1e-3, "0", 1e-5), ("adam", 100, 1e-3, "1", 1e-9)],
+    ids=["adam-float32", "sgd-float32", "adam-float64"],
+)
+def test_two_processes_of_two_devices_reach_what_one_device_reaches(
+    tmp_path, optimizer, steps, rate, x64, tolerance
+):
+    changes = {
+        "optimizer": optimizer, "num_steps": steps, "log_every": 5, "save_every": 5,
+        "learning_rate": rate,
+    }  # fmt: skip
+    env = {"JAX_ENABLE_X64": x64}
+    alone = start(tmp_path / "one", env=env, **changes)
+    code, _, err = finish(alone)
+    assert code == 0, err
+    for process in two_processes(tmp_path / "two", env=env, **changes):
+        code, _, err = finish(process)
+        assert code == 0, err
+        assert "4 device(s) of 2 process(es)" in err
+    with jax.enable_x64(x64 == "1"):
+        a, b = (final_state(tmp_path / name, **changes) for name in ("one", "two"))
+        assert {x.dtype.name for x in a} & {"float64" if x64 == "1" else "float32"}
+    worst = max(np.abs(x - y).max() for x, y in zip(a, b, strict=True))
+    assert worst <= tolerance
+    assert worst > 0 or x64 == "1"
+
+
+def test_two_processes_stop_at_one_step_when_one_is_told_to_and_one_goes_on(tmp_path):
+    changes = {"num_steps": 10**6, "log_every": 5, "save_every": 10}
+    processes = two_processes(tmp_path, **changes)
+    wait_for(tmp_path / "metrics.jsonl", processes[0])
+    time.sleep(0.5)
+    processes[1].send_signal(signal.SIGTERM)
+    saved = set()
+    for process in processes:
+        code, _, err = finish(process)
+        assert code == 143, err
+        saved.add(err.split("Saved step ")[1].split()[0])
+    assert len(saved) == 1
+    alone = start(tmp_path, **changes)
+    deadline = time.monotonic() + 120
+    while not any(e["step"] > int(next(iter(saved))) for e in lines(tmp_path)):
+        assert alone.poll() is None, finish(alone)[2]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    alone.send_signal(signal.SIGTERM)
+    code, _, err = finish(alone)
+    assert code == 143
+    assert f"Resuming from the checkpoint of step {saved.pop()}" in err
