@@ -63,8 +63,11 @@ def _config_of(run: str) -> dict:
     path = os.path.join(run, results.CONFIG)
     try:
         with open(path) as file:
-            return json.load(file)
-    except (OSError, ValueError):
+            found = json.load(file)
+        if not {"dataset", "objective", "optimizer"} <= set(found):
+            raise ValueError
+        return found
+    except (OSError, ValueError, TypeError):
         raise UserError(
             f"{path} cannot be read; config.run must be the --workdir of a run of "
             "experiments.train."

@@ -1,6 +1,5 @@
 """experiments.train and experiments.evaluate as their users meet them: files, messages, signals."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -18,14 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from ml_collections import ConfigDict
 from test_cli import finish, read, shared_folder
 
-from configs import evaluate as evaluate_config
 from configs import train_digits
-from experiments import evaluate, train
 from experiments.runtime import fit, results
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
@@ -119,9 +114,7 @@ def saved(workdir, step=None, **changes):
     """Leaves of a checkpoint of a tiny run, the last one by default."""
     config = tiny_config(**changes)
     like = fit.initial_state(build.make_run(build.make_problem(config), config), config)
-    with Checkpoints(
-        str(workdir / "checkpoints"), config.to_dict(), read_only=True
-    ) as checkpoints:
+    with Checkpoints(str(workdir / "checkpoints"), config.to_dict(), read_only=True) as checkpoints:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(like, step))]
 
 
@@ -136,3 +129,217 @@ def assert_same_bits(a, b):
 
 
 # A run that finishes.
+
+
+def test_run_prints_its_table_and_writes_every_file(finished):
+    folder, printed = finished
+    names = {r["name"] for r in read(folder)["rows"]}
+    assert {"ELBO", "IWAE", "-KL", "ESS", "k-hat"} <= names
+    assert all(any(line.startswith(name) for line in printed.splitlines()) for name in names)
+    for name in (results.FILE, "figure.png", "figure.svg", "samples.png", "reconstructions.png"):
+        assert str(folder / name) in printed
+        assert (folder / name).stat().st_size > 100
+        if name.endswith(".png"):
+            assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    xml.etree.ElementTree.parse(folder / "figure.svg")
+    wanted = json.loads(tiny_config().to_json_best_effort())
+    assert json.loads((folder / "config.json").read_text()) == wanted
+    assert read(folder)["config"] == wanted
+
+
+def test_every_number_has_its_kind_unit_and_standard_error(finished):
+    rows = read(finished[0])["rows"]
+    for row in rows:
+        assert row["kind"] in ("exact", "lower_bound", "upper_bound", "estimate")
+        assert row["unit"]
+        assert np.isfinite(row["value"])
+        assert row["standard_error"] > 0
+        assert row["n"] == 20
+        assert row["weights"] == "last"
+    kinds = {(r["name"], r["at"]["K"]): r["kind"] for r in rows}
+    assert kinds["ELBO", 1] == kinds["IWAE", 4] == kinds["IWAE", 50] == "lower_bound"
+
+
+def test_curves_have_one_line_for_each_step_logged(finished):
+    lines = metric_lines(finished[0])
+    assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60]
+    assert [line["step"] for line in lines if "validation" in line] == [20, 40, 60]
+    assert lines[-1]["bound"] > lines[0]["bound"]
+    assert all(line["examples_per_second"] > 0 for line in lines)
+
+
+def test_tensorboard_finds_the_same_curves_and_the_grids(finished):
+    from tensorboardX.proto import event_pb2
+
+    found = {}
+    for path in sorted((finished[0] / "tensorboard").iterdir()):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (size,) = struct.unpack_from("Q", content, at)
+            event = event_pb2.Event.FromString(content[at + 12 : at + 12 + size])
+            at += size + 16
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value
+    for name in ("bound", "validation"):
+        expected = {e["step"]: e[name] for e in metric_lines(finished[0]) if name in e}
+        got = {step: value.simple_value for step, value in found[name].items()}
+        assert got == pytest.approx(expected, rel=1e-6)
+    for name in ("samples", "reconstructions"):
+        assert found[name][60].image.height > 50
+
+
+OBJECTIVES = [*build.OBJECTIVES, "rws with sleep"]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains(name, tmp_path):
+    changes = {"objective": name.split()[0], "sleep": name.endswith("sleep"), "num_groups": 2}
+    config = tiny_config(
+        num_steps=4, log_every=2, save_every=4, latents=(3,), hidden=((5,),), **changes
+    )
+    problem = build.make_problem(config)
+    run = build.make_run(problem, config)._replace(validate=None)
+    start = build.make_run(problem, config).init()
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
+    try:
+        with Checkpoints(str(tmp_path / "checkpoints"), config.to_dict()) as checkpoints:
+            state = fit.fit(run, config, str(tmp_path), checkpoints)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.params, start)
+    assert all(jax.tree.leaves(moved))
+    assert [line["step"] for line in metric_lines(tmp_path)] == [2, 4]
+    assert all(-100 < line["bound"] < 0 for line in metric_lines(tmp_path))
+
+
+# Stopped and gone on with.
+
+
+def test_damaged_checkpoint_is_passed_over_without_noise(finished, launch, tmp_path):
+    folder = stopped_after(finished, 60, tmp_path / "run")
+    files = [p for p in (folder / "checkpoints" / "60").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    code, _, err = finish(launch(*training(folder)))
+    assert code == 0, err
+    assert err.splitlines()[:2] == [
+        "The checkpoint of step 60 is damaged.",
+        f"Resuming from the checkpoint of step 40 in {folder / 'checkpoints'}.",
+    ]
+    assert all(line.startswith(QUIET) for line in err.splitlines()[2:]), err
+    assert_same_bits(saved(folder), saved(finished[0]))
+    assert [line["step"] for line in metric_lines(folder)] == [10, 20, 30, 40, 50, 60]
+    assert (folder / results.FILE).exists()
+
+
+QUIET = ("Training on ", "step ", "Trained to ")  # what a run says of its progress
+
+
+def test_checkpoint_of_one_device_goes_on_on_eight_and_back(finished, launch, tmp_path):
+    folder = stopped_after(finished, 20, tmp_path / "run")
+    code, _, err = finish(launch(*training(folder), devices=8))
+    assert code == 0, err
+    assert "Resuming from the checkpoint of step 20" in err
+    assert "Training on 8 device(s)" in err
+    for step in (40, 60):  # written on eight devices, read on those of this process
+        for a, b in zip(saved(folder, step), saved(finished[0], step), strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("limit", [700, 9000])
+def test_full_disk_is_answered_in_one_line_and_earlier_checkpoints_stay(
+    finished, launch, tmp_path, limit
+):
+    folder = stopped_after(finished, 20, tmp_path / "run")
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    code, out, err = finish(launch(*training(folder), before=small_disk))
+    assert code == 2, err
+    *progress, last = err.splitlines()
+    assert all(line.startswith((*QUIET, "Resuming from")) for line in progress), err
+    assert last.startswith("train.py: cannot write ")
+    assert str(folder) in last
+    assert "File too large" in last
+    assert out == ""
+    assert_same_bits(saved(folder), saved(finished[0], 20))
+
+
+class Interrupted(Checkpoints):
+    """Sends this process a signal while a checkpoint is being written."""
+
+    def __init__(self, *arguments, at, number):
+        super().__init__(*arguments)
+        self._at, self._number = at, number
+
+    def save(self, step, state, validation):
+        super().save(step, state, validation)
+        if step == self._at:
+            os.kill(os.getpid(), self._number)
+
+
+def small_run(validate):
+    """A run that needs no data; its steps depend on their number."""
+
+    def loss(params, extra, batch, key, step):
+        noise = jax.random.normal(key, params.shape)
+        return jnp.mean((params - batch["x"] - noise) ** 2), (extra, {})
+
+    stream = Stream(lambda e: jnp.arange(6.0) + e, lambda d, k, s: {"x": d[s % 6]}, 6)
+    return fit.Run(
+        loss, lambda: jnp.zeros(3), stream, optax.adam(0.1), jax.random.key(1), 30, validate, 1
+    )
+
+
+SMALL = ConfigDict({"log_every": 5, "save_every": 10, "ema_decay": 0.9, "clip_norm": 0.0})
+
+
+@pytest.mark.parametrize("at", [10, 30], ids=["on-the-way", "at-the-end"])
+@pytest.mark.parametrize("moment", ["validation", "writing"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_signal_while_something_else_goes_on_is_not_lost(tmp_path, capfd, at, moment, number, code):
+    calls = []
+
+    def validate(params):
+        calls.append(10 * (len(calls) + 1))
+        if moment == "validation" and calls[-1] == at:
+            os.kill(os.getpid(), number)
+        return -1.0
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    folder = str(tmp_path / "checkpoints")
+    with (
+        pytest.raises(SystemExit) as caught,
+        Interrupted(
+            folder, {}, at=at if moment == "writing" else None, number=number
+        ) as checkpoints,
+    ):
+        fit.fit(small_run(validate), SMALL, str(tmp_path), checkpoints)
+    assert caught.value.code == code
+    assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+    stopped = {10: 15, 30: 30}[at]
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert f"Saved step {stopped} in {folder}" in last
+    assert "continues from there" in last
+
+    (tmp_path / "whole").mkdir()
+    with Checkpoints(folder, {}) as checkpoints, Checkpoints(f"{folder}-whole", {}) as whole:
+        again = fit.fit(small_run(None), SMALL, str(tmp_path), checkpoints)
+        alone = fit.fit(small_run(None), SMALL, str(tmp_path / "whole"), whole)
+    assert_same_bits(*([np.asarray(x) for x in jax.tree.leaves(s)] for s in (again, alone)))
+
+
+def test_nan_stops_a_run_and_leaves_its_checkpoints(tmp_path):
+    run = small_run(None)
+    bad = run.stream._replace(batch=lambda d, k, s: {"x": jnp.where(s == 27, jnp.nan, d[s % 6])})
+    with Checkpoints(str(tmp_path / "checkpoints"), {}) as checkpoints:
+        with pytest.raises(UserError, match="loss is not finite at step 27;"):
+            fit.fit(run._replace(stream=bad), SMALL, str(tmp_path), checkpoints)
+        assert checkpoints.steps() == [10, 20]
+        state = checkpoints.restore(fit.initial_state(run, SMALL))
+    assert int(state.step) == 20
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))

@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 def evaluated_params(state: State) -> PyTree:
     """The parameters that are validated and evaluated: the average where there is one."""
-    return state.ema or state.params
+    return state.ema if jax.tree.leaves(state.ema) else state.params
 
 
 def initial_state(run: Run, config: Any) -> State:

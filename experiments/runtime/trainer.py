@@ -173,7 +173,9 @@ def _step(loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh, stat
     )
     updates, moments = optimizer.update(grads, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else ()
+    ema = state.ema
+    if jax.tree.leaves(ema):
+        ema = optax.incremental_update(params, ema, 1 - ema_decay)
     return State(state.step + 1, params, extra, moments, ema), {"loss": loss, **metrics}
 
 

@@ -1,0 +1,249 @@
+"""What experiments.train and experiments.evaluate refuse, in one sentence each; evaluations."""
+
+import contextlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from test_cli import finish, read
+from test_train_program import (
+    EVALUATION,
+    evaluation,
+    finished,
+    launch,
+    metric_lines,
+    stopped_after,
+    tiny_config,
+    training,
+)
+
+from configs import evaluate as evaluate_config
+from experiments import evaluate, train
+from experiments.runtime import cluster, results
+from experiments.runtime.errors import UserError
+
+__all__ = ["finished", "launch"]  # fixtures
+
+
+@pytest.fixture(autouse=True)
+def flags_and_precision():
+    """Flags at their defaults; what a program sets for itself is set back."""
+    flags.FLAGS.mark_as_parsed()
+    precision = jax.config.jax_default_matmul_precision
+    with flagsaver.flagsaver():
+        yield
+    jax.config.update("jax_default_matmul_precision", precision)
+
+
+def refusal(call, *arguments):
+    """The one line that a call is refused with."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"objective": "iwea"}, ["config.objective", "elbo, iwae", "'iwea'"]),
+        ({"dataset": "digit"}, ["data set", "digits, mnist", "'digit'"]),
+        ({"likelihood": "gauss"}, ["config.likelihood", "bernoulli, categorical", "'gauss'"]),
+        ({"optimizer": "adm"}, ["config.optimizer", "adam, sgd, paper", "'adm'"]),
+        ({"objective": "vimco", "num_samples": 1}, ["vimco", "num_samples", "1"]),
+        ({"num_samples": 0}, ["num_samples", "0"]),
+        ({"latents": (4, 3)}, ["config.latents", "config.hidden"]),
+        ({"num_steps": 0}, ["config.num_steps", "0"]),
+        ({"batch_size": 0}, ["config.batch_size", "between 1 and 1397", "0"]),
+        ({"batch_size": 1398}, ["config.batch_size", "between 1 and 1397", "1398"]),
+        ({"log_every": 0}, ["config.log_every", "0"]),
+        ({"save_every": 25}, ["config.save_every", "multiple of config.log_every (10)", "25"]),
+        ({"keep_checkpoints": 0}, ["config.keep_checkpoints", "0"]),
+        ({"ema_decay": 1.0}, ["config.ema_decay", "1.0"]),
+        ({"clip_norm": -1.0}, ["config.clip_norm", "-1.0"]),
+    ],
+    ids=lambda v: " ".join(f"{n}={x}" for n, x in v.items()) if isinstance(v, dict) else " ",
+)
+def test_impossible_setting_is_refused_before_anything_is_written(changes, wanted, tmp_path):
+    message = refusal(train.main, tiny_config(**changes), str(tmp_path / "run"))
+    for fragment in wanted:
+        assert fragment in message
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / results.FILE).exists()
+
+
+def test_data_that_are_missing_or_broken_are_named(tmp_path):
+    config = tiny_config(dataset="mnist", data_dir=str(tmp_path / "data"))
+    message = refusal(train.main, config, str(tmp_path / "run"))
+    assert str(tmp_path / "data") in message
+    assert "train-images" in message
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-images-idx3-ubyte").write_bytes(b"\0" * 100)
+    message = refusal(train.main, config, str(tmp_path / "run"))
+    assert "train-images-idx3-ubyte" in message
+    assert "checksum" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("steps", [20, 60], ids=["under-way", "finished"])
+def test_folder_of_another_config_is_refused_with_the_fields_named(finished, tmp_path, steps):
+    folder = tmp_path / "run"
+    if steps == 20:
+        stopped_after(finished, 20, folder)
+    else:
+        shutil.copytree(finished[0], folder)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    message = refusal(train.main, tiny_config(seed=7, latents=(5,)), str(folder))
+    assert "latents ([4] there, [5] now)" in message
+    assert "seed (0 there, 7 now)" in message
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_checkpoints_of_another_model_are_refused_with_the_fields_named(finished, tmp_path):
+    flags.FLAGS.checkpoint_dir = str(finished[0] / "checkpoints")
+    message = refusal(train.main, tiny_config(latents=(5,)), str(tmp_path / "run"))
+    assert "latents ([4] there, [5] now)" in message
+    assert str(finished[0] / "checkpoints") in message
+
+
+def test_checkpoint_dir_that_is_no_folder_is_refused(finished, tmp_path):
+    flags.FLAGS.checkpoint_dir = str(finished[0] / "config.json")
+    message = refusal(train.main, tiny_config(), str(tmp_path / "run"))
+    assert str(finished[0] / "config.json") in message
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"num_processes": 2}, "need --distributed"),
+        ({"distributed": True, "coordinator_address": "127.0.0.1:1"}, "give all three"),
+        ({"distributed": True, "num_processes": 2, "process_id": 0}, "give all three"),
+    ],
+)
+def test_flags_of_several_processes_that_do_not_fit_together_are_refused(given, wanted):
+    for name, value in given.items():
+        setattr(flags.FLAGS, name, value)
+    assert wanted in refusal(cluster.join)
+
+
+# Through the program: exit 2, and one line beside those of progress.
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"num_step": 5}, ["num_step", 'Did you mean "num_steps"']),
+        ({"objective": "iwea"}, ["config.objective", "'iwea'"]),
+        ({"learning_rate": 1e9}, ["not finite at step ", "earlier checkpoints are kept"]),
+    ],
+    ids=["typo", "objective", "learning-rate"],
+)
+def test_mistake_exits_2_with_one_line(launch, tmp_path, changes, wanted):
+    code, out, err = finish(launch(*training(tmp_path / "run", **changes)))
+    lines = [x for x in err.splitlines() if not x.startswith(("Training on", "step "))]
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert lines[0].startswith("train.py: ")
+    for fragment in wanted:
+        assert fragment in lines[0]
+    assert out == ""
+
+
+# Evaluation.
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished, launch, tmp_path_factory):
+    """Folder and stdout of an evaluation."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    code, out, err = finish(launch(*evaluation(finished[0], folder)))
+    assert code == 0, err
+    return folder, out
+
+
+def evaluation_config(run, **changes):
+    config = evaluate_config.get_config()
+    config.update({**EVALUATION, "run": str(run), **changes})
+    return config
+
+
+def test_evaluation_says_what_each_number_is(evaluated, finished):
+    rows = read(evaluated[0])["rows"]
+    kinds = {}
+    for row in rows:
+        kinds.setdefault(row["name"], set()).add(row["kind"])
+        assert row["unit"]
+        assert row["standard_error"] is not None
+        assert row["standard_error"] >= 0
+        assert (row["step"], row["weights"]) == (best_step(finished[0]), "last")
+        assert row["name"] in evaluated[1]
+    assert kinds["ELBO"] == kinds["IWAE"] == kinds["AIS"] == {"lower_bound"}
+    assert kinds["reverse AIS (BDMC)"] == {"upper_bound"}
+    assert kinds["-KL"] == {"estimate"}
+    assert str(evaluated[0] / results.FILE) in evaluated[1]
+
+
+def best_step(folder):
+    return max((e["validation"], e["step"]) for e in metric_lines(folder) if "validation" in e)[1]
+
+
+def test_evaluation_goes_on_part_by_part(evaluated, finished, tmp_path, capsys):
+    shutil.copytree(evaluated[0], tmp_path / "again")
+    whole = read(evaluated[0])
+    part = {**whole, "rows": [r for r in whole["rows"] if r["part"] != "active units"]}
+    (tmp_path / "again" / results.FILE).write_text(json.dumps(part))
+    evaluate.main(evaluation_config(finished[0]), str(tmp_path / "again"))
+    assert "active units" in capsys.readouterr().out
+    rows = read(tmp_path / "again")["rows"]
+    assert rows[: len(part["rows"])] == part["rows"]
+    new = rows[len(part["rows"]) :]
+    assert [r["name"] for r in new] == [
+        r["name"] for r in whole["rows"] if r["part"] == "active units"
+    ]
+    np.testing.assert_allclose(
+        [r["value"] for r in new],
+        [r["value"] for r in whole["rows"] if r["part"] == "active units"],
+        atol=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"run": ""}, ["config.run", "experiments.train"]),
+        ({"run": "/nowhere"}, ["/nowhere", "config.run"]),
+        ({"checkpoint": "bset"}, ["config.checkpoint", "20, 40, 60", "'bset'"]),
+        ({"checkpoint": "30"}, ["config.checkpoint", "20, 40, 60", "'30'"]),
+        ({"split": "train"}, ["config.split", "test, validation", "'train'"]),
+        ({"num_samples": 0}, ["config.num_samples", "0"]),
+    ],
+    ids=lambda v: " ".join(f"{n}={x}" for n, x in v.items()) if isinstance(v, dict) else " ",
+)
+def test_impossible_evaluation_is_refused(finished, tmp_path, changes, wanted):
+    config = evaluation_config(finished[0], **changes)
+    message = refusal(evaluate.main, config, str(tmp_path / "out"))
+    for fragment in wanted:
+        assert fragment in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"seed": 0}', "no"])
+def test_folder_that_is_no_run_of_training_is_refused(tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / results.CONFIG).write_text(content)
+    message = refusal(evaluate.main, evaluation_config(tmp_path / "run"), str(tmp_path / "out"))
+    assert str(tmp_path / "run" / results.CONFIG) in message
+
+
+def test_evaluation_of_another_checkpoint_keeps_what_is_there(evaluated, finished, tmp_path):
+    shutil.copytree(evaluated[0], tmp_path / "again")
+    before = (tmp_path / "again" / results.FILE).read_bytes()
+    config = evaluation_config(finished[0], checkpoint="20")
+    with contextlib.suppress(SystemExit):
+        message = refusal(evaluate.main, config, str(tmp_path / "again"))
+    assert "checkpoint (best there, 20 now)" in message
+    assert (tmp_path / "again" / results.FILE).read_bytes() == before
