@@ -2,6 +2,10 @@
 
 Command: python -m experiments.reference --config=configs/reference_mnist.py:short \
     --workdir=runs/reference_mnist --config.data_dir=data
+Machine and time: 2 cores of a Xeon at 2.10 GHz, 48 minutes while it was busy.
+Expected, IWAE-5000 in nats, standard error over 5 seeds: elbo -113.04 (.12), -109.93 (.11), -108.95
+(.12) at K = 1, 5, 50; iwae -111.02 (.09), -110.29 (.25) at K = 5, 50; dreg -111.30 (.11), -109.56
+(.23), -108.49 (.14). Published: none for one epoch.
 released_code or paper instead of short is the protocol of Burda et al. 2015, 3,280 epochs, with all
 seeds of a model trained as one on an accelerator.
 """
