@@ -39,7 +39,8 @@ SHARED_KEY = ESTIMATORS | {
 
 def compute():
     """Everything as named arrays, on all devices there are."""
-    from experiments.runtime.mesh import REPLICATES, block_moments, device_mesh
+    from experiments.runtime.mesh import REPLICATES as AXIS
+    from experiments.runtime.mesh import block_moments, device_mesh
 
     data_key, noise_key, key = jax.random.split(jax.random.key(0), 3)
     data = linear_gaussian.generate(data_key, DATA, DIMS)
@@ -111,7 +112,7 @@ def compute():
 
         # With params the same everywhere, shard_map sums their gradients over devices.
         totals = {name: jax.grad(total)(params, name) for name in ESTIMATORS}
-        varying = jax.tree.map(lambda p: jax.lax.pcast(p, REPLICATES, to="varying"), params)
+        varying = jax.tree.map(lambda p: jax.lax.pcast(p, AXIS, to="varying"), params)
         return [per_datum(varying, keys, data, c) for c in SAMPLE_CHUNKS], totals
 
     # A q that ignores x under one key for all data: z is the same on every device, its weights
@@ -136,7 +137,7 @@ def compute():
         }
 
     sharded_totals = jax.shard_map(
-        shared_key_totals, mesh=mesh, in_specs=(P(), P(), P(REPLICATES)), out_specs=P()
+        shared_key_totals, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P()
     )
     totals = jax.jit(sharded_totals)(params, key, data)
     singles = jax.jit(one_by_one)(params, key, data)
@@ -147,10 +148,7 @@ def compute():
     arguments = (params, keys[:DATA], data)
     plain = jax.jit(functools.partial(per_datum, chunk_size=None))(*arguments)
     sharded = jax.shard_map(
-        in_shard_map,
-        mesh=mesh,
-        in_specs=(P(), P(REPLICATES), P(REPLICATES)),
-        out_specs=(P(REPLICATES), P()),
+        in_shard_map, mesh=mesh, in_specs=(P(), P(AXIS), P(AXIS)), out_specs=(P(AXIS), P())
     )
     own, totals = jax.jit(sharded)(*arguments)
     for name in ESTIMATORS:
