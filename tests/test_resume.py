@@ -109,7 +109,7 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kills):
     folder, seconds = whole
     moments = random.Random(kills)
@@ -136,7 +136,11 @@ def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kil
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "Ctrl-C")]
+    ("number", "code", "name"),
+    [
+        (signal.SIGTERM, 143, "SIGTERM"),
+        pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_run_saves_says_where_it_resumes_and_ends_with_the_same_bits(
     whole, tmp_path, number, code, name
