@@ -32,7 +32,9 @@ def tiny(**changes):
     return config
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "released_code"])
+@pytest.mark.parametrize(
+    "optimizer", ["adam", pytest.param("released_code", marks=pytest.mark.slow)]
+)
 def test_a_seed_trained_with_others_ends_where_it_ends_alone(optimizer):
     """Adam's first steps have the size of the learning rate whatever the rounding of a gradient."""
     config = tiny(optimizer=optimizer)
