@@ -10,6 +10,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from oracles import gauss_hermite, z_limit
 from scipy import stats
 
@@ -126,6 +127,7 @@ def test_passes_change_nothing():
     assert got.elbo[0] != got.elbo[6]
 
 
+@pytest.mark.slow
 def test_memory_is_flat_in_the_number_of_samples():
     vae = make_vae(200, latents=(20,), hidden=((100,),))
     shapes = jax.eval_shape(vae.init, jax.random.key(0), np.ones(200, np.float32))
@@ -244,6 +246,7 @@ def encoder_draws(images):
     return draw(keys, images)
 
 
+@pytest.mark.slow
 def test_the_sandwich_holds_the_exact_answer():
     """Weights and their inverses are unbiased, so both sides are bounds."""
     images, latents, exact = simulated()

@@ -127,6 +127,7 @@ def test_published_numbers_stand_beside_the_published_protocol_alone():
 
 
 @pytest.mark.parametrize("together", [False, True])
+@pytest.mark.slow
 def test_points_train_and_score_every_seed(tmp_path, together):
     config = tiny(together=together)
     config.grid, config.seeds = ("iwae:5",), (0, 1)

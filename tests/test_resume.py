@@ -142,6 +142,7 @@ def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kil
         pytest.param(signal.SIGINT, 130, "Ctrl-C", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_stopped_run_saves_says_where_it_resumes_and_ends_with_the_same_bits(
     whole, tmp_path, number, code, name
 ):
@@ -206,6 +207,7 @@ def test_two_processes_of_two_devices_reach_what_one_device_reaches(
     assert worst > 0  # the sums over devices are in another order
 
 
+@pytest.mark.slow
 def test_two_processes_stop_at_one_step_when_one_is_told_to_and_one_goes_on(tmp_path):
     changes = {"num_steps": 10**6, "log_every": 5, "save_every": 10}
     processes = two_processes(tmp_path, **changes)

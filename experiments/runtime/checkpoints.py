@@ -244,10 +244,13 @@ def _abstract(tree: PyTree) -> PyTree:
 
 
 def _first(error: BaseException) -> str:
-    """An error in few words, without a dump of settings behind it."""
+    """An error in few words: what the system said where it said something."""
     reason = error.strerror if isinstance(error, OSError) else None
     text = " ".join((reason or str(error)).split()) or type(error).__name__
-    return text.split(" [tensorstore_spec")[0][:300].rstrip(".")
+    # TensorStore names temporary files first, and its settings behind.
+    text, *by_system = text.split(" [os_error_code")
+    text = text.rsplit(": ", 1)[-1] if by_system else text.split(" [tensorstore_spec")[0]
+    return text[:300].rstrip(".")
 
 
 @contextlib.contextmanager
