@@ -1,6 +1,9 @@
 """A VAE on scikit-learn's digits: IWAE with K = 20, in seconds on a laptop.
 
 Command: python -m experiments.train --config=configs/train_digits.py --workdir=runs/train_digits
+Machine and time: 2 cores of a Xeon at 2.10 GHz, 2 minutes with installation (`make train`).
+Expected, 300 test images, standard error over images: IWAE-5000 -22.12 (.21), IWAE-64 -22.27 (.21),
+ELBO -25.14 (.23) nats. Published: none for this split and binarisation.
 """
 
 from ml_collections import ConfigDict
