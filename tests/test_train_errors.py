@@ -1,6 +1,5 @@
 """What experiments.train and experiments.evaluate refuse, in one sentence each; evaluations."""
 
-import contextlib
 import json
 import shutil
 
@@ -242,7 +241,6 @@ def test_evaluation_of_another_checkpoint_keeps_what_is_there(evaluated, finishe
     shutil.copytree(evaluated[0], tmp_path / "again")
     before = (tmp_path / "again" / results.FILE).read_bytes()
     config = evaluation_config(finished[0], checkpoint="20")
-    with contextlib.suppress(SystemExit):
-        message = refusal(evaluate.main, config, str(tmp_path / "again"))
+    message = refusal(evaluate.main, config, str(tmp_path / "again"))
     assert "checkpoint (best there, 20 now)" in message
     assert (tmp_path / "again" / results.FILE).read_bytes() == before
