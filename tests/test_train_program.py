@@ -4,9 +4,7 @@ import fcntl
 import json
 import os
 import pathlib
-import resource
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -15,7 +13,6 @@ import xml.etree.ElementTree
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from ml_collections import ConfigDict
 from test_cli import finish, read, shared_folder
@@ -23,8 +20,6 @@ from test_cli import finish, read, shared_folder
 from configs import train_digits
 from experiments.runtime import fit, results
 from experiments.runtime.checkpoints import Checkpoints
-from experiments.runtime.errors import UserError
-from experiments.runtime.trainer import Stream
 from experiments.training import build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -37,6 +32,13 @@ EVALUATION = {
     "few_samples": 4, "num_samples": 50, "num_images": 20, "simulated_images": 4,
     "ais_temperatures": 8, "ais_chains": 2, "ais_leapfrog": 2, "ais_images_per_pass": 4,
 }  # fmt: skip
+
+# Runs a command whose files cannot grow beyond so many bytes, which is how a full disk shows.
+SMALL_DISK = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def tiny_config(**changes) -> ConfigDict:
@@ -70,15 +72,17 @@ def launch(tmp_path_factory):
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
-    def start(program, *arguments, devices=1, before=None):
+    def start(program, *arguments, devices=1, largest_file=None):
         # Compiling is what takes time here.
         xla_flags = (
             f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 "
             f"--xla_force_host_platform_device_count={devices}"
         )
+        command = [sys.executable, "-m", f"experiments.{program}", *map(str, arguments)]
+        if largest_file is not None:
+            command = [sys.executable, "-c", SMALL_DISK, str(largest_file), *command]
         return subprocess.Popen(
-            [sys.executable, "-m", f"experiments.{program}", *map(str, arguments)],
-            cwd=ROOT, env=os.environ | settings | {"XLA_FLAGS": xla_flags}, preexec_fn=before,
+            command, cwd=ROOT, env=os.environ | settings | {"XLA_FLAGS": xla_flags},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -253,10 +257,7 @@ def test_full_disk_is_answered_in_one_line_and_earlier_checkpoints_stay(
 ):
     folder = stopped_after(finished, 20, tmp_path / "run")
 
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    code, out, err = finish(launch(*training(folder), before=small_disk))
+    code, out, err = finish(launch(*training(folder), largest_file=limit))
     assert code == 2, err
     *progress, last = err.splitlines()
     assert all(line.startswith((*QUIET, "Resuming from")) for line in progress), err
@@ -265,87 +266,3 @@ def test_full_disk_is_answered_in_one_line_and_earlier_checkpoints_stay(
     assert "File too large" in last or last.endswith("earlier checkpoints are kept.")
     assert out == ""
     assert_same_bits(saved(folder), saved(finished[0], 20))
-
-
-class Interrupted(Checkpoints):
-    """Sends this process a signal while a checkpoint is being written."""
-
-    def __init__(self, *arguments, at, number):
-        super().__init__(*arguments)
-        self._at, self._number = at, number
-
-    def save(self, step, state, validation):
-        super().save(step, state, validation)
-        if step == self._at:
-            os.kill(os.getpid(), self._number)
-
-
-def small_run(validate):
-    """A run that needs no data; its steps depend on their number."""
-
-    def loss(params, extra, batch, key, step):
-        noise = jax.random.normal(key, params.shape)
-        return jnp.mean((params - batch["x"] - noise) ** 2), (extra, {})
-
-    stream = Stream(lambda e: jnp.arange(6.0) + e, lambda d, k, s: {"x": d[s % 6]}, 6)
-    return fit.Run(
-        loss, lambda: jnp.zeros(3), stream, optax.adam(0.1), jax.random.key(1), 30, validate, 1
-    )
-
-
-SMALL = ConfigDict({"log_every": 5, "save_every": 10, "ema_decay": 0.9, "clip_norm": 0.0})
-
-
-@pytest.mark.parametrize(
-    ("number", "moment", "at"),
-    [
-        (signal.SIGTERM, "validation", 10),
-        (signal.SIGTERM, "writing", 10),
-        (signal.SIGTERM, "validation", 30),
-        (signal.SIGINT, "writing", 30),
-    ],
-    ids=lambda v: v.name if isinstance(v, signal.Signals) else str(v),
-)
-def test_signal_while_something_else_goes_on_is_not_lost(tmp_path, capfd, number, moment, at):
-    """Steps 10 and 30, the last, are validated and saved; 15 is the next to look for a signal."""
-    calls = []
-
-    def validate(params):
-        calls.append(10 * (len(calls) + 1))
-        if moment == "validation" and calls[-1] == at:
-            os.kill(os.getpid(), number)
-        return -1.0
-
-    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    folder = str(tmp_path / "checkpoints")
-    with (
-        pytest.raises(SystemExit) as caught,
-        Interrupted(
-            folder, {}, at=at if moment == "writing" else None, number=number
-        ) as checkpoints,
-    ):
-        fit.fit(small_run(validate), SMALL, str(tmp_path), checkpoints)
-    assert caught.value.code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
-    stopped = {10: 15, 30: 30}[at]
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert f"Saved step {stopped} in {folder}" in last
-    assert "continues from there" in last
-
-    (tmp_path / "whole").mkdir()
-    with Checkpoints(folder, {}) as checkpoints, Checkpoints(f"{folder}-whole", {}) as whole:
-        again = fit.fit(small_run(None), SMALL, str(tmp_path), checkpoints)
-        alone = fit.fit(small_run(None), SMALL, str(tmp_path / "whole"), whole)
-    assert_same_bits(*([np.asarray(x) for x in jax.tree.leaves(s)] for s in (again, alone)))
-
-
-def test_nan_stops_a_run_and_leaves_its_checkpoints(tmp_path):
-    run = small_run(None)
-    bad = run.stream._replace(batch=lambda d, k, s: {"x": jnp.where(s == 27, jnp.nan, d[s % 6])})
-    with Checkpoints(str(tmp_path / "checkpoints"), {}) as checkpoints:
-        with pytest.raises(UserError, match="loss is not finite at step 27;"):
-            fit.fit(run._replace(stream=bad), SMALL, str(tmp_path), checkpoints)
-        assert checkpoints.steps() == [10, 20]
-        state = checkpoints.restore(fit.initial_state(run, SMALL))
-    assert int(state.step) == 20
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))

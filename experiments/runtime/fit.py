@@ -77,6 +77,7 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
     if restored is not None:
         logging.info("Resuming from the checkpoint of step %d in %s.", first, checkpoints.directory)
     if first >= run.num_steps:
+        signals.release()
         return state
     mesh = meshes.device_mesh(meshes.DATA)
     logging.info(

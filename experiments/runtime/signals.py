@@ -48,6 +48,13 @@ def hold() -> None:
     _held.append((stop, signal.signal(signal.SIGTERM, on_terminate)))
 
 
+def release() -> None:
+    """Ends `hold` where `deferred` does not follow."""
+    if _held:
+        _, on_exit = _held.pop()
+        signal.signal(signal.SIGTERM, on_exit)
+
+
 @contextmanager
 def deferred() -> Iterator[Stop]:
     """Within it, SIGTERM and the first Ctrl-C only set `Stop.code`; a second Ctrl-C interrupts."""

@@ -1,0 +1,67 @@
+"""Training on eight devices and on one ends with the same parameters.
+
+Run as a program, this file trains on all devices there are and saves the parameters.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from test_train_program import tiny_config
+
+from experiments.runtime import trainer
+from experiments.training import build
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
+
+
+def trained(batch_size):
+    """Leaves of the parameters after ten steps."""
+    config = tiny_config(batch_size=batch_size, num_steps=10)
+    run = build.make_run(build.make_problem(config), config)
+    state = trainer.train(
+        run.loss_fn, trainer.init_state(run.init(), run.optimizer), run.stream, run.optimizer,
+        run.key, num_steps=10,
+    )  # fmt: skip
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
+
+
+@pytest.fixture(scope="module")
+def on_eight(tmp_path_factory):
+    path = tmp_path_factory.mktemp("eight") / "parameters.npz"
+    settings = {
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, __file__, str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_eight_devices_reach_what_one_reaches(on_eight, batch_size):
+    alone = trained(batch_size)
+    for number, leaf in enumerate(alone):
+        np.testing.assert_allclose(on_eight[f"{batch_size} {number}"], leaf, atol=1e-5)
+    other = trained(batch_size + 1)
+    assert max(np.abs(a - b).max() for a, b in zip(alone, other, strict=True)) > 1e-4
+
+
+def main():
+    assert jax.device_count() == 8
+    leaves = {f"{b} {n}": leaf for b in BATCH_SIZES for n, leaf in enumerate(trained(b))}
+    np.savez(sys.argv[1], **leaves)
+
+
+if __name__ == "__main__":
+    main()
