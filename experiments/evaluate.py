@@ -3,7 +3,7 @@ r"""Evaluates a trained model: bounds, their gap, diagnostics, active units and 
     python -m experiments.evaluate --config=configs/evaluate.py --config.run=runs/train_digits \
         --workdir=runs/train_digits/evaluation
 
-Reads the config of the run from its results.json, and the checkpoint from its folder, or from
+Reads the config of the run from its config.json, and the checkpoint from its folder, or from
 --checkpoint_dir. Writes results.json, in which each number carries its kind, unit and standard
 error; the same command continues where it was stopped.
 """
@@ -21,13 +21,13 @@ flags.declare_key_flag("checkpoint_dir")
 
 def main(config, workdir: str) -> None:
     """Measures what is missing, part by part, and prints the table."""
-    import jax
     from ml_collections import ConfigDict
 
     from experiments.runtime import results
     from experiments.runtime.errors import UserError
     from experiments.training import build, evaluation, report
 
+    cluster.refuse("experiments.evaluate")
     if not config.run:
         raise UserError("config.run is empty; name the --workdir of a run of experiments.train.")
     trained = ConfigDict(_config_of(config.run))
@@ -35,11 +35,16 @@ def main(config, workdir: str) -> None:
         trained.data_dir = config.data_dir
     evaluation.check_config(config)
     problem = build.make_problem(trained)
-    jax.config.update("jax_default_matmul_precision", "highest")
     directory = cluster.CHECKPOINT_DIR.value or os.path.join(config.run, "checkpoints")
-    params, step, weights = evaluation.load_params(problem, trained, directory, config.checkpoint)
+    params, step, weights = evaluation.load_params(problem, trained, directory, config)
     logging.info("Evaluating the %s weights of step %d in %s.", weights, step, directory)
     record = results.open_record(workdir, "evaluate", config)
+    for found in record["rows"]:
+        if (found["step"], found["weights"]) != (step, weights):
+            raise UserError(
+                f"{workdir} holds an evaluation of step {found['step']}, and checkpoint="
+                f"{config.checkpoint} is step {step} now; choose another --workdir."
+            )
     for name, part in evaluation.PARTS.items():
         if any(r["part"] == name for r in record["rows"]):
             logging.info("%s: there already.", name)

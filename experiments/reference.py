@@ -12,7 +12,7 @@ import os
 
 from absl import flags, logging
 
-from experiments.runtime import cli
+from experiments.runtime import cli, cluster
 
 flags.adopt_module_key_flags(cli)
 
@@ -22,8 +22,10 @@ def main(config, workdir: str) -> None:
     from experiments.runtime import results
     from experiments.training import build, grid
 
+    cluster.refuse("experiments.reference")
     points = grid.points(config)
     problem = build.make_problem(config)
+    grid.check(problem, config, points)
     record = results.open_record(workdir, "reference", config)
     finished = {r["point"] for r in record["rows"] if "point" in r}
     for number, point in enumerate(points, 1):
@@ -38,8 +40,9 @@ def main(config, workdir: str) -> None:
     record["rows"] = rows + summary
     results.save_record(workdir, record)
     columns = {
-        "": "name", "objective": "at.objective", "K": "at.K", "unit": "unit", "value": "value",
-        "standard error": "standard_error", "seeds": "n", "published": "published",
+        "": "name", "objective": "at.objective", "M": "at.M", "K": "at.K", "unit": "unit",
+        "value": "value", "standard error": "standard_error", "seeds": "n",
+        "published": "published",
     }  # fmt: skip
     print(results.table(summary, columns))
     print()

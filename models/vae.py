@@ -114,13 +114,16 @@ def make_vae(
       A `VAE`.
 
     Raises:
-      ValueError: no layer, or `latents` and `hidden` of different lengths.
+      ValueError: no layer, `latents` and `hidden` of different lengths, or a size below 1.
     """
     if not latents or len(latents) != len(hidden):
         raise ValueError(
             "latents and hidden need one entry for each stochastic layer, "
             f"got {len(latents)} and {len(hidden)}."
         )
+    for size in (*latents, *(width for widths in hidden for width in widths)):
+        if size < 1:
+            raise ValueError(f"sizes must be at least 1, got {size}.")
     likelihood = likelihood or bernoulli()
     highest = likelihood.levels - 1
     sizes = (num_pixels, *latents)

@@ -199,7 +199,9 @@ def test_training_reaches_the_known_optimum():
         trainer.from_objective(bounds.stl(model, num_samples=8, bound=bounds.elbo)),
         trainer.init_state(start, optimizer),
         trainer.Stream(
-            lambda epoch: dataset, lambda x, key, step: {"x": x, "index": jnp.arange(256)}, 10_000
+            lambda first, length: dataset,
+            lambda x, key, step: {"x": x, "index": jnp.arange(256)},
+            10_000,
         ),
         optimizer,
         jax.random.key(2),

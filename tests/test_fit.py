@@ -37,13 +37,15 @@ def small_run(validate):
         noise = jax.random.normal(key, params.shape)
         return jnp.mean((params - batch["x"] - noise) ** 2), (extra, {})
 
-    stream = Stream(lambda e: jnp.arange(6.0) + e, lambda d, k, s: {"x": d[s % 6]}, 6)
+    stream = Stream(lambda *_: jnp.arange(6.0), lambda d, k, s: {"x": d[s % 6] + s // 6}, 6)
     return fit.Run(
         loss, lambda: jnp.zeros(3), stream, optax.adam(0.1), jax.random.key(1), 30, validate, 1
     )
 
 
-SMALL = ConfigDict({"log_every": 5, "save_every": 10, "ema_decay": 0.9, "clip_norm": 0.0})
+SMALL = ConfigDict(
+    {"log_every": 5, "save_every": 10, "keep_checkpoints": 1, "ema_decay": 0.9, "clip_norm": 0.0}
+)
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,27 @@
 
 import functools
 import importlib
+import json
 import math
-import types
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from ml_collections import ConfigDict
 
-from experiments.runtime import trainer
+from configs import evaluate as evaluate_config
+from experiments import reference
+from experiments.runtime import results, trainer
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import row
-from experiments.training import build, grid
+from experiments.training import build, evaluation, grid
 from experiments.training.ensemble import ensemble, member
 
 CONFIGS = {
     "train_digits": [()],
     "train_mnist": [("short",), ("paper",), ("released_code",), ("paper,two_layers",)],
-    "reference_mnist": [("short",), ("paper",), ("released_code",)],
+    "reference_mnist": [("short",), ("paper",), ("released_code",), ("paper,rainforth",)],
 }
 
 
@@ -80,22 +84,59 @@ def test_clipping_is_refused_where_it_would_couple_seeds():
         ({"grid": ("iwae",)}, "'iwae'"),
         ({"grid": ("iwea:5",)}, "'iwea:5'"),
         ({"grid": ("iwae:0",)}, "'iwae:0'"),
+        ({"grid": ("iwae:5:5",)}, "'iwae:5:5'"),
+        ({"grid": ("piwae:8",)}, "OBJECTIVE:M:K like 'piwae:8:8'"),
+        ({"grid": (1, 2)}, "got 1"),
+        ({"grid": ("iwae:5", "iwae:5")}, "names something twice"),
         ({"grid": ()}, "must not be empty"),
         ({"seeds": ()}, "must not be empty"),
+        ({"seeds": (0, 0)}, "names something twice"),
+        ({"seeds": ("a",)}, "whole number"),
+        ({"seeds": (2**32,)}, "4294967295"),
     ],
 )
 def test_grid_that_makes_no_sense_is_refused(changes, wanted):
-    config = types.SimpleNamespace(**{"grid": ("iwae:5",), "seeds": (0,), **changes})
-    config.together = False
+    config = ConfigDict({"grid": ("iwae:5",), "seeds": (0,), "together": False})
+    config.update(changes)
     with pytest.raises(UserError, match=wanted):
         grid.points(config)
+
+
+def test_grid_takes_groups_where_an_objective_has_them():
+    config = ConfigDict({"grid": ("iwae:64", "piwae:4:16"), "seeds": (3, 5), "together": True})
+    points = grid.points(config)
+    assert points == [grid.Point("iwae", 64, (3, 5)), grid.Point("piwae", 16, (3, 5), 4)]
+    assert [p.label for p in points] == ["iwae_K64_seed3_5", "piwae_M4_K16_seed3_5"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"grid": ("iwae:5", "vimco:1")}, "vimco"),
+        ({"evaluation_samples": 0}, "evaluation_samples"),
+        ({"evaluation_images": -1}, "evaluation_images"),
+        ({"images_per_pass": 0}, "images_per_pass"),
+        ({"few_samples": 0}, "few_samples"),
+        ({"validation_samples": 0}, "validation_samples"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"together": True, "clip_norm": 1.0}, "clip_norm"),
+    ],
+    ids=str,
+)
+def test_mistake_in_a_later_model_is_found_before_the_first_is_trained(tmp_path, changes, wanted):
+    config = tiny()
+    config.update(changes)
+    flags.FLAGS.mark_as_parsed()
+    with pytest.raises(UserError, match=wanted):
+        reference.main(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def scores(values):
     """Rows as `grid.run` makes them: {(objective, K): one value a seed}."""
     return [
-        row("IWAE-40", {"objective": o, "K": k, "seed": seed}, kind="lower_bound", unit="nats",
-            value=value)
+        row("IWAE-40", {"objective": o, "M": 1, "K": k, "seed": seed}, kind="lower_bound",
+            unit="nats", value=value)
         for (o, k), seeds in values.items()
         for seed, value in enumerate(seeds)
     ]  # fmt: skip
@@ -118,12 +159,40 @@ def test_table_is_over_seeds_and_its_differences_are_paired():
 
 def test_published_numbers_stand_beside_the_published_protocol_alone():
     rows = [{**r, "name": "IWAE-5000"} for r in scores({("iwae", 5): [-85.0, -85.2]})]
-    paper = types.SimpleNamespace(optimizer="paper", dataset="mnist", evaluation_samples=5000)
-    short = types.SimpleNamespace(optimizer="adam", dataset="mnist", evaluation_samples=5000)
-    other = types.SimpleNamespace(optimizer="paper", dataset="digits", evaluation_samples=5000)
-    assert [grid.summarise(rows, c)[0]["published"] for c in (paper, short, other)] == [
-        -85.54, None, None,
-    ]  # fmt: skip
+
+    def published(rows, variant="paper", **changes):
+        config = importlib.import_module("configs.reference_mnist").get_config(variant)
+        config.update(changes)
+        return grid.summarise(rows, config)[0]["published"]
+
+    assert published(rows) == published(rows, "released_code") == -85.54
+    assert published(rows, "short") is None
+    for change in (
+        {"dataset": "fashion_mnist"}, {"latents": (100, 50)}, {"hidden": ((200, 100),)},
+        {"num_steps": 100}, {"evaluation_images": 1000}, {"likelihood": "categorical"},
+        {"batch_size": 100}, {"clip_norm": 1.0},
+    ):  # fmt: skip
+        assert published(rows, **change) is None, change
+    grouped = [{**r, "at": {**r["at"], "objective": "piwae", "M": 8, "K": 8}} for r in rows]
+    assert published(grouped) == -84.46
+    assert published([{**r, "name": "-KL"} for r in grouped]) == -1.28
+    assert published([{**r, "name": "-KL"} for r in rows]) is None
+
+
+def test_a_score_that_was_not_finite_leaves_the_mean_empty():
+    rows = scores({("iwae", 5): [-85.0, math.inf, -84.0]})
+    assert [rows[1]["value"], grid.summarise(rows, tiny())[0]["value"]] == [None, None]
+
+
+def test_gap_is_the_small_bound_minus_the_large_one():
+    """Rainforth et al. 2018 call it -KL: it is below 0, and above it no model can be."""
+    config = tiny()
+    problem = build.make_problem(config)
+    params = build.init_params(problem, jax.random.key(0))
+    rows = grid._score(problem, params, config, {"objective": "iwae"}, 1.0)
+    value = {r["name"]: r["value"] for r in rows}
+    assert value["-KL"] == pytest.approx(value["IWAE-4"] - value["IWAE-40"], abs=1e-5)
+    assert value["-KL"] < -0.01
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -133,6 +202,7 @@ def test_points_train_and_score_every_seed(tmp_path, together):
     config.grid, config.seeds = ("iwae:5",), (0, 1)
     problem = build.make_problem(config)
     points = grid.points(config)
+    grid.check(problem, config, points)
     assert [p.seeds for p in points] == ([(0, 1)] if together else [(0,), (1,)])
     rows = [r for p in points for r in grid.run(problem, p, config, str(tmp_path / p.label))]
     names = {r["name"] for r in rows}
@@ -141,6 +211,19 @@ def test_points_train_and_score_every_seed(tmp_path, together):
     best = [r for r in rows if r["name"] == "IWAE-40"]
     assert all(r["n"] == 12 and r["standard_error"] > 0 and r["value"] < 0 for r in best)
     assert best[0]["value"] != best[1]["value"]
+
+    # Each model can be evaluated by itself.
+    last = points[-1]
+    path = tmp_path / last.label / results.CONFIG
+    trained = ConfigDict(json.loads(path.read_text()))
+    wanted = evaluate_config.get_config()
+    wanted.update(checkpoint="latest", member=1)
+    params, step, _ = evaluation.load_params(
+        problem, trained, str(path.parent / "checkpoints"), wanted
+    )
+    assert step == 7
+    again = grid._score(problem, params, config, {}, 0.0)[0]
+    assert again["value"] == pytest.approx(best[-1]["value"], abs=1e-4)
 
 
 def test_configs_of_training_have_the_same_fields():

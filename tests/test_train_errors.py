@@ -22,20 +22,17 @@ from test_train_program import (
 
 from configs import evaluate as evaluate_config
 from experiments import evaluate, train
-from experiments.runtime import cluster, results
+from experiments.runtime import cli, cluster, results
 from experiments.runtime.errors import UserError
 
 __all__ = ["finished", "launch"]  # fixtures
 
 
 @pytest.fixture(autouse=True)
-def flags_and_precision():
-    """Flags at their defaults; what a program sets for itself is set back."""
+def default_flags():
     flags.FLAGS.mark_as_parsed()
-    precision = jax.config.jax_default_matmul_precision
     with flagsaver.flagsaver():
         yield
-    jax.config.update("jax_default_matmul_precision", precision)
 
 
 def refusal(call, *arguments):
@@ -57,6 +54,19 @@ def refusal(call, *arguments):
         ({"num_samples": 0}, ["num_samples", "0"]),
         ({"latents": (4, 3)}, ["config.latents", "config.hidden"]),
         ({"num_steps": 0}, ["config.num_steps", "0"]),
+        ({"latents": (0,)}, ["config.latents", "at least 1, got 0"]),
+        ({"latents": (4.5,)}, ["config.latents", "got (4.5,)"]),
+        ({"hidden": (16,)}, ["config.hidden", "((200, 200),)"]),
+        ({"seed": -1}, ["config.seed", "-1"]),
+        ({"seed": 2**40}, ["config.seed", "4294967295"]),
+        ({"binarization_seed": 2**32}, ["config.binarization_seed", "4294967295"]),
+        ({"validation_samples": 0}, ["config.validation_samples", "0"]),
+        ({"few_samples": 0}, ["config.few_samples", "0"]),
+        ({"test_samples": 0}, ["config.test_samples", "0"]),
+        ({"test_images": -1}, ["config.test_images", "-1"]),
+        ({"learning_rate": -1.0}, ["config.learning_rate", "-1.0"]),
+        ({"learning_rate": float("nan")}, ["config.learning_rate", "nan"]),
+        ({"clip_norm": float("nan")}, ["config.clip_norm", "nan"]),
         ({"batch_size": 0}, ["config.batch_size", "between 1 and 1397", "0"]),
         ({"batch_size": 1398}, ["config.batch_size", "between 1 and 1397", "1398"]),
         ({"log_every": 0}, ["config.log_every", "0"]),
@@ -71,8 +81,31 @@ def test_impossible_setting_is_refused_before_anything_is_written(changes, wante
     message = refusal(train.main, tiny_config(**changes), str(tmp_path / "run"))
     for fragment in wanted:
         assert fragment in message
-    assert not (tmp_path / "run" / "checkpoints").exists()
-    assert not (tmp_path / "run" / results.FILE).exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_of_another_program_is_named(launch, tmp_path):
+    code, _, err = finish(
+        launch("train", "--config=configs/snr_gaussian.py:near", f"--workdir={tmp_path / 'run'}")
+    )
+    (line,) = err.splitlines()
+    assert (code, "of another program" in line) == (2, True), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_does_not_suffice_is_said_in_one_line():
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.")
+    flags.FLAGS.workdir = "somewhere"
+    assert "too little memory" in (cli.exhausted_memory(error) or "")
+    assert cli.exhausted_memory(ValueError("RESOURCE")) is None
+
+
+def test_config_that_never_took_a_step_does_not_block_the_corrected_one(tmp_path):
+    results.save_config(str(tmp_path), {"seed": 0})
+    results.save_config(str(tmp_path), {"seed": 1})
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match=r"seed \(1 there, 0 now\)"):
+        results.save_config(str(tmp_path), {"seed": 0})
 
 
 def test_data_that_are_missing_or_broken_are_named(tmp_path):
@@ -218,6 +251,11 @@ def test_evaluation_goes_on_part_by_part(evaluated, finished, tmp_path, capsys):
         ({"checkpoint": "30"}, ["config.checkpoint", "20, 40, 60", "'30'"]),
         ({"split": "train"}, ["config.split", "test, validation", "'train'"]),
         ({"num_samples": 0}, ["config.num_samples", "0"]),
+        ({"num_images": -1}, ["config.num_images", "-1"]),
+        ({"samples_per_pass": 0}, ["config.samples_per_pass", "0"]),
+        ({"simulated_images": 0}, ["config.simulated_images", "0"]),
+        ({"ais_temperatures": 1}, ["config.ais_temperatures", "at least 2"]),
+        ({"seed": 2**32}, ["config.seed", "4294967295"]),
     ],
     ids=lambda v: " ".join(f"{n}={x}" for n, x in v.items()) if isinstance(v, dict) else " ",
 )
@@ -244,3 +282,32 @@ def test_evaluation_of_another_checkpoint_keeps_what_is_there(evaluated, finishe
     message = refusal(evaluate.main, config, str(tmp_path / "again"))
     assert "checkpoint (best there, 20 now)" in message
     assert (tmp_path / "again" / results.FILE).read_bytes() == before
+
+
+def test_evaluation_of_what_was_the_best_before_is_not_called_the_best_now(
+    evaluated, finished, tmp_path
+):
+    folder = tmp_path / "again"
+    shutil.copytree(evaluated[0], folder)
+    record = read(folder)
+    best = record["rows"][0]["step"]
+    other = {20: 40, 40: 60, 60: 20}[best]
+    record["rows"] = [{**r, "step": other} for r in record["rows"][:3]]
+    (folder / results.FILE).write_text(json.dumps(record))
+    before = (folder / results.FILE).read_bytes()
+    message = refusal(evaluate.main, evaluation_config(finished[0]), str(folder))
+    assert f"of step {other}, and checkpoint=best is step {best} now" in message
+    assert (folder / results.FILE).read_bytes() == before
+
+
+def test_evaluation_into_the_folder_of_the_run_is_refused(finished, tmp_path):
+    folder = stopped_after(finished, 20, tmp_path / "run")
+    message = refusal(evaluate.main, evaluation_config(finished[0]), str(folder))
+    assert "holds a run of training" in message
+    assert not (folder / results.FILE).exists()
+
+
+def test_evaluation_on_several_hosts_is_refused(finished, tmp_path):
+    flags.FLAGS.distributed = True
+    message = refusal(evaluate.main, evaluation_config(finished[0]), str(tmp_path / "out"))
+    assert "one host" in message

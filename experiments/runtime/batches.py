@@ -4,6 +4,7 @@ Every number is a function of (seed, step, example index): where a run starts ag
 are cut into chunks and how many devices share the batch change nothing.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -77,15 +78,22 @@ def image_stream(
     shuffled = jax.jit(lambda k, e: jax.random.permutation(jax.random.fold_in(k, e), count))
     steps_per_epoch = count // batch_size
 
-    def epoch(number: int):
-        order = shuffled(key, number) if reshuffle else jnp.arange(count)
-        return stored, meshes.replicate(order, mesh)
+    @functools.lru_cache(maxsize=2)
+    def epoch(number: int) -> np.ndarray:
+        """Example indices [steps, B]."""
+        order = np.asarray(shuffled(key, number)) if reshuffle else np.arange(count, dtype=np.int32)
+        return order[: steps_per_epoch * batch_size].reshape(steps_per_epoch, batch_size)
+
+    def window(first: int, length: int):
+        numbers = range(first // steps_per_epoch, (first + length - 1) // steps_per_epoch + 1)
+        start = first % steps_per_epoch
+        index = np.concatenate([epoch(n) for n in numbers])[start : start + length]
+        return stored, *meshes.replicate((index, np.int32(first)), mesh)
 
     def batch(data, key, step):
-        images, order = data
-        start = (step % steps_per_epoch) * batch_size
-        index = meshes.split(jax.lax.dynamic_slice(order, (start,), (batch_size,)), mesh)
+        images, window, first = data
+        index = meshes.split(window[step - first], mesh)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
         return {"x": jax.vmap(prepare)(keys, images[index]), "index": index}
 
-    return Stream(epoch, batch, steps_per_epoch)
+    return Stream(window, batch, steps_per_epoch)

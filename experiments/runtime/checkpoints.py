@@ -21,10 +21,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
+from experiments.runtime import cluster
 from experiments.runtime import mesh as meshes
 from experiments.runtime.errors import UserError, differing_fields
 
@@ -44,10 +46,8 @@ class Checkpoints:
         """Opens the folder, makes it unless `read_only`; keeps the latest `keep` and the best.
 
         Raises:
-          UserError: the folder cannot be made, or is not there; `keep` is below 1.
+          UserError: the folder cannot be made, is not there, or is not the same on all hosts.
         """
-        if keep < 1:
-            raise UserError(f"config.keep_checkpoints must be at least 1, got {keep}.")
         self.directory = directory if "://" in directory else os.path.abspath(directory)
         # As it comes back from a file: tuples are lists there.
         self._config = json.loads(json.dumps(config))
@@ -60,9 +60,9 @@ class Checkpoints:
         # Orbax types its policies as taking what they do not take.
         every: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         kept: Any = _LatestAndBest(keep, self._scores)
+        if not read_only and "://" not in directory:
+            _make_shared(self.directory)
         try:
-            if not read_only and "://" not in directory:
-                os.makedirs(self.directory, exist_ok=True)
             self._orbax = ocp.training.Checkpointer(
                 self.directory,
                 save_decision_policy=every,
@@ -110,6 +110,7 @@ class Checkpoints:
                     "config": self._config,
                     "validation": score,
                     "checksum": _checksum(state),
+                    "x64": _in_float64(),
                 },
             )
 
@@ -171,6 +172,11 @@ class Checkpoints:
     def _load(self, step: int, like: PyTree) -> Any:
         """The state at a step; raises `_Damaged`, or UserError if it is of another config."""
         notes = self._notes(step)
+        if notes["x64"] != _in_float64():
+            raise UserError(
+                f"the checkpoint in {self.directory} was written with JAX_ENABLE_X64="
+                f"{int(notes['x64'])}; set it likewise, or choose another folder."
+            )
         fields = differing_fields(notes["config"], self._config, ignore=("data_dir",))
         if fields:
             raise UserError(
@@ -187,7 +193,8 @@ class Checkpoints:
         """What `save` noted beside the state; raises `_Damaged`."""
         with _damage_explained():
             notes: Any = self._orbax.metadata(step).custom_metadata
-        if not isinstance(notes, dict) or not {"config", "validation", "checksum"} <= set(notes):
+        wanted = {"config", "validation", "checksum", "x64"}
+        if not isinstance(notes, dict) or not wanted <= set(notes):
             raise _Damaged("its metadata cannot be read")
         return notes
 
@@ -201,6 +208,34 @@ class Checkpoints:
                 f"cannot write a checkpoint to {self.directory}: {_first(error)}; "
                 "earlier checkpoints are kept."
             ) from None
+
+
+def _in_float64() -> bool:
+    return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
+
+
+def _make_shared(directory: str) -> None:
+    """Makes the folder, and looks whether all hosts see the same one."""
+    with cluster.together():
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot use {directory} for checkpoints: {error.strerror}.") from None
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    token = os.path.join(directory, ".shared")
+    if jax.process_index() == 0:
+        open(token, "w").close()
+    multihost_utils.sync_global_devices("the token is written")
+    seen = multihost_utils.process_allgather(np.asarray(os.path.exists(token)))
+    if jax.process_index() == 0:
+        os.unlink(token)
+    if not np.all(seen):
+        raise UserError(
+            f"not every host sees the same {directory}; give a --checkpoint_dir they share."
+        )
 
 
 class _Damaged(Exception):

@@ -8,6 +8,7 @@ import logging as python_logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -41,6 +42,11 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
         except KeyboardInterrupt:
             print(f"Stopped. {_resume_hint()}", file=sys.stderr)
             raise SystemExit(130) from None
+        except Exception as error:
+            reason = missing_field(error) or exhausted_memory(error)
+            if reason is None:
+                raise
+            fail(reason)
 
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(None)  # plain lines: the messages say it all
@@ -51,6 +57,31 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
     app.run(absl_main, flags_parser=parse)
     raise SystemExit(0)
+
+
+def missing_field(error: Exception) -> str | None:
+    """What to say where a program asked its config for a field that is not there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, AttributeError | KeyError) or not frames:
+        return None
+    if os.path.basename(frames[-1].filename) != "config_dict.py":
+        return None
+    field = getattr(error, "name", None) or str(error.args[0] if error.args else error)
+    return (
+        f"the config given by --config is of another program: it lacks {field.splitlines()[0]!r}; "
+        "the first lines of each file in configs/ name the program it is for."
+    )
+
+
+def exhausted_memory(error: Exception) -> str | None:
+    """What to say where the device has too little memory."""
+    if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
+        return None
+    return (
+        "the device has too little memory for this; lower the sizes in the config (num_samples, "
+        "batch_size, samples_per_pass, images_per_pass or chunk_elements). "
+        f"{_resume_hint()}"
+    )
 
 
 def _checked_config() -> ConfigDict:

@@ -1,5 +1,8 @@
 """Runs on several hosts: each starts the same command with --distributed."""
 
+import contextlib
+from collections.abc import Iterator
+
 from absl import flags
 
 from experiments.runtime.errors import UserError
@@ -19,6 +22,38 @@ PROCESS_ID = flags.DEFINE_integer(
 CHECKPOINT_DIR = flags.DEFINE_string(
     "checkpoint_dir", None, "Folder of checkpoints, also gs://...; default WORKDIR/checkpoints."
 )
+
+
+def refuse(program: str) -> None:
+    """For a program that runs on one host.
+
+    Raises:
+      UserError: --distributed or its kin is given.
+    """
+    given = [DISTRIBUTED.value or None, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value]
+    if any(value is not None for value in given):
+        raise UserError(f"{program} runs on one host; leave --distributed and its kin out.")
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What one process is refused within it, all are: none is left waiting for another."""
+    refused = None
+    try:
+        yield
+    except UserError as error:
+        refused = error
+    import jax
+
+    if jax.process_count() > 1:
+        import numpy as np
+        from jax.experimental import multihost_utils
+
+        others = multihost_utils.process_allgather(np.asarray(refused is not None))
+        if refused is None and np.any(others):
+            refused = UserError("another process of this run was refused; its output says why.")
+    if refused is not None:
+        raise refused from None
 
 
 def join() -> None:

@@ -1,8 +1,22 @@
-"""Compiler options that pay on a CPU."""
+"""How evaluations are compiled: full precision, and options that pay on a CPU."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
+
+
+def precise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with matmuls in full float32; accelerators round their inputs otherwise."""
+
+    @functools.wraps(function)
+    def in_full(*arguments):
+        with jax.default_matmul_precision("highest"):
+            return function(*arguments)
+
+    return in_full
+
 
 # The exponentials and logarithms of pixels outweigh the matmuls around them on a CPU. XLA's own
 # code for them beats that of the library it fuses them into, and vectors of 512 bits, which XLA

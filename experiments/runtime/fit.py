@@ -9,8 +9,8 @@ import optax
 from absl import logging
 from jaxtyping import Array, PyTree
 
+from experiments.runtime import checks, cluster, metrics, signals
 from experiments.runtime import mesh as meshes
-from experiments.runtime import metrics, signals
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.progress import Steps
@@ -71,7 +71,8 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
     """
     check_config(config)
     fresh = initial_state(run, config)
-    restored = checkpoints.restore(fresh)
+    with cluster.together():
+        restored = checkpoints.restore(fresh)
     state = fresh if restored is None else restored
     first = int(state.step)
     if restored is not None:
@@ -90,6 +91,7 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
             "choose a multiple of %d to gain from them.", run.batch_size, mesh.size,
         )  # fmt: skip
     writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
+    started = time.perf_counter() - metrics.seconds_spent(workdir)
 
     with signals.deferred() as stop, Steps(first, run.num_steps, run.batch_size) as progress:
 
@@ -100,6 +102,7 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
             code = stop.agreed()
             saves = code or step % config.save_every == 0 or step == run.num_steps
             start = time.perf_counter()
+            values["seconds"] = start - started
             if saves and run.validate is not None:
                 values["validation"] = run.validate(evaluated_params(state))
             progress.show(step, values)
@@ -144,9 +147,7 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
 
 def check_config(config: Any) -> None:
     """Refuses numbers that make no sense before anything is computed."""
-    for name in ("log_every", "save_every"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} must be at least 1, got {config[name]}.")
+    checks.whole(config, 1, "log_every", "save_every", "keep_checkpoints")
     if config.save_every % config.log_every:
         raise UserError(
             f"config.save_every must be a multiple of config.log_every ({config.log_every}), "
@@ -154,5 +155,5 @@ def check_config(config: Any) -> None:
         )
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"config.ema_decay must be in [0, 1), got {config.ema_decay}.")
-    if config.clip_norm < 0:
+    if not config.clip_norm >= 0:
         raise UserError(f"config.clip_norm must be 0 (off) or above, got {config.clip_norm}.")

@@ -67,7 +67,8 @@ class Writer:
         from tensorboardX.summary import image
 
         picture = image(name, grid, dataformats="HWC" if grid.ndim == 3 else "HW")
-        self._add(step, summary=picture)
+        with _explained(os.path.dirname(self._path)):
+            self._add(step, summary=picture)
 
     def close(self) -> None:
         """Closes the event file.
@@ -91,16 +92,21 @@ def _explained(path: str) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror}.") from None
 
 
+def seconds_spent(workdir: str) -> float:
+    """How long training took so far, by its last line; what was lost and repeated counts once."""
+    lines = read(workdir)
+    return lines[-1].get("seconds") or 0.0 if lines else 0.0
+
+
 def read(workdir: str) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl in order; a last line that was cut off is left out."""
+    """The lines of metrics.jsonl in order, without those that are damaged or were cut off."""
     path = os.path.join(workdir, FILE)
     if not os.path.exists(path):
         return []
     entries = []
-    with open(path) as file:
+    with open(path, errors="replace") as file:
         for line in file:
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                break
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                entries.append({**entry, "step": int(entry["step"])})
     return entries

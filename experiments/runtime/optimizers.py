@@ -1,7 +1,8 @@
 """Optimisers by name, with the two forms of Burda et al.'s protocol.
 
 The protocol of Burda et al. 2015 (arXiv 1509.00519, section 5): batches of 20, Adam, and eight
-stages i = 0 .. 7 of 3^i epochs at learning rate 1e-4 * 10^(1 - i/7), 3,280 epochs in all.
+stages i = 0 .. 7 of 3^i epochs at learning rate 1e-4 * 10^(1 - i/7), 3,280 epochs in all. The
+released code rounds 10^(1 - i/7) to one decimal, and so do both forms here.
 """
 
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 
 STAGES = 8
@@ -24,8 +26,11 @@ def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransform
       adam: Adam at the constant `config.learning_rate`;
       sgd: plain gradient descent at that rate;
       paper: Burda's stages with Adam(0.9, 0.999, eps 1e-4) on the mean gradient of the batch;
-      released_code: the stages with the Adam of the released code, see `released_adam`.
+      released_code: the stages with the Adam of the released code, see `released_adam`, on the
+        summed gradient; `clip_norm` is of the mean gradient here too.
     """
+    if config.optimizer in ("adam", "sgd"):
+        checks.positive(config, "learning_rate")
     known = {
         "adam": lambda: optax.adam(config.learning_rate),
         "sgd": lambda: optax.sgd(config.learning_rate),

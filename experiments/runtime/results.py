@@ -63,6 +63,8 @@ def open_record(
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}.") from None
     path = os.path.join(workdir, FILE)
+    if experiment != "train" and os.path.exists(os.path.join(workdir, CONFIG)):
+        raise UserError(f"{workdir} holds a run of training; choose another --workdir.")
     if not os.path.exists(path):
         return record
     try:
@@ -92,26 +94,28 @@ def open_record(
     return found
 
 
-def save_config(workdir: str, record: dict[str, Any]) -> None:
+def save_config(workdir: str, settings: dict[str, Any]) -> None:
     """Writes the config by itself, for programs that go on from this run before it has results.
 
+    A config beside which nothing lies, of a run that never took a step, is written over.
+
     Raises:
-      UserError: the folder holds the config of another run.
+      UserError: the folder holds another run.
     """
     path = os.path.join(workdir, CONFIG)
-    if os.path.exists(path):
+    if os.path.exists(path) and len(os.listdir(workdir)) > 1:
         try:
             with open(path) as file:
                 found = json.load(file)
-            fields = differing_fields(found, record["config"], ignore=("data_dir",))
-        except (OSError, ValueError, AttributeError):
+            fields = differing_fields(found, settings, ignore=("data_dir",))
+        except (OSError, ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is not readable; choose another --workdir.") from None
         if fields:
             raise UserError(
                 f"{workdir} holds a run of another config, which differs in {fields}; "
                 "choose another --workdir, or set the field back."
             )
-    write_atomically(path, (json.dumps(record["config"], indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def save_record(workdir: str, record: dict[str, Any]) -> None:

@@ -43,12 +43,13 @@ class Stream(NamedTuple):
     """Where batches come from: functions of (seed, step, example index) alone.
 
     Attributes:
-      epoch: (epoch) -> data of that epoch, arrays on the devices; called on the host.
+      window: (first step, number of steps) -> data of these steps, arrays on the devices of
+        shapes that depend on their number alone; called on the host.
       batch: (data, key, step) -> batch {"x": [B, ...], "index": example index [B]}.
-      steps_per_epoch: how many steps share the data of one epoch.
+      steps_per_epoch: how many steps show all examples once.
     """
 
-    epoch: Callable[[int], PyTree]
+    window: Callable[[int, int], PyTree]
     batch: Callable[[PyTree, Array, Array], dict[str, Array]]
     steps_per_epoch: int
 
@@ -94,8 +95,9 @@ def train(
 ) -> State:
     """Trains from `state` up to step `num_steps`.
 
-    The numbers depend neither on where training starts again nor on the chunks. On several
-    devices the batch is split over them and parameters are kept on each.
+    A run that starts again at the end of a chunk repeats the numbers bit for bit; other chunks
+    are other programs, whose rounding may differ. On several devices the batch is split over
+    them and parameters are kept on each.
 
     Args:
       loss_fn: see `LossFn`.
@@ -123,44 +125,33 @@ def train(
         _step, loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh
     )
 
-    @jax.jit
-    def chunk(state: State, data: PyTree, length: Array):
-        # One program for every length: a shorter chunk does not compile again.
+    # The length is static: an accelerator that knew it only while it runs would have to ask the
+    # host after every step.
+    @functools.partial(jax.jit, static_argnames="length")
+    def chunk(state: State, data: PyTree, length: int):
         shapes = jax.eval_shape(lambda s, d: step_fn(s, d)[1], state, data)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-        def goes_on(carry):
-            i, _, _, finite = carry
-            return (i < length) & finite
-
-        def body(carry):
-            i, state, total, _ = carry
+        def body(carry, _):
+            state, total, finite = carry
             state, metrics = step_fn(state, data)
-            finite = jnp.all(jnp.isfinite(metrics["loss"]))
-            return i + 1, state, jax.tree.map(jnp.add, total, metrics), finite
+            finite &= jnp.all(jnp.isfinite(metrics["loss"]))
+            return (state, jax.tree.map(jnp.add, total, metrics), finite), None
 
-        carry = (jnp.zeros_like(length), state, zeros, jnp.asarray(True))
-        _, state, total, finite = jax.lax.while_loop(goes_on, body, carry)
+        carry = (state, zeros, jnp.asarray(True))
+        (state, total, finite), _ = jax.lax.scan(body, carry, length=length)
         return state, total, finite & _all_finite((state.params, state.optimizer, state.ema))
 
     state = meshes.replicate(state, mesh)
-    step, epoch, data, window, totals = int(state.step), -1, None, 0, {}
+    step = int(state.step)
     while step < num_steps:
-        if step // stream.steps_per_epoch != epoch:
-            epoch = step // stream.steps_per_epoch
-            data = stream.epoch(epoch)
-        pause = min((step // steps_per_chunk + 1) * steps_per_chunk, num_steps)
-        end = min(pause, (epoch + 1) * stream.steps_per_epoch)
-        before = state
-        state, total, finite = chunk(before, data, jnp.asarray(end - step))
+        length = min(steps_per_chunk - step % steps_per_chunk, num_steps - step)
+        data, before = stream.window(step, length), state
+        state, total, finite = chunk(before, data, length)
         if not finite:
-            raise UserError(_not_finite(chunk, before, data, end - step))
-        window += end - step
-        totals = jax.tree.map(jnp.add, totals, total) if totals else total
-        step = end
-        if step == pause:
-            on_chunk(state, {k: meshes.to_host(v) / window for k, v in totals.items()})
-            window, totals = 0, {}
+            raise UserError(_not_finite(chunk, before, data, length))
+        step += length
+        on_chunk(state, {k: meshes.to_host(v) / length for k, v in total.items()})
     return state
 
 
@@ -188,7 +179,7 @@ def _not_finite(chunk: Callable, state: State, data: PyTree, length: int) -> str
     """Takes the steps of a chunk again, one by one, to tell at which of them it went wrong."""
     what = "update"
     for _ in range(length):
-        state, total, finite = chunk(state, data, jnp.asarray(1))
+        state, total, finite = chunk(state, data, 1)
         if not finite:
             what = "update" if jnp.all(jnp.isfinite(total["loss"])) else "loss"
             break

@@ -87,7 +87,7 @@ class Setting:
         state = train(
             from_objective(bounds.pathwise(self.vae.model, num_samples=1)),
             init_state(self.vae.init(init_key, images.mean(axis=0)), optimizer),
-            Stream(lambda epoch: images, batch, steps_per_epoch=config.train_steps),
+            Stream(lambda first, length: images, batch, steps_per_epoch=config.train_steps),
             optimizer,
             key,
             num_steps=config.train_steps,

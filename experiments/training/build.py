@@ -1,6 +1,7 @@
 """From a config to what is trained: data, model, objective, optimiser."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,8 +11,9 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime import batches, data
+from experiments.runtime import batches, checks, data
 from experiments.runtime import mesh as meshes
+from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
 from experiments.runtime.optimizers import BURDA_EPOCHS, make_optimizer
@@ -72,6 +74,8 @@ def make_problem(config: Any) -> Problem:
     Raises:
       UserError: the data cannot be read, or a name or a size in the config is wrong.
     """
+    checks.whole(config, 1, "validation_samples", "few_samples")
+    checks.seeds("binarization_seed", [config.binarization_seed])
     if config.likelihood not in LIKELIHOODS:
         raise UserError(
             f"config.likelihood must be one of {', '.join(LIKELIHOODS)}, got {config.likelihood!r}."
@@ -80,6 +84,12 @@ def make_problem(config: Any) -> Problem:
     likelihood = LIKELIHOODS[config.likelihood](dataset.levels)
     integers = config.likelihood != "bernoulli"
     prepare = batches.as_integers if integers else batches.binarize(dataset.levels)
+    widths = [h if isinstance(h, tuple | list) else (None,) for h in config.hidden]
+    if not all(map(checks.is_whole, itertools.chain(config.latents, *widths))):
+        raise UserError(
+            "config.latents and config.hidden must hold whole numbers, e.g. (50,) and "
+            f"((200, 200),), got {tuple(config.latents)} and {tuple(config.hidden)}."
+        )
     num_pixels = int(np.prod(dataset.train.shape[1:]))
     try:
         vae = make_vae(
@@ -103,7 +113,12 @@ def make_objective(vae: VAE, config: Any) -> bounds.Objective:
 
 
 def make_run(problem: Problem, config: Any) -> Run:
-    """What `fit` trains."""
+    """What `fit` trains.
+
+    Raises:
+      UserError: the objective, the optimiser, a size or the seed in the config is wrong.
+    """
+    checks.seeds("seed", [config.seed])
     init_key, order_key, key = jax.random.split(jax.random.key(config.seed), 3)
     dataset, vae = problem.dataset, problem.vae
     stream = batches.image_stream(
@@ -175,6 +190,7 @@ def validation(problem: Problem, config: Any) -> Callable[[bounds.Params], float
     keys = meshes.replicate(jax.random.split(evaluation_key(config), len(x)), mesh)
 
     @jax.jit
+    @precise
     def mean_bound(params, x, keys):
         def one(pair):
             log_w = bounds.log_weights(

@@ -41,13 +41,14 @@ def ensemble(runs: Sequence[Run], config: Any) -> Run:
         )(params, batch, fold(loss_keys, step))
         return jnp.sum(losses), (extra, jax.tree.map(jnp.mean, metrics))
 
-    def epoch(number: int):
-        data = [run.stream.epoch(number) for run in runs]
-        return data[0][0], jnp.stack([order for _, order in data])
+    def window(first_step: int, length: int):
+        data = [run.stream.window(first_step, length) for run in runs]
+        images, _, start = data[0]
+        return images, jnp.stack([index for _, index, _ in data]), start
 
     def batch(data, key, step):
         del key
-        return jax.vmap(first.stream.batch, ((None, 0), 0, None))(
+        return jax.vmap(first.stream.batch, ((None, 0, None), 0, None))(
             data, fold(batch_keys, step), step
         )
 
@@ -58,7 +59,7 @@ def ensemble(runs: Sequence[Run], config: Any) -> Run:
     return first._replace(
         loss_fn=loss_fn,
         init=lambda: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(r.init() for r in runs)),
-        stream=Stream(epoch, batch, first.stream.steps_per_epoch),
+        stream=Stream(window, batch, first.stream.steps_per_epoch),
         key=jax.random.clone(first.key),  # not used: each member has its own
         validate=validate if first.validate else None,
         batch_size=first.batch_size * len(runs),

@@ -7,15 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Array, PyTree
+from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import fit
+from experiments.runtime import checks, fit
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.training import held_out
 from experiments.training import sandwich as bdmc
 from experiments.training.build import Problem, make_run, prepared
+from experiments.training.ensemble import ensemble, member
 
 SPLITS = ("test", "validation")
 
@@ -24,17 +26,16 @@ def check_config(config: Any) -> None:
     """Refuses what makes no sense before anything is computed."""
     if config.split not in SPLITS:
         raise UserError(f"config.split must be one of {', '.join(SPLITS)}, got {config.split!r}.")
-    names = ("few_samples", "num_samples", "images_per_pass", "samples_per_pass")
-    for name in (*names, "simulated_images"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} must be at least 1, got {config[name]}.")
-    if config.num_images < 0:
-        raise UserError(f"config.num_images must be 0 (all) or more, got {config.num_images}.")
+    held_out.check_passes(config)
+    checks.whole(config, 1, "few_samples", "num_samples")
+    checks.whole(config, 0, "num_images")
+    checks.seeds("seed", [config.seed])
+    checks.seeds("binarization_seed", [config.binarization_seed])
     bdmc.check_config(config)
 
 
 def load_params(
-    problem: Problem, trained: Any, directory: str, which: str
+    problem: Problem, trained: Any, directory: str, config: Any
 ) -> tuple[bounds.Params, int, str]:
     """(parameters, their step, "average" or "last") of a checkpoint.
 
@@ -42,12 +43,14 @@ def load_params(
       problem: data and model of the run.
       trained: the config of the run.
       directory: of its checkpoints.
-      which: "best" on validation, "latest", or a step.
+      config: its `checkpoint` is "best" on validation, "latest", or a step; its `member` the
+        seed that is meant where several were trained together.
 
     Raises:
       UserError: there is no such checkpoint, or it is of another config.
     """
-    run = make_run(problem, trained)
+    which = config.checkpoint
+    run, own = _trained_run(problem, trained, config.member)
     with Checkpoints(directory, trained.to_dict(), read_only=True) as checkpoints:
         steps = checkpoints.steps()
         if not steps:
@@ -60,8 +63,24 @@ def load_params(
                 f"{', '.join(map(str, steps))}, got {which!r}."
             )
         state = checkpoints.restore(fit.initial_state(run, trained), step)
-    params = bounds.Params(*fit.evaluated_params(state))
+    params = bounds.Params(*own(fit.evaluated_params(state)))
     return params, step, "average" if trained.ema_decay > 0 else "last"
+
+
+def _trained_run(
+    problem: Problem, trained: Any, seed: int
+) -> tuple[fit.Run, Callable[[PyTree], PyTree]]:
+    """The run of a config, and what takes the wanted parameters out of its own."""
+    if isinstance(trained.seed, int):
+        return make_run(problem, trained), lambda params: params
+    seeds = tuple(trained.seed)
+    if seed not in seeds:
+        raise UserError(
+            "config.member must be one of the seeds that were trained together, "
+            f"{', '.join(map(str, seeds))}, got {seed}."
+        )
+    runs = [make_run(problem, ConfigDict({**trained.to_dict(), "seed": s})) for s in seeds]
+    return ensemble(runs, trained), lambda params: member(params, seeds.index(seed))
 
 
 def on_images(problem: Problem, params: PyTree, config: Any) -> list[Row]:

@@ -1,6 +1,8 @@
 """A grid of objectives, K and seeds: what `experiments.reference` trains, scores and compares."""
 
+import json
 import math
+import os
 import time
 from typing import Any, NamedTuple
 
@@ -9,20 +11,38 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import fit
+from experiments.runtime import checks, fit, metrics, results
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.optimizers import BURDA_EPOCHS
 from experiments.runtime.results import Row, row
 from experiments.training import held_out
-from experiments.training.build import OBJECTIVES, Problem, evaluation_key, make_run, prepared
+from experiments.training.build import (
+    OBJECTIVES,
+    Problem,
+    evaluation_key,
+    make_objective,
+    make_run,
+    prepared,
+)
 from experiments.training.ensemble import ensemble, member
 
-# Burda et al. 2015 (arXiv 1509.00519), Table 1: MNIST, one layer, log p(x) by IWAE-5000.
+# MNIST, one layer, by (objective, M, K).
 PUBLISHED = {
-    ("elbo", 1): -86.76, ("elbo", 5): -86.47, ("elbo", 50): -86.35,
-    ("iwae", 1): -86.76, ("iwae", 5): -85.54, ("iwae", 50): -84.78,
+    # Burda et al. 2015 (arXiv 1509.00519), Table 1.
+    **{
+        (name, 1, k): {"IWAE-5000": value}
+        for name, values in {"elbo": (-86.76, -86.47, -86.35), "iwae": (-86.76, -85.54, -84.78)}
+        .items() for k, value in zip((1, 5, 50), values, strict=True)
+    },
+    # Rainforth et al. 2018 (arXiv 1802.04537), Table 1.
+    ("iwae", 1, 64): {"IWAE-64": -86.11, "IWAE-5000": -84.52, "-KL": -1.59},
+    ("piwae", 8, 8): {"IWAE-64": -85.74, "IWAE-5000": -84.46, "-KL": -1.28},
+    ("miwae", 8, 8): {"IWAE-64": -85.69, "IWAE-5000": -84.97, "-KL": -0.72},
+    ("ciwae", 1, 64): {"IWAE-64": -86.08, "IWAE-5000": -85.24, "-KL": -0.84},
+    ("elbo", 1, 64): {"IWAE-64": -86.69, "IWAE-5000": -86.21, "-KL": -0.47},
 }  # fmt: skip
+GROUPED = ("miwae", "piwae")
 
 
 class Point(NamedTuple):
@@ -31,12 +51,14 @@ class Point(NamedTuple):
     objective: str
     num_samples: int
     seeds: tuple[int, ...]
+    num_groups: int = 1
 
     @property
     def label(self) -> str:
         """Its name in records and its folder."""
         seeds = "_".join(map(str, self.seeds))
-        return f"{self.objective}_K{self.num_samples}_seed{seeds}"
+        groups = f"_M{self.num_groups}" if self.objective in GROUPED else ""
+        return f"{self.objective}{groups}_K{self.num_samples}_seed{seeds}"
 
 
 def points(config: Any) -> list[Point]:
@@ -45,20 +67,41 @@ def points(config: Any) -> list[Point]:
     Raises:
       UserError: the grid or the seeds make no sense.
     """
-    if not config.seeds or not config.grid:
-        raise UserError("config.seeds and config.grid must not be empty.")
-    pairs = []
-    for entry in config.grid:
-        objective, _, samples = entry.partition(":")
-        if objective not in OBJECTIVES or not samples.isdigit() or int(samples) < 1:
-            raise UserError(
-                f"config.grid has entries like 'iwae:5', with one of {', '.join(OBJECTIVES)}, "
-                f"got {entry!r}."
-            )
-        pairs.append((objective, int(samples)))
+    checks.distinct(config, "grid", "seeds")
+    checks.seeds("seeds", config.seeds)
+    models = [_model(entry) for entry in config.grid]
+    groups = [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
+    return [Point(name, k, seeds, m) for seeds in groups for name, m, k in models]
+
+
+def _model(entry: Any) -> tuple[str, int, int]:
+    """(objective, M, K) of an entry of the grid."""
+    objective, *counts = str(entry).split(":")
+    grouped = objective in GROUPED
+    good = objective in OBJECTIVES and all(c.isdigit() and int(c) > 0 for c in counts)
+    if not good or len(counts) != (2 if grouped else 1):
+        raise UserError(
+            "config.grid has entries OBJECTIVE:K like 'iwae:5', or OBJECTIVE:M:K like 'piwae:8:8' "
+            f"for {' and '.join(GROUPED)}, with one of {', '.join(OBJECTIVES)}, got {entry!r}."
+        )
+    return objective, int(counts[0]) if grouped else 1, int(counts[-1])
+
+
+def check(problem: Problem, config: Any, models: list[Point]) -> None:
+    """Refuses what only a later model would stumble over.
+
+    Raises:
+      UserError: a setting of any model, of training or of its evaluation, is wrong.
+    """
+    fit.check_config(config)
+    held_out.check_passes(config)
+    checks.whole(config, 1, "evaluation_samples")
+    checks.whole(config, 0, "evaluation_images")
+    for point in models:
+        make_objective(problem.vae, _settings(config, point, point.seeds[0]))
+    first = make_run(problem, _settings(config, models[0], models[0].seeds[0]))
     if config.together:
-        return [Point(name, k, tuple(config.seeds)) for name, k in pairs]
-    return [Point(name, k, (seed,)) for seed in config.seeds for name, k in pairs]
+        ensemble([first], config)
 
 
 def run(problem: Problem, point: Point, config: Any, folder: str) -> list[Row]:
@@ -66,17 +109,21 @@ def run(problem: Problem, point: Point, config: Any, folder: str) -> list[Row]:
     settings = [_settings(config, point, seed) for seed in point.seeds]
     runs = [make_run(problem, s) for s in settings]
     whole = runs[0] if len(runs) == 1 else ensemble(runs, config)
-    start = time.perf_counter()
-    # A member's config and its seeds: another grid may go on with the same folders.
-    named = {**settings[0].to_dict(), "seed": list(point.seeds)}
+    # A model's own config: another grid may go on with the same folders.
+    named = settings[0].to_dict()
+    if len(runs) > 1:
+        named["seed"] = list(point.seeds)
+    os.makedirs(folder, exist_ok=True)
+    results.save_config(folder, json.loads(json.dumps(named)))
     with Checkpoints(f"{folder}/checkpoints", named, keep=config.keep_checkpoints) as checkpoints:
         state = fit.fit(whole, settings[0], folder, checkpoints)
-    seconds = (time.perf_counter() - start) / len(runs)
+    seconds = metrics.seconds_spent(folder) / len(runs)
     params = fit.evaluated_params(state)
     rows = []
     for index, seed in enumerate(point.seeds):
         own = params if len(runs) == 1 else member(params, index)
-        at = {"objective": point.objective, "K": point.num_samples, "seed": seed}
+        at = {"objective": point.objective, "M": point.num_groups, "K": point.num_samples}
+        at["seed"] = seed
         rows += _score(problem, bounds.Params(*own), config, at, seconds)
     return rows
 
@@ -84,18 +131,17 @@ def run(problem: Problem, point: Point, config: Any, folder: str) -> list[Row]:
 def summarise(rows: list[Row], config: Any) -> list[Row]:
     """Means over seeds with their standard errors, and differences paired by seed."""
     out = []
-    pairs = list(dict.fromkeys((r["at"]["objective"], r["at"]["K"]) for r in rows))
+    models = list(dict.fromkeys(map(_of, rows)))
     names = list(dict.fromkeys(r["name"] for r in rows))
-    protocol = config.optimizer in ("paper", "released_code") and config.dataset == "mnist"
+    beside = PUBLISHED if _is_published_setting(config) else {}
     for name in names:
-        for objective, samples in pairs:
-            values = list(_by_seed(rows, name, objective, samples).values())
+        for model in models:
+            values = list(_by_seed(rows, name, *model).values())
             like = next(r for r in rows if r["name"] == name)
-            published = PUBLISHED.get((objective, samples)) if protocol else None
             out.append(
                 _over_seeds(
-                    name, {"objective": objective, "K": samples}, values, like["kind"],
-                    like["unit"], published=published if name.startswith("IWAE-5000") else None,
+                    name, dict(zip(("objective", "M", "K"), model, strict=True)), values,
+                    like["kind"], like["unit"], published=beside.get(model, {}).get(name),
                 )
             )  # fmt: skip
     score = f"IWAE-{config.evaluation_samples}"
@@ -103,12 +149,13 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
         (("iwae", 5), ("elbo", 1)), (("iwae", 5), ("elbo", 5)), (("iwae", 50), ("iwae", 5)),
         (("dreg", 5), ("iwae", 5)), (("dreg", 50), ("iwae", 50)),
     ]:  # fmt: skip
-        first, second = _by_seed(rows, score, *a), _by_seed(rows, score, *b)
+        first, second = (_by_seed(rows, score, name, 1, k) for name, k in (a, b))
         common = sorted(first.keys() & second.keys())
         if common:
             out.append(
                 _over_seeds(
-                    f"{score} of {a[0]} minus {b[0]}", {"objective": a[0], "K": f"{a[1]}-{b[1]}"},
+                    f"{score} of {a[0]} minus {b[0]}",
+                    {"objective": a[0], "M": 1, "K": f"{a[1]}-{b[1]}"},
                     [first[s] - second[s] for s in common], "estimate", "nats",
                 )
             )  # fmt: skip
@@ -137,7 +184,22 @@ def _settings(config: Any, point: Point, seed: int) -> ConfigDict:
     for name in ("grid", "seeds", "together"):
         del own[name]
     own.objective, own.num_samples, own.seed = point.objective, point.num_samples, seed
+    own.num_groups = point.num_groups
     return own
+
+
+def _is_published_setting(config: Any) -> bool:
+    """Whether the published numbers are of what the config trains and how it scores."""
+    return (
+        config.optimizer in ("paper", "released_code")
+        and config.num_steps == 0
+        and config.dataset == "mnist"
+        and config.likelihood == "bernoulli"
+        and (tuple(config.latents), tuple(map(tuple, config.hidden))) == ((50,), ((200, 200),))
+        and (config.batch_size, config.clip_norm, config.ema_decay) == (20, 0, 0)
+        and config.beta == 0.5
+        and config.evaluation_images == 0
+    )
 
 
 def _score(
@@ -146,15 +208,17 @@ def _score(
     images = prepared(problem, "test", config)[: config.evaluation_images or None]
     few, many = config.few_samples, config.evaluation_samples
     key, unit_key = jax.random.split(evaluation_key(config))
+    start = time.perf_counter()
     measured = held_out.per_image(
         problem.vae, params, images, key,
         few=few, many=many,
         images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
     )  # fmt: skip
+    spent = time.perf_counter() - start
     units = held_out.active_units(problem.vae, params, images, unit_key)
     gap = measured.iwae_few - measured.iwae_many
     return [
-        held_out.mean_row(f"IWAE-{many}", at, measured.iwae_many, "lower_bound", seconds=seconds),
+        held_out.mean_row(f"IWAE-{many}", at, measured.iwae_many, "lower_bound", seconds=spent),
         held_out.mean_row(f"IWAE-{few}", at, measured.iwae_few, "lower_bound"),
         held_out.mean_row("ELBO", at, measured.elbo, "lower_bound"),
         held_out.mean_row("-KL", at, gap, "estimate"),
@@ -174,11 +238,16 @@ def _score(
     ]
 
 
-def _by_seed(rows: list[Row], name: str, objective: str, samples: int) -> dict[int, float]:
+def _of(row: Row) -> tuple[str, int, int]:
+    return row["at"]["objective"], row["at"]["M"], row["at"]["K"]
+
+
+def _by_seed(rows: list[Row], name: str, *model: Any) -> dict[int, float]:
+    """seed -> value; one that was not finite, and null in the record, is NaN."""
     return {
-        r["at"]["seed"]: r["value"]
+        r["at"]["seed"]: math.nan if r["value"] is None else r["value"]
         for r in rows
-        if (r["name"], r["at"]["objective"], r["at"]["K"]) == (name, objective, samples)
+        if (r["name"], *_of(r)) == (name, *model)
     }
 
 

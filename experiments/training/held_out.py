@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
+from experiments.runtime import checks
 from experiments.runtime import mesh as meshes
-from experiments.runtime.compiling import wide_vectors
+from experiments.runtime.compiling import precise, wide_vectors
 from experiments.runtime.progress import track
 from experiments.runtime.results import Row, row
 from models.vae import VAE
@@ -89,6 +90,7 @@ def per_image(
 def _evaluator(vae: VAE, few: int, many: int, samples_per_pass: int, mesh):
     """Compiled once for a model, whatever parameters are evaluated."""
 
+    @precise
     def one(params, key, x, index):
         few_key, many_key = jax.random.split(jax.random.fold_in(key, index))
         log_w = bounds.log_weights(vae.model, params, few_key, x, num_samples=few)
@@ -104,6 +106,11 @@ def _evaluator(vae: VAE, few: int, many: int, samples_per_pass: int, mesh):
         return jax.tree.map(lambda v: meshes.gather(v, mesh), out)
 
     return evaluate
+
+
+def check_passes(config: Any) -> None:
+    """Refuses sizes of passes that make no sense."""
+    checks.whole(config, 1, "images_per_pass", "samples_per_pass")
 
 
 def mean_row(name: str, at: dict[str, Any], values: np.ndarray, kind: str, **extra: Any) -> Row:
@@ -156,6 +163,7 @@ def active_units(
     """
 
     @jax.jit
+    @precise
     def means(params, keys, x):
         return jax.vmap(vae.encoder_means, (None, 0, 0))(params.phi, keys, x)
 

@@ -7,7 +7,8 @@ import jax
 from jaxtyping import PyTree
 
 import bounds
-from experiments.runtime import metrics, plots, results
+from experiments.runtime import checks, metrics, plots, results
+from experiments.runtime import mesh as meshes
 from experiments.training import figures, held_out
 from experiments.training.build import Problem, evaluation_key, prepared
 
@@ -17,11 +18,18 @@ COLUMNS = {
 }  # fmt: skip
 
 
+def check_config(config: Any) -> None:
+    """Refuses sizes that make no sense, before training rather than after it."""
+    checks.whole(config, 1, "test_samples")
+    checks.whole(config, 0, "test_images")
+
+
 def write(
     problem: Problem, params: PyTree, config: Any, workdir: str, record: dict[str, Any]
 ) -> None:
     """Evaluates the last parameters on test images and writes all files; process 0 prints."""
-    params = bounds.Params(*jax.tree.map(jax.numpy.asarray, params))
+    # To the host first: what follows computes with arrays of this process alone.
+    params = bounds.Params(*jax.tree.map(lambda v: jax.numpy.asarray(meshes.to_host(v)), params))
     images = prepared(problem, "test", config)
     if config.test_images:
         images = images[: config.test_images]
@@ -49,7 +57,9 @@ def write(
 
 def draw(problem: Problem, params: bounds.Params, config: Any, workdir: str) -> list[str]:
     """Curves and grids."""
-    sample_key, key = jax.random.split(jax.random.key(config.seed))
+    # Counted from the far end: training splits the same seed.
+    root = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 6)
+    sample_key, key = jax.random.split(root)
     source = "test" if len(problem.dataset.test) else "validation"
     samples = figures.sample_grid(problem, params, sample_key)
     pairs = figures.reconstruction_grid(problem, params, prepared(problem, source, config), key)

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
+from experiments.runtime import checks
+from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
 from experiments.runtime.progress import track
 from experiments.runtime.results import Row
@@ -55,6 +57,7 @@ def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int)
     betas = bounds.annealing_schedule(num_temperatures)
     settings: dict[str, Any] = {"betas": betas, "num_leapfrog": num_leapfrog}
 
+    @precise
     def one(params, key, x, z, index):
         pilot, forward, backward = jax.random.split(jax.random.fold_in(key, index), 3)
         sizes = bounds.tune_step_sizes(vae.model, params, pilot, x, num_rounds=8, **settings)
@@ -79,7 +82,8 @@ def simulated(
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """`count` draws (x, z) from the model."""
     keys = jax.random.split(key, count)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(vae.simulate, (None, 0)))(params.theta, keys))
+    simulate = jax.jit(precise(jax.vmap(vae.simulate, (None, 0))))
+    return jax.tree.map(np.asarray, simulate(params.theta, keys))
 
 
 def rows(measured: Sandwich, config: Any, **extra: Any) -> list[Row]:
@@ -96,12 +100,10 @@ def rows(measured: Sandwich, config: Any, **extra: Any) -> list[Row]:
 
 def check_config(config: Any) -> None:
     """Refuses counts that make no sense."""
-    if config.ais_temperatures < 2:
+    checks.whole(config, 2, "ais_temperatures")
+    checks.whole(config, 1, "simulated_images", "ais_chains", "ais_leapfrog", "ais_images_per_pass")
+    if not np.all(np.diff(bounds.annealing_schedule(config.ais_temperatures)) > 0):
         raise UserError(
-            f"config.ais_temperatures must be at least 2, got {config.ais_temperatures}."
+            f"config.ais_temperatures={config.ais_temperatures} are more than float32 tells apart; "
+            "choose fewer."
         )
-    for name in ("ais_chains", "ais_leapfrog", "ais_images_per_pass"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} must be at least 1, got {config[name]}.")
-    if jax.process_count() > 1:
-        raise UserError(f"evaluate on one host, not {jax.process_count()}.")

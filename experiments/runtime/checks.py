@@ -1,0 +1,47 @@
+"""Checks of a config's numbers, made before anything is computed or written."""
+
+import math
+import numbers
+from typing import Any
+
+from experiments.runtime.errors import UserError
+
+
+def whole(config: Any, least: int, *names: str) -> None:
+    """Refuses fields that are not whole numbers of at least `least`."""
+    for name in names:
+        if not is_whole(config[name]) or config[name] < least:
+            raise UserError(
+                f"config.{name} must be a whole number of at least {least}, got {config[name]!r}."
+            )
+
+
+def positive(config: Any, *names: str) -> None:
+    """Refuses fields that are not finite numbers above 0."""
+    for name in names:
+        if not config[name] > 0 or not math.isfinite(config[name]):
+            raise UserError(f"config.{name} must be a finite number above 0, got {config[name]!r}.")
+
+
+def seeds(name: str, values: Any) -> None:
+    """Refuses what is no seed: JAX keeps 32 bits of one, so larger ones would repeat."""
+    for value in values:
+        if not is_whole(value) or not 0 <= value < 2**32:
+            raise UserError(
+                f"config.{name} must be a whole number from 0 to {2**32 - 1}, got {value!r}."
+            )
+
+
+def distinct(config: Any, *names: str) -> None:
+    """Refuses sequences that are empty or name something twice."""
+    for name in names:
+        values = tuple(config[name])
+        if not values:
+            raise UserError(f"config.{name} must not be empty.")
+        if len(set(values)) < len(values):
+            raise UserError(f"config.{name} names something twice: {values}.")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer, and no truth value."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
