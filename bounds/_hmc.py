@@ -96,6 +96,7 @@ def leapfrog(
 
 
 def kinetic_energy(momentum: PyTree) -> Array:
+    """Half the squared norm of a momentum of unit mass."""
     return sum((jnp.sum(jnp.square(leaf)) / 2 for leaf in jax.tree.leaves(momentum)), jnp.zeros(()))
 
 

@@ -62,6 +62,7 @@ def get_config(variant: str = "short") -> ConfigDict:
     config.num_steps = 2980 if short else 0
     config.clip_norm = 0.0
     config.ema_decay = 0.0
+    # Signals are looked at as often; an epoch takes an accelerator a second, a CPU up to 30.
     config.log_every = 298 if short else 2980
     config.save_every = 2980 if short else 10 * 2980
     config.keep_checkpoints = 1

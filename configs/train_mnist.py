@@ -5,6 +5,9 @@ Command: python -m experiments.train --config=configs/train_mnist.py:short --wor
 Other data: --config.dataset=fashion_mnist, binarized_mnist, omniglot or omniglot_rebuilt. Other
 bounds: --config.objective=dreg --config.num_samples=50, and so on.
 paper and released_code train for 3,280 epochs; two layers: `:paper,two_layers`.
+Machine and time: 2 cores of a Xeon at 2.10 GHz, 48 seconds (short).
+Expected of short, IWAE with K = 5 after one epoch, first 1,000 test images, standard error over
+images: IWAE-5000 -110.82 (.97), IWAE-64 -113.25 (1.00), ELBO -123.91 (1.08) nats.
 Published, MNIST one layer, -IWAE-5000 in nats (Burda et al. 2015, Table 1): VAE 86.76, 86.47,
 86.35 and IWAE 86.76, 85.54, 84.78 for K = 1, 5, 50.
 """
@@ -45,6 +48,7 @@ def get_config(variant: str = "short") -> ConfigDict:
     config.num_steps = 2980 if short else 0  # one epoch; 0: Burda's 3,280 epochs
     config.clip_norm = 0.0
     config.ema_decay = 0.0
+    # Signals are looked at as often; an epoch takes an accelerator a second, a CPU up to 30.
     config.log_every = 298 if short else 2980
     config.save_every = 1490 if short else 10 * 2980
     config.keep_checkpoints = 2
