@@ -31,7 +31,7 @@ def run() -> list[Row]:
     evaluate = functools.partial(
         per_image, vae, params, images, jax.random.key(0), many=NUM_SAMPLES
     )
-    passes, rows = 40, 5000  # images_per_pass times samples_per_pass, as per_image has them
+    passes, rows = 80, 2500  # images_per_pass times samples_per_pass, as per_image has them
     keys = jax.random.split(jax.random.key(1), len(WIDTHS))
     weights = [
         jax.random.normal(k, shape)

@@ -106,17 +106,13 @@ def log_likelihood(
         log_w = jax.vmap(sample)(first + jnp.arange(size))
         highest = jnp.max(log_w)
         weights = jnp.exp(log_w - finite_or_zero(highest))
-        tail, _ = jax.lax.top_k(log_w, min(kept, size))
-        padding = jnp.full((kept - tail.shape[0],), -jnp.inf, tail.dtype)
-        return _Running(
-            highest,
-            jnp.sum(weights),
-            jnp.sum(jnp.square(weights)),
-            jnp.concatenate([tail, padding]),
-        )
+        return _Running(highest, jnp.sum(weights), jnp.sum(jnp.square(weights)), log_w)
 
     # The first chunk starts the scan: its carry then has the types a shard_map wants.
     running = summarise(0, chunk_size)
+    padding = jnp.full((max(kept - chunk_size, 0),), -jnp.inf, running.tail.dtype)
+    tail, _ = jax.lax.top_k(jnp.concatenate([running.tail, padding]), kept)
+    running = running._replace(tail=tail)
     num_chunks, rest = divmod(num_samples, chunk_size)
     if num_chunks > 1:
 
@@ -141,6 +137,7 @@ def log_likelihood(
 
 
 def _merge(a: _Running, b: _Running) -> _Running:
+    """`a` and one more chunk; selecting the tail is not cheap, so it is done once, here."""
     highest = jnp.maximum(a.highest, b.highest)
     shift_a = jnp.exp(a.highest - finite_or_zero(highest))
     shift_b = jnp.exp(b.highest - finite_or_zero(highest))

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.num_samples = 5000
     # On each device at once.
     config.images_per_pass = 20
-    config.samples_per_pass = 250
+    config.samples_per_pass = 125
     # Annealed importance sampling on data simulated from the model.
     config.simulated_images = 100
     config.ais_temperatures = 500

@@ -51,7 +51,7 @@ def per_image(
     few: int = 64,
     many: int = 5000,
     images_per_pass: int = 20,
-    samples_per_pass: int = 250,
+    samples_per_pass: int = 125,
 ) -> PerImage:
     """Evaluates every image in memory that depends on neither their number nor `many`.
 
