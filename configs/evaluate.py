@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.run = ""
     config.checkpoint = "best"  # on validation; or latest, or a step
-    config.member = 0  # which seed, of a run that trained several together
+    config.member = -1  # which seed, of a run that trained several together
     config.data_dir = ""  # where the data lie; empty: where training found them
     config.seed = 0
     config.binarization_seed = 0

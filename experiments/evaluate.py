@@ -36,21 +36,23 @@ def main(config, workdir: str) -> None:
     evaluation.check_config(config)
     problem = build.make_problem(trained)
     directory = cluster.CHECKPOINT_DIR.value or os.path.join(config.run, "checkpoints")
-    params, step, weights = evaluation.load_params(problem, trained, directory, config)
+    params, source = evaluation.load_params(problem, trained, directory, config)
+    step, weights = source["step"], source["weights"]
     logging.info("Evaluating the %s weights of step %d in %s.", weights, step, directory)
     record = results.open_record(workdir, "evaluate", config)
     for found in record["rows"]:
-        if (found["step"], found["weights"]) != (step, weights):
+        if {name: found.get(name) for name in source} != source:
             raise UserError(
-                f"{workdir} holds an evaluation of step {found['step']}, and checkpoint="
-                f"{config.checkpoint} is step {step} now; choose another --workdir."
+                f"{workdir} holds an evaluation of step {found['step']} of a training, and "
+                f"checkpoint={config.checkpoint} is step {step} of it or of another one now; "
+                "choose another --workdir."
             )
     for name, part in evaluation.PARTS.items():
         if any(r["part"] == name for r in record["rows"]):
             logging.info("%s: there already.", name)
             continue
         rows = part(problem, params, config)
-        record["rows"] += [{**r, "part": name, "step": step, "weights": weights} for r in rows]
+        record["rows"] += [{**r, "part": name, **source} for r in rows]
         results.save_record(workdir, record)
     print(results.table(record["rows"], {**report.COLUMNS, "s": "seconds"}))
     print(

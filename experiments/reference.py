@@ -15,6 +15,7 @@ from absl import flags, logging
 from experiments.runtime import cli, cluster
 
 flags.adopt_module_key_flags(cli)
+flags.declare_key_flag("checkpoint_dir")
 
 
 def main(config, workdir: str) -> None:
@@ -32,7 +33,9 @@ def main(config, workdir: str) -> None:
         if point.label in finished:
             continue
         logging.info("%d/%d  %s", number, len(points), point.label)
-        rows = grid.run(problem, point, config, os.path.join(workdir, point.label))
+        base = cluster.CHECKPOINT_DIR.value
+        directory = base and os.path.join(base, point.label)
+        rows = grid.run(problem, point, config, os.path.join(workdir, point.label), directory)
         record["rows"] += [{**r, "point": point.label} for r in rows]
         results.save_record(workdir, record)
     rows = [r for r in record["rows"] if "point" in r]
@@ -46,7 +49,7 @@ def main(config, workdir: str) -> None:
     }  # fmt: skip
     print(results.table(summary, columns))
     print()
-    for note in grid.notes(problem, config):
+    for note in grid.notes(problem, config, points[0]):
         print(note)
     print("Written:", os.path.join(workdir, results.FILE))
 

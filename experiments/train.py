@@ -41,7 +41,7 @@ def main(config, workdir: str) -> None:
         best = checkpoints.best()
     params = fit.evaluated_params(state)
     logging.info("Trained to step %d; the best on validation is that of step %s.", state.step, best)
-    report.write(problem, params, config, workdir, record)
+    report.write(problem, params, config, workdir, record, int(state.step))
 
 
 if __name__ == "__main__":

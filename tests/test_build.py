@@ -79,6 +79,15 @@ def test_seeds_differ_in_their_start_order_and_samples(problem):
     assert np.any(jax.random.key_data(first.key) != jax.random.key_data(second.key))
 
 
+def test_all_models_of_a_grid_are_scored_by_the_same_draws():
+    a, b, other = (
+        jax.random.key_data(build.evaluation_key(tiny_config(**changes)))
+        for changes in ({"seed": 0}, {"seed": 1}, {"binarization_seed": 1})
+    )
+    np.testing.assert_array_equal(a, b)
+    assert np.any(a != other)
+
+
 def precisions(function, *arguments):
     """Of every matrix product in a program, within its calls and loops too."""
     found = []

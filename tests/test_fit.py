@@ -91,6 +91,17 @@ def test_signal_while_something_else_goes_on_is_not_lost(tmp_path, capfd, number
     assert_same_bits(*([np.asarray(x) for x in jax.tree.leaves(s)] for s in (again, alone)))
 
 
+def test_the_average_is_validated_and_the_last_step_saved(tmp_path):
+    """Step 13 is a multiple of neither `log_every` nor `save_every`."""
+    seen = []
+    run = small_run(lambda params: seen.append(np.asarray(params)) or -1.0)._replace(num_steps=13)
+    with Checkpoints(str(tmp_path / "checkpoints"), {}) as checkpoints:
+        state = fit.fit(run, SMALL, str(tmp_path), checkpoints)
+        assert checkpoints.steps() == [10, 13]
+    np.testing.assert_array_equal(seen[-1], state.ema)
+    assert np.any(state.ema != state.params)
+
+
 def test_nan_stops_a_run_and_leaves_its_checkpoints(tmp_path):
     run = small_run(None)
     bad = run.stream._replace(batch=lambda d, k, s: {"x": jnp.where(s == 27, jnp.nan, d[s % 6])})

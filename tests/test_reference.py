@@ -16,7 +16,7 @@ from experiments import reference
 from experiments.runtime import results, trainer
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import row
-from experiments.training import build, evaluation, grid
+from experiments.training import build, evaluation, grid, held_out
 from experiments.training.ensemble import ensemble, member
 
 CONFIGS = {
@@ -56,7 +56,11 @@ def test_a_seed_trained_with_others_ends_where_it_ends_alone(optimizer):
         ).params
         return params, jax.tree.map(lambda a, b: np.abs(a - b).max(), params, start)
 
-    together, _ = trained(ensemble(runs(), config))
+    whole = ensemble(runs(), config)
+    together, _ = trained(whole)
+    each = [r.validate(member(together, i)) for i, r in enumerate(runs())]
+    assert whole.validate(together) == pytest.approx(np.mean(each), rel=1e-5)
+    assert np.std(each) > 1e-3
     for index, run in enumerate(runs()):
         jax.tree.map(
             lambda a, b, moved: np.testing.assert_allclose(a, b, atol=1e-3 * moved + 1e-6),
@@ -107,6 +111,9 @@ def test_grid_takes_groups_where_an_objective_has_them():
     points = grid.points(config)
     assert points == [grid.Point("iwae", 64, (3, 5)), grid.Point("piwae", 16, (3, 5), 4)]
     assert [p.label for p in points] == ["iwae_K64_seed3_5", "piwae_M4_K16_seed3_5"]
+    long, other = (grid.Point("iwae", 1, tuple(range(n, 300))).label for n in (0, 1))
+    assert len(long) < 80
+    assert long != other
 
 
 @pytest.mark.parametrize(
@@ -119,6 +126,7 @@ def test_grid_takes_groups_where_an_objective_has_them():
         ({"few_samples": 0}, "few_samples"),
         ({"validation_samples": 0}, "validation_samples"),
         ({"learning_rate": -1.0}, "learning_rate"),
+        ({"grid": ("elbo:1", "ciwae:5"), "beta": 2.0}, "beta"),
         ({"together": True, "clip_norm": 1.0}, "clip_norm"),
     ],
     ids=str,
@@ -170,7 +178,7 @@ def test_published_numbers_stand_beside_the_published_protocol_alone():
     for change in (
         {"dataset": "fashion_mnist"}, {"latents": (100, 50)}, {"hidden": ((200, 100),)},
         {"num_steps": 100}, {"evaluation_images": 1000}, {"likelihood": "categorical"},
-        {"batch_size": 100}, {"clip_norm": 1.0},
+        {"batch_size": 100}, {"clip_norm": 1.0}, {"few_samples": 8}, {"evaluation_samples": 100},
     ):  # fmt: skip
         assert published(rows, **change) is None, change
     grouped = [{**r, "at": {**r["at"], "objective": "piwae", "M": 8, "K": 8}} for r in rows]
@@ -193,6 +201,10 @@ def test_gap_is_the_small_bound_minus_the_large_one():
     value = {r["name"]: r["value"] for r in rows}
     assert value["-KL"] == pytest.approx(value["IWAE-4"] - value["IWAE-40"], abs=1e-5)
     assert value["-KL"] < -0.01
+    images = build.prepared(problem, "test", config)[:12]
+    key, _ = jax.random.split(build.evaluation_key(config))
+    by_hand = held_out.per_image(problem.vae, params, images, key, few=4, many=40)
+    assert value["ELBO"] == pytest.approx(by_hand.elbo.mean(), abs=1e-4)
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -218,10 +230,18 @@ def test_points_train_and_score_every_seed(tmp_path, together):
     trained = ConfigDict(json.loads(path.read_text()))
     wanted = evaluate_config.get_config()
     wanted.update(checkpoint="latest", member=1)
-    params, step, _ = evaluation.load_params(
+    params, source = evaluation.load_params(
         problem, trained, str(path.parent / "checkpoints"), wanted
     )
-    assert step == 7
+    assert source["step"] == 7
+    wanted.member = 2
+    with pytest.raises(UserError, match=r"config.member must be a seed of this run.*got 2"):
+        evaluation.load_params(problem, trained, str(path.parent / "checkpoints"), wanted)
+    # Another way of scoring goes on with the models that are there.
+    config.update(evaluation_samples=60, images_per_pass=5)
+    scored = grid.run(problem, last, config, str(path.parent))
+    assert scored[0]["name"] == "IWAE-60"
+    config.update(evaluation_samples=40, images_per_pass=20)
     again = grid._score(problem, params, config, {}, 0.0)[0]
     assert again["value"] == pytest.approx(best[-1]["value"], abs=1e-4)
 

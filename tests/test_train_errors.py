@@ -60,6 +60,7 @@ def refusal(call, *arguments):
         ({"seed": -1}, ["config.seed", "-1"]),
         ({"seed": 2**40}, ["config.seed", "4294967295"]),
         ({"binarization_seed": 2**32}, ["config.binarization_seed", "4294967295"]),
+        ({"objective": "ciwae", "beta": 2.0}, ["config.beta", "[0, 1]", "2.0"]),
         ({"validation_samples": 0}, ["config.validation_samples", "0"]),
         ({"few_samples": 0}, ["config.few_samples", "0"]),
         ({"test_samples": 0}, ["config.test_samples", "0"]),
@@ -67,7 +68,7 @@ def refusal(call, *arguments):
         ({"learning_rate": -1.0}, ["config.learning_rate", "-1.0"]),
         ({"learning_rate": float("nan")}, ["config.learning_rate", "nan"]),
         ({"clip_norm": float("nan")}, ["config.clip_norm", "nan"]),
-        ({"batch_size": 0}, ["config.batch_size", "between 1 and 1397", "0"]),
+        ({"batch_size": 0}, ["config.batch_size", "at least 1", "0"]),
         ({"batch_size": 1398}, ["config.batch_size", "between 1 and 1397", "1398"]),
         ({"log_every": 0}, ["config.log_every", "0"]),
         ({"save_every": 25}, ["config.save_every", "multiple of config.log_every (10)", "25"]),
@@ -104,6 +105,8 @@ def test_config_that_never_took_a_step_does_not_block_the_corrected_one(tmp_path
     results.save_config(str(tmp_path), {"seed": 0})
     results.save_config(str(tmp_path), {"seed": 1})
     (tmp_path / "metrics.jsonl").touch()
+    results.save_config(str(tmp_path), {"seed": 1})
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n')
     with pytest.raises(UserError, match=r"seed \(1 there, 0 now\)"):
         results.save_config(str(tmp_path), {"seed": 0})
 
@@ -167,11 +170,12 @@ def test_flags_of_several_processes_that_do_not_fit_together_are_refused(given, 
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
+        ({"beta": "nan"}, ["config.beta", "finite", "nan"]),
         ({"num_step": 5}, ["num_step", 'Did you mean "num_steps"']),
         ({"objective": "iwea"}, ["config.objective", "'iwea'"]),
         ({"learning_rate": 1e9}, ["not finite at step ", "earlier checkpoints are kept"]),
     ],
-    ids=["typo", "objective", "learning-rate"],
+    ids=["not-finite", "typo", "objective", "learning-rate"],
 )
 def test_mistake_exits_2_with_one_line(launch, tmp_path, changes, wanted):
     code, out, err = finish(launch(*training(tmp_path / "run", **changes)))
@@ -248,6 +252,8 @@ def test_evaluation_goes_on_part_by_part(evaluated, finished, tmp_path, capsys):
         ({"run": ""}, ["config.run", "experiments.train"]),
         ({"run": "/nowhere"}, ["/nowhere", "config.run"]),
         ({"checkpoint": "bset"}, ["config.checkpoint", "20, 40, 60", "'bset'"]),
+        ({"member": 3}, ["config.member", "one of 0", "got 3"]),
+        ({"checkpoint": "²"}, ["config.checkpoint", "'²'"]),
         ({"checkpoint": "30"}, ["config.checkpoint", "20, 40, 60", "'30'"]),
         ({"split": "train"}, ["config.split", "test, validation", "'train'"]),
         ({"num_samples": 0}, ["config.num_samples", "0"]),
@@ -296,7 +302,7 @@ def test_evaluation_of_what_was_the_best_before_is_not_called_the_best_now(
     (folder / results.FILE).write_text(json.dumps(record))
     before = (folder / results.FILE).read_bytes()
     message = refusal(evaluate.main, evaluation_config(finished[0]), str(folder))
-    assert f"of step {other}, and checkpoint=best is step {best} now" in message
+    assert f"of step {other} of a training, and checkpoint=best is step {best}" in message
     assert (folder / results.FILE).read_bytes() == before
 
 

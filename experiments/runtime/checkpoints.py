@@ -139,6 +139,20 @@ class Checkpoints:
         """The validation bound saved with a step."""
         return self._scores.get(step)
 
+    def checksum(self, step: int) -> int:
+        """Of every bit of the state saved at a step: what tells one training from another.
+
+        Raises:
+          UserError: the checkpoint cannot be read.
+        """
+        try:
+            return self._notes(step)["checksum"]
+        except _Damaged as error:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.directory} cannot be read ({error}); "
+                "choose another one."
+            ) from None
+
     def restore(self, like: PyTree, step: int | None = None) -> Any:
         """The state at `step`, or the latest that can be read; None where there is none.
 
@@ -177,7 +191,7 @@ class Checkpoints:
                 f"the checkpoint in {self.directory} was written with JAX_ENABLE_X64="
                 f"{int(notes['x64'])}; set it likewise, or choose another folder."
             )
-        fields = differing_fields(notes["config"], self._config, ignore=("data_dir",))
+        fields = differing_fields(notes["config"], self._config)
         if fields:
             raise UserError(
                 f"the checkpoint in {self.directory} is of another config, which differs in "

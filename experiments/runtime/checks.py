@@ -19,7 +19,7 @@ def whole(config: Any, least: int, *names: str) -> None:
 def positive(config: Any, *names: str) -> None:
     """Refuses fields that are not finite numbers above 0."""
     for name in names:
-        if not config[name] > 0 or not math.isfinite(config[name]):
+        if not is_number(config[name]) or not 0 < config[name] < math.inf:
             raise UserError(f"config.{name} must be a finite number above 0, got {config[name]!r}.")
 
 
@@ -40,6 +40,11 @@ def distinct(config: Any, *names: str) -> None:
             raise UserError(f"config.{name} must not be empty.")
         if len(set(values)) < len(values):
             raise UserError(f"config.{name} names something twice: {values}.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_whole(value: Any) -> bool:

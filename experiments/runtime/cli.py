@@ -5,6 +5,7 @@ Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped 
 """
 
 import logging as python_logging
+import math
 import os
 import signal
 import sys
@@ -78,9 +79,9 @@ def exhausted_memory(error: Exception) -> str | None:
     if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
         return None
     return (
-        "the device has too little memory for this; lower the sizes in the config (num_samples, "
-        "batch_size, samples_per_pass, images_per_pass or chunk_elements). "
-        f"{_resume_hint()}"
+        "the device has too little memory for this; lower images_per_pass, samples_per_pass, "
+        "ais_images_per_pass or chunk_elements and repeat the command, or lower num_samples, "
+        "batch_size or validation_samples in another --workdir."
     )
 
 
@@ -92,9 +93,12 @@ def _checked_config() -> ConfigDict:
     if not os.path.exists(path):
         fail(f"config file {path} is not there.")
     try:
-        CONFIG.value.to_dict()
+        fields = CONFIG.value.to_dict()
     except Exception as error:
         fail(one_line(error))
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            fail(f"config.{name} must be a finite number, got {value}.")
     return CONFIG.value
 
 

@@ -153,7 +153,7 @@ def check_config(config: Any) -> None:
             f"config.save_every must be a multiple of config.log_every ({config.log_every}), "
             f"got {config.save_every}."
         )
-    if not 0 <= config.ema_decay < 1:
+    if not checks.is_number(config.ema_decay) or not 0 <= config.ema_decay < 1:
         raise UserError(f"config.ema_decay must be in [0, 1), got {config.ema_decay}.")
-    if not config.clip_norm >= 0:
+    if not checks.is_number(config.clip_norm) or not config.clip_norm >= 0:
         raise UserError(f"config.clip_norm must be 0 (off) or above, got {config.clip_norm}.")

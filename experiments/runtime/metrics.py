@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from experiments.runtime.errors import UserError
-from experiments.runtime.results import write_atomically
+from experiments.runtime.results import METRICS, write_atomically
 
-FILE = "metrics.jsonl"
+FILE = METRICS
 TENSORBOARD = "tensorboard"
 
 

@@ -14,6 +14,7 @@ from experiments.runtime.errors import UserError, differing_fields
 
 FILE = "results.json"
 CONFIG = "config.json"  # of a run of training, from its first moment
+METRICS = "metrics.jsonl"  # of training, see `metrics`
 KINDS = ("exact", "lower_bound", "upper_bound", "estimate")
 Row = dict[str, Any]
 
@@ -82,8 +83,7 @@ def open_record(
         ) from None
     if old_experiment != experiment:
         raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
-    # Where the data lie may change from machine to machine; what they are may not.
-    fields = differing_fields(old_settings, settings, ignore=("data_dir",))
+    fields = differing_fields(old_settings, settings)
     if fields:
         raise UserError(
             f"{workdir} holds results of another config, which differs in {fields}; "
@@ -97,17 +97,22 @@ def open_record(
 def save_config(workdir: str, settings: dict[str, Any]) -> None:
     """Writes the config by itself, for programs that go on from this run before it has results.
 
-    A config beside which nothing lies, of a run that never took a step, is written over.
+    The config of a run that left no number, neither a result nor a line of metrics, is written
+    over.
 
     Raises:
-      UserError: the folder holds another run.
+      UserError: the folder holds another run, or cannot be written.
     """
     path = os.path.join(workdir, CONFIG)
-    if os.path.exists(path) and len(os.listdir(workdir)) > 1:
+    try:
+        os.makedirs(workdir, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {workdir}: {error.strerror}.") from None
+    if os.path.exists(path) and any(_holds_something(workdir, n) for n in (FILE, METRICS)):
         try:
             with open(path) as file:
                 found = json.load(file)
-            fields = differing_fields(found, settings, ignore=("data_dir",))
+            fields = differing_fields(found, settings)
         except (OSError, ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is not readable; choose another --workdir.") from None
         if fields:
@@ -116,6 +121,11 @@ def save_config(workdir: str, settings: dict[str, Any]) -> None:
                 "choose another --workdir, or set the field back."
             )
     write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
+
+
+def _holds_something(workdir: str, name: str) -> bool:
+    path = os.path.join(workdir, name)
+    return os.path.exists(path) and os.path.getsize(path) > 0
 
 
 def save_record(workdir: str, record: dict[str, Any]) -> None:

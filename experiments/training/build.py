@@ -1,7 +1,6 @@
 """From a config to what is trained: data, model, objective, optimiser."""
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -74,7 +73,8 @@ def make_problem(config: Any) -> Problem:
     Raises:
       UserError: the data cannot be read, or a name or a size in the config is wrong.
     """
-    checks.whole(config, 1, "validation_samples", "few_samples")
+    checks.whole(config, 1, "validation_samples", "batch_size")
+    checks.whole(config, 0, "num_steps")
     checks.seeds("binarization_seed", [config.binarization_seed])
     if config.likelihood not in LIKELIHOODS:
         raise UserError(
@@ -84,11 +84,12 @@ def make_problem(config: Any) -> Problem:
     likelihood = LIKELIHOODS[config.likelihood](dataset.levels)
     integers = config.likelihood != "bernoulli"
     prepare = batches.as_integers if integers else batches.binarize(dataset.levels)
-    widths = [h if isinstance(h, tuple | list) else (None,) for h in config.hidden]
-    if not all(map(checks.is_whole, itertools.chain(config.latents, *widths))):
+    if not _are_whole(config.latents) or not (
+        isinstance(config.hidden, tuple | list) and all(map(_are_whole, config.hidden))
+    ):
         raise UserError(
             "config.latents and config.hidden must hold whole numbers, e.g. (50,) and "
-            f"((200, 200),), got {tuple(config.latents)} and {tuple(config.hidden)}."
+            f"((200, 200),), got {config.latents} and {config.hidden}."
         )
     num_pixels = int(np.prod(dataset.train.shape[1:]))
     try:
@@ -100,12 +101,18 @@ def make_problem(config: Any) -> Problem:
     return Problem(dataset, vae, prepare)
 
 
+def _are_whole(values: Any) -> bool:
+    return isinstance(values, tuple | list) and all(map(checks.is_whole, values))
+
+
 def make_objective(vae: VAE, config: Any) -> bounds.Objective:
     """The objective of a config; what `bounds` refuses is a UserError."""
     if config.objective not in OBJECTIVES:
         raise UserError(
             f"config.objective must be one of {', '.join(OBJECTIVES)}, got {config.objective!r}."
         )
+    if config.objective == "ciwae" and not 0 <= config.beta <= 1:
+        raise UserError(f"config.beta must be in [0, 1], got {config.beta}.")
     try:
         return OBJECTIVES[config.objective](vae, config)
     except (TypeError, ValueError) as error:

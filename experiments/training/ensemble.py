@@ -39,7 +39,8 @@ def ensemble(runs: Sequence[Run], config: Any) -> Run:
         losses, (_, metrics) = jax.vmap(
             lambda p, b, k: first.loss_fn(p, extra, b, k, step), (0, 0, 0)
         )(params, batch, fold(loss_keys, step))
-        return jnp.sum(losses), (extra, jax.tree.map(jnp.mean, metrics))
+        metrics = {**jax.tree.map(jnp.mean, metrics), "loss": jnp.mean(losses)}
+        return jnp.sum(losses), (extra, metrics)
 
     def window(first_step: int, length: int):
         data = [run.stream.window(first_step, length) for run in runs]

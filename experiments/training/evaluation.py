@@ -36,8 +36,8 @@ def check_config(config: Any) -> None:
 
 def load_params(
     problem: Problem, trained: Any, directory: str, config: Any
-) -> tuple[bounds.Params, int, str]:
-    """(parameters, their step, "average" or "last") of a checkpoint.
+) -> tuple[bounds.Params, dict[str, Any]]:
+    """Parameters of a checkpoint, and what tells them from others.
 
     Args:
       problem: data and model of the run.
@@ -45,6 +45,9 @@ def load_params(
       directory: of its checkpoints.
       config: its `checkpoint` is "best" on validation, "latest", or a step; its `member` the
         seed that is meant where several were trained together.
+
+    Returns:
+      (parameters, {"step", "weights": "average" or "last", "checksum": of the checkpoint}).
 
     Raises:
       UserError: there is no such checkpoint, or it is of another config.
@@ -56,27 +59,29 @@ def load_params(
         if not steps:
             raise UserError(f"no checkpoint in {directory}; train first.")
         named = {"best": checkpoints.best(), "latest": steps[-1]}
-        step = named.get(which, int(which) if which.isdigit() else None)
+        step = named.get(which, int(which) if which.isdecimal() else None)
         if step not in steps:
             raise UserError(
                 f"config.checkpoint must be best, latest or one of the steps "
                 f"{', '.join(map(str, steps))}, got {which!r}."
             )
         state = checkpoints.restore(fit.initial_state(run, trained), step)
+        checksum = checkpoints.checksum(step)
     params = bounds.Params(*own(fit.evaluated_params(state)))
-    return params, step, "average" if trained.ema_decay > 0 else "last"
+    weights = "average" if trained.ema_decay > 0 else "last"
+    return params, {"step": step, "weights": weights, "checksum": checksum}
 
 
 def _trained_run(
     problem: Problem, trained: Any, seed: int
 ) -> tuple[fit.Run, Callable[[PyTree], PyTree]]:
     """The run of a config, and what takes the wanted parameters out of its own."""
-    if isinstance(trained.seed, int):
+    if isinstance(trained.seed, int) and seed in (-1, trained.seed):
         return make_run(problem, trained), lambda params: params
-    seeds = tuple(trained.seed)
+    seeds = (trained.seed,) if isinstance(trained.seed, int) else tuple(trained.seed)
     if seed not in seeds:
         raise UserError(
-            "config.member must be one of the seeds that were trained together, "
+            "config.member must be a seed of this run, one of "
             f"{', '.join(map(str, seeds))}, got {seed}."
         )
     runs = [make_run(problem, ConfigDict({**trained.to_dict(), "seed": s})) for s in seeds]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +43,10 @@ PUBLISHED = {
     ("ciwae", 1, 64): {"IWAE-64": -86.08, "IWAE-5000": -85.24, "-KL": -0.84},
     ("elbo", 1, 64): {"IWAE-64": -86.69, "IWAE-5000": -86.21, "-KL": -0.47},
 }  # fmt: skip
+_OF_SCORING = (
+    "evaluation_images", "evaluation_samples", "few_samples", "images_per_pass",
+    "samples_per_pass",
+)  # fmt: skip
 GROUPED = ("miwae", "piwae")
 
 
@@ -57,6 +62,8 @@ class Point(NamedTuple):
     def label(self) -> str:
         """Its name in records and its folder."""
         seeds = "_".join(map(str, self.seeds))
+        if len(seeds) > 50:  # the name of a folder has an end
+            seeds = f"{self.seeds[0]}_and_{len(self.seeds) - 1}_more_{zlib.crc32(seeds.encode())}"
         groups = f"_M{self.num_groups}" if self.objective in GROUPED else ""
         return f"{self.objective}{groups}_K{self.num_samples}_seed{seeds}"
 
@@ -78,7 +85,7 @@ def _model(entry: Any) -> tuple[str, int, int]:
     """(objective, M, K) of an entry of the grid."""
     objective, *counts = str(entry).split(":")
     grouped = objective in GROUPED
-    good = objective in OBJECTIVES and all(c.isdigit() and int(c) > 0 for c in counts)
+    good = objective in OBJECTIVES and all(c.isdecimal() and int(c) > 0 for c in counts)
     if not good or len(counts) != (2 if grouped else 1):
         raise UserError(
             "config.grid has entries OBJECTIVE:K like 'iwae:5', or OBJECTIVE:M:K like 'piwae:8:8' "
@@ -95,7 +102,7 @@ def check(problem: Problem, config: Any, models: list[Point]) -> None:
     """
     fit.check_config(config)
     held_out.check_passes(config)
-    checks.whole(config, 1, "evaluation_samples")
+    checks.whole(config, 1, "evaluation_samples", "few_samples")
     checks.whole(config, 0, "evaluation_images")
     for point in models:
         make_objective(problem.vae, _settings(config, point, point.seeds[0]))
@@ -104,18 +111,28 @@ def check(problem: Problem, config: Any, models: list[Point]) -> None:
         ensemble([first], config)
 
 
-def run(problem: Problem, point: Point, config: Any, folder: str) -> list[Row]:
-    """Trains the models of a point and scores each on the same test images."""
+def run(
+    problem: Problem, point: Point, config: Any, folder: str, checkpoint_dir: str | None = None
+) -> list[Row]:
+    """Trains the models of a point and scores each on the same test images.
+
+    Args:
+      problem: data and model.
+      point: what to train.
+      config: of the grid.
+      folder: for metrics and the model's config.
+      checkpoint_dir: None for a folder in `folder`.
+    """
     settings = [_settings(config, point, seed) for seed in point.seeds]
     runs = [make_run(problem, s) for s in settings]
     whole = runs[0] if len(runs) == 1 else ensemble(runs, config)
-    # A model's own config: another grid may go on with the same folders.
-    named = settings[0].to_dict()
+    # A model's own config: another grid, or another evaluation, may go on with the same folders.
+    named = {k: v for k, v in settings[0].to_dict().items() if k not in _OF_SCORING}
     if len(runs) > 1:
         named["seed"] = list(point.seeds)
-    os.makedirs(folder, exist_ok=True)
     results.save_config(folder, json.loads(json.dumps(named)))
-    with Checkpoints(f"{folder}/checkpoints", named, keep=config.keep_checkpoints) as checkpoints:
+    directory = checkpoint_dir or os.path.join(folder, "checkpoints")
+    with Checkpoints(directory, named, keep=config.keep_checkpoints) as checkpoints:
         state = fit.fit(whole, settings[0], folder, checkpoints)
     seconds = metrics.seconds_spent(folder) / len(runs)
     params = fit.evaluated_params(state)
@@ -162,10 +179,10 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
     return out
 
 
-def notes(problem: Problem, config: Any) -> list[str]:
+def notes(problem: Problem, config: Any, point: Point) -> list[str]:
     """What stands behind the table."""
     count = config.evaluation_images or len(problem.dataset.test)
-    run = make_run(problem, config)
+    run = make_run(problem, _settings(config, point, point.seeds[0]))
     epochs = run.num_steps / run.stream.steps_per_epoch
     protocol = f"protocol {config.optimizer}" if config.optimizer != "adam" else (
         f"Adam at {config.learning_rate:g}"
@@ -198,7 +215,8 @@ def _is_published_setting(config: Any) -> bool:
         and (tuple(config.latents), tuple(map(tuple, config.hidden))) == ((50,), ((200, 200),))
         and (config.batch_size, config.clip_norm, config.ema_decay) == (20, 0, 0)
         and config.beta == 0.5
-        and config.evaluation_images == 0
+        and (config.evaluation_images, config.evaluation_samples) == (0, 5000)
+        and config.few_samples == 64
     )
 
 

@@ -20,12 +20,17 @@ COLUMNS = {
 
 def check_config(config: Any) -> None:
     """Refuses sizes that make no sense, before training rather than after it."""
-    checks.whole(config, 1, "test_samples")
+    checks.whole(config, 1, "test_samples", "few_samples")
     checks.whole(config, 0, "test_images")
 
 
 def write(
-    problem: Problem, params: PyTree, config: Any, workdir: str, record: dict[str, Any]
+    problem: Problem,
+    params: PyTree,
+    config: Any,
+    workdir: str,
+    record: dict[str, Any],
+    step: int,
 ) -> None:
     """Evaluates the last parameters on test images and writes all files; process 0 prints."""
     # To the host first: what follows computes with arrays of this process alone.
@@ -45,7 +50,7 @@ def write(
     weights = "average" if config.ema_decay > 0 else "last"
     record["rows"] = [{**r, "weights": weights} for r in rows]
     results.save_record(workdir, record)
-    paths = [os.path.join(workdir, results.FILE), *draw(problem, params, config, workdir)]
+    paths = [os.path.join(workdir, results.FILE), *draw(problem, params, config, workdir, step)]
     print(results.table(rows, COLUMNS))
     split = "test" if len(images) else "no test"
     print(
@@ -55,7 +60,9 @@ def write(
     print("Written:", ", ".join(paths))
 
 
-def draw(problem: Problem, params: bounds.Params, config: Any, workdir: str) -> list[str]:
+def draw(
+    problem: Problem, params: bounds.Params, config: Any, workdir: str, step: int
+) -> list[str]:
     """Curves and grids."""
     # Counted from the far end: training splits the same seed.
     root = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 6)
@@ -71,7 +78,7 @@ def draw(problem: Problem, params: bounds.Params, config: Any, workdir: str) -> 
     )
     board = metrics.Writer(workdir, 2**62)
     for name, grid in (("samples", samples), ("reconstructions", pairs)):
-        board.image(config.num_steps, name, grid)
+        board.image(step, name, grid)
     board.close()
     return [
         *plots.save(workdir, "figure", figure),
