@@ -4,6 +4,8 @@ import os
 
 # Before JAX starts: quiet, and compiled programs kept between runs where the caller says where.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the suite's time is LLVM's, on programs that run once: the same HLO, optimised less.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 from jaxtyping import install_import_hook
 
