@@ -73,4 +73,4 @@ def run() -> list[Row]:
 
 def evaluate_some(num_samples: int) -> None:
     vae, params, images = make_problem()
-    per_image(vae, params, np.asarray(images[:20]), jax.random.key(0), many=num_samples)
+    per_image(vae.model, params, np.asarray(images[:20]), jax.random.key(0), many=num_samples)

@@ -10,6 +10,14 @@ from bounds._annealing import reverse_ais as reverse_ais
 from bounds._annealing import tune_step_sizes as tune_step_sizes
 from bounds._densities import bernoulli_log_prob as bernoulli_log_prob
 from bounds._densities import gaussian_log_prob as gaussian_log_prob
+from bounds._dequantization import Dequantizer as Dequantizer
+from bounds._dequantization import autoregressive_dequantizer as autoregressive_dequantizer
+from bounds._dequantization import bits_per_dim as bits_per_dim
+from bounds._dequantization import dequantized as dequantized
+from bounds._dequantization import flow_dequantizer as flow_dequantizer
+from bounds._dequantization import logistic_dequantizer as logistic_dequantizer
+from bounds._dequantization import normal_dequantizer as normal_dequantizer
+from bounds._dequantization import uniform_dequantizer as uniform_dequantizer
 from bounds._divergences import gaussian_entropy as gaussian_entropy
 from bounds._divergences import gaussian_kl as gaussian_kl
 from bounds._elbo import elbo_analytic_entropy as elbo_analytic_entropy
@@ -53,6 +61,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aux",
+    "Dequantizer",
     "Diagnostics",
     "Estimate",
     "LatentModel",
@@ -61,8 +70,11 @@ __all__ = [
     "Params",
     "ais",
     "annealing_schedule",
+    "autoregressive_dequantizer",
     "bernoulli_log_prob",
+    "bits_per_dim",
     "ciwae",
+    "dequantized",
     "dreg",
     "dsnr",
     "effective_sample_size",
@@ -70,6 +82,7 @@ __all__ = [
     "elbo_analytic_entropy",
     "elbo_analytic_kl",
     "elbo_log_ratio",
+    "flow_dequantizer",
     "gaussian_entropy",
     "gaussian_kl",
     "gaussian_log_prob",
@@ -78,8 +91,10 @@ __all__ = [
     "k_hat_threshold",
     "log_likelihood",
     "log_weights",
+    "logistic_dequantizer",
     "merge_moments",
     "miwae",
+    "normal_dequantizer",
     "normalized_weights",
     "pareto_k_hat",
     "pathwise",
@@ -95,5 +110,6 @@ __all__ = [
     "snr_squared",
     "stl",
     "tune_step_sizes",
+    "uniform_dequantizer",
     "vimco",
 ]

@@ -6,6 +6,7 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.runtime import plots
 from experiments.training import figures
 from models import pixels
 
@@ -19,7 +20,7 @@ def fake_problem(shape, levels):
 def test_tiles_by_hand():
     """Three grey images of 1 x 2 in two columns: read along rows, white where one is missing."""
     flat = np.array([[0, 1], [2, 3], [3, -9]])
-    got = figures.tile(fake_problem((1, 2), 4), flat, 2)
+    got = plots.tile(figures.as_images(fake_problem((1, 2), 4), flat), 2)
     expected = [
         [0, 1 / 3, 1, 2 / 3, 1, 1],
         [1, 1, 1, 1, 1, 1],
@@ -31,7 +32,7 @@ def test_tiles_by_hand():
 
 def test_tiles_keep_colours():
     flat = np.arange(12.0).reshape(2, 6)  # two images of 2 x 1, three channels
-    got = figures.tile(fake_problem((2, 1, 3), 12), flat, 2)
+    got = plots.tile(figures.as_images(fake_problem((2, 1, 3), 12), flat), 2)
     assert got.shape == (3, 4, 3)
     np.testing.assert_allclose(got[:2, 0] * 11, [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_allclose(got[:2, 2] * 11, [[6, 7, 8], [9, 10, 11]])

@@ -40,6 +40,18 @@ def as_integers(key: Array, image: Array) -> Array:
     return image.reshape(-1).astype(jnp.float32)
 
 
+def as_image(key: Array, image: Array) -> Array:
+    """The pixels themselves, 0 .. levels - 1, as float32 [height, width, channels]."""
+    del key
+    return image.reshape(image_shape(image.shape)).astype(jnp.float32)
+
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, width, channels) of grey and coloured images."""
+    height, width, *channels = shape
+    return height, width, channels[0] if channels else 1
+
+
 def prepare_all(prepare: Prepare, images: np.ndarray, key: Array) -> Array:
     """A whole set prepared once: image i uses fold_in(key, i)."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))

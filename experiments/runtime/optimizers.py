@@ -24,15 +24,19 @@ def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransform
 
     `config.optimizer` is one of
       adam: Adam at the constant `config.learning_rate`;
-      sgd: plain gradient descent at that rate;
+      adam_warmup: Adam, whose rate rises from 0 in `config.warmup_steps` and is constant after;
+      adam_cosine: the same, with a half cosine down to 0 at `config.num_steps`;
+      sgd: plain gradient descent at the constant rate;
       paper: Burda's stages with Adam(0.9, 0.999, eps 1e-4) on the mean gradient of the batch;
       released_code: the stages with the Adam of the released code, see `released_adam`, on the
         summed gradient; `clip_norm` is of the mean gradient here too.
     """
-    if config.optimizer in ("adam", "sgd"):
+    if config.optimizer in ("adam", "adam_warmup", "adam_cosine", "sgd"):
         checks.positive(config, "learning_rate")
     known = {
         "adam": lambda: optax.adam(config.learning_rate),
+        "adam_warmup": lambda: optax.adam(_warmup(config)),
+        "adam_cosine": lambda: optax.adam(_warmup_cosine(config)),
         "sgd": lambda: optax.sgd(config.learning_rate),
         "paper": lambda: optax.adam(burda_schedule(steps_per_epoch), b1=0.9, b2=0.999, eps=1e-4),
         "released_code": lambda: optax.chain(
@@ -47,6 +51,27 @@ def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransform
     if config.clip_norm > 0:
         return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
     return optimizer
+
+
+def _warmup(config: Any) -> optax.Schedule:
+    checks.whole(config, 0, "warmup_steps")
+    if config.warmup_steps <= 1:
+        return optax.constant_schedule(config.learning_rate)
+    # The first step has the rate of step 1, not 0.
+    first = config.learning_rate / config.warmup_steps
+    return optax.linear_schedule(first, config.learning_rate, config.warmup_steps - 1)
+
+
+def _warmup_cosine(config: Any) -> optax.Schedule:
+    rise = _warmup(config)
+    length = config.num_steps - config.warmup_steps
+    if length < 1:
+        raise UserError(
+            f"config.warmup_steps must be below config.num_steps ({config.num_steps}), "
+            f"got {config.warmup_steps}."
+        )
+    fall = optax.cosine_decay_schedule(config.learning_rate, length)
+    return optax.join_schedules([rise, fall], [config.warmup_steps])
 
 
 def burda_schedule(steps_per_epoch: int) -> optax.Schedule:

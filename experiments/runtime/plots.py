@@ -72,6 +72,21 @@ def save(workdir: str, name: str, figure) -> list[str]:
     return paths
 
 
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images [N, height, width] (or with channels) as one picture, a pixel of white between them.
+
+    What lies outside [0, 1] is cut off.
+    """
+    images = np.clip(images, 0, 1)
+    missing = -len(images) % columns
+    images = np.concatenate([images, np.ones((missing, *images.shape[1:]))])
+    border = [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (images.ndim - 3)
+    images = np.pad(images, border, constant_values=1.0)
+    _, height, width, *channels = images.shape
+    rows = images.reshape(-1, columns, height, width, *channels)
+    return np.moveaxis(rows, 2, 1).reshape(-1, columns * width, *channels)
+
+
 def save_image(workdir: str, name: str, picture: np.ndarray, *, least: int = 600) -> str:
     """Writes NAME.png from values in [0, 1]; each pixel becomes a square, none is smoothed.
 

@@ -5,18 +5,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 import bounds
 from experiments.runtime import batches, checks, data
 from experiments.runtime import mesh as meshes
-from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
 from experiments.runtime.optimizers import BURDA_EPOCHS, make_optimizer
 from experiments.runtime.trainer import from_objective
+from experiments.training import held_out
 from models import pixels
 from models.vae import VAE, make_vae
 
@@ -27,29 +26,27 @@ LIKELIHOODS: dict[str, Callable[[int], pixels.PixelLikelihood]] = {
 }
 
 
-def _pathwise(bound: Callable) -> Callable[[VAE, Any], bounds.Objective]:
-    return lambda vae, c: bounds.pathwise(vae.model, num_samples=c.num_samples, bound=bound)
+def _pathwise(bound: Callable) -> Callable[[bounds.LatentModel, Any], bounds.Objective]:
+    return lambda model, c: bounds.pathwise(model, num_samples=c.num_samples, bound=bound)
 
 
 # K is config.num_samples, M config.num_groups.
-OBJECTIVES: dict[str, Callable[[VAE, Any], bounds.Objective]] = {
+OBJECTIVES: dict[str, Callable[[bounds.LatentModel, Any], bounds.Objective]] = {
     "elbo": _pathwise(bounds.elbo),
     "iwae": _pathwise(bounds.iwae),
-    "ciwae": lambda vae, c: _pathwise(functools.partial(bounds.ciwae, beta=c.beta))(vae, c),
-    "renyi": lambda vae, c: _pathwise(functools.partial(bounds.renyi, alpha=c.alpha))(vae, c),
-    "miwae": lambda vae, c: bounds.miwae(
-        vae.model, num_groups=c.num_groups, num_samples=c.num_samples
+    "ciwae": lambda model, c: _pathwise(functools.partial(bounds.ciwae, beta=c.beta))(model, c),
+    "renyi": lambda model, c: _pathwise(functools.partial(bounds.renyi, alpha=c.alpha))(model, c),
+    "miwae": lambda model, c: bounds.miwae(
+        model, num_groups=c.num_groups, num_samples=c.num_samples
     ),
-    "piwae": lambda vae, c: bounds.piwae(
-        vae.model, num_groups=c.num_groups, num_samples=c.num_samples
+    "piwae": lambda model, c: bounds.piwae(
+        model, num_groups=c.num_groups, num_samples=c.num_samples
     ),
-    "stl": lambda vae, c: bounds.stl(vae.model, num_samples=c.num_samples),
-    "dreg": lambda vae, c: bounds.dreg(vae.model, num_samples=c.num_samples),
-    "vimco": lambda vae, c: bounds.vimco(vae.model, num_samples=c.num_samples),
-    "reinforce": lambda vae, c: bounds.reinforce(vae.model, num_samples=c.num_samples),
-    "rws": lambda vae, c: bounds.rws(
-        vae.model, num_samples=c.num_samples, simulate=vae.simulate if c.sleep else None
-    ),
+    "stl": lambda model, c: bounds.stl(model, num_samples=c.num_samples),
+    "dreg": lambda model, c: bounds.dreg(model, num_samples=c.num_samples),
+    "vimco": lambda model, c: bounds.vimco(model, num_samples=c.num_samples),
+    "reinforce": lambda model, c: bounds.reinforce(model, num_samples=c.num_samples),
+    "rws": lambda model, c: bounds.rws(model, num_samples=c.num_samples),
 }
 
 
@@ -105,8 +102,16 @@ def _are_whole(values: Any) -> bool:
     return isinstance(values, tuple | list) and all(map(checks.is_whole, values))
 
 
-def make_objective(vae: VAE, config: Any) -> bounds.Objective:
-    """The objective of a config; what `bounds` refuses is a UserError."""
+def make_objective(
+    model: bounds.LatentModel, config: Any, simulate: Callable | None = None
+) -> bounds.Objective:
+    """The objective of a config; what `bounds` refuses is a UserError.
+
+    Args:
+      model: its latent-variable model.
+      config: of the run.
+      simulate: (theta, key) -> (x, z), for rws where `config.sleep` asks for that phase.
+    """
     if config.objective not in OBJECTIVES:
         raise UserError(
             f"config.objective must be one of {', '.join(OBJECTIVES)}, got {config.objective!r}."
@@ -114,7 +119,9 @@ def make_objective(vae: VAE, config: Any) -> bounds.Objective:
     if config.objective == "ciwae" and not 0 <= config.beta <= 1:
         raise UserError(f"config.beta must be in [0, 1], got {config.beta}.")
     try:
-        return OBJECTIVES[config.objective](vae, config)
+        if config.objective == "rws" and config.sleep:
+            return bounds.rws(model, num_samples=config.num_samples, simulate=simulate)
+        return OBJECTIVES[config.objective](model, config)
     except (TypeError, ValueError) as error:
         raise UserError(f"config.objective={config.objective}: {error}") from None
 
@@ -138,7 +145,7 @@ def make_run(problem: Problem, config: Any) -> Run:
         reshuffle=config.optimizer != "released_code",
     )
     return Run(
-        loss_fn=from_objective(make_objective(vae, config)),
+        loss_fn=from_objective(make_objective(vae.model, config, vae.simulate)),
         init=lambda: init_params(problem, init_key),
         stream=stream,
         optimizer=make_optimizer(config, stream.steps_per_epoch),
@@ -192,19 +199,13 @@ def validation(problem: Problem, config: Any) -> Callable[[bounds.Params], float
     """parameters -> IWAE with `config.validation_samples` samples on the validation images."""
     if not len(problem.dataset.validation):
         return None
-    mesh = meshes.device_mesh(meshes.DATA)
-    x = meshes.replicate(prepared(problem, "validation", config), mesh)
-    keys = meshes.replicate(jax.random.split(evaluation_key(config), len(x)), mesh)
-
-    @jax.jit
-    @precise
-    def mean_bound(params, x, keys):
-        def one(pair):
-            log_w = bounds.log_weights(
-                problem.vae.model, params, *pair, num_samples=config.validation_samples
+    x = prepared(problem, "validation", config)
+    return held_out.mean_value(
+        lambda params, key, x: bounds.iwae(
+            bounds.log_weights(
+                problem.vae.model, params, key, x, num_samples=config.validation_samples
             )
-            return bounds.iwae(log_w)
-
-        return jnp.mean(jax.lax.map(one, (keys, x), batch_size=20))
-
-    return lambda params: float(meshes.to_host(mean_bound(params, x, keys)))
+        ),
+        x,
+        jax.random.split(evaluation_key(config), len(x)),
+    )

@@ -1,33 +1,27 @@
 """Several seeds of one model trained as a single big one: what an accelerator has room for.
 
-The loss is the sum over members, so that each member's gradient is its own; the optimiser works
-entry by entry. Every member sees the keys, batches and start that its seed would give it alone.
+The loss is the sum over members, so that each member's gradient is its own; the optimiser runs for
+each of them. Every member sees the keys, batches and start that its seed would give it alone.
 """
 
+import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import PyTree
 
-from experiments.runtime.errors import UserError
+from experiments.runtime import fit, metrics, results
+from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.fit import Run
 from experiments.runtime.trainer import Stream
 
 
-def ensemble(runs: Sequence[Run], config: Any) -> Run:
-    """One `Run` whose parameters have a leading axis of members.
-
-    Args:
-      runs: of `build.make_run`, alike but for their seeds.
-      config: their config; its `clip_norm` must be 0, because the norm would be that of all.
-
-    Raises:
-      UserError: `clip_norm` is not 0.
-    """
-    if config.clip_norm > 0:
-        raise UserError("config.clip_norm must be 0 where seeds are trained together.")
+def ensemble(runs: Sequence[Run]) -> Run:
+    """One `Run`, whose parameters have a leading axis of members, of runs alike but for seeds."""
     first = runs[0]
     # What `train` does with the key of a single run.
     pairs = [jax.random.split(run.key) for run in runs]
@@ -62,9 +56,47 @@ def ensemble(runs: Sequence[Run], config: Any) -> Run:
         init=lambda: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(r.init() for r in runs)),
         stream=Stream(window, batch, first.stream.steps_per_epoch),
         key=jax.random.clone(first.key),  # not used: each member has its own
+        optimizer=optax.GradientTransformation(
+            jax.vmap(first.optimizer.init), jax.vmap(first.optimizer.update)
+        ),
         validate=validate if first.validate else None,
         batch_size=first.batch_size * len(runs),
     )
+
+
+def train_members(
+    runs: Sequence[Run],
+    config: Any,
+    folder: str,
+    named: dict[str, Any],
+    checkpoint_dir: str | None = None,
+    *,
+    best: bool = False,
+) -> tuple[list[PyTree], float]:
+    """Trains one run, or several as one, with its records in a folder.
+
+    Args:
+      runs: alike but for their seeds.
+      config: of the first; for `fit`.
+      folder: for metrics and the model's config.
+      named: what tells this training from others, in its config.json and its checkpoints.
+      checkpoint_dir: None for a folder in `folder`.
+      best: whether the best step on validation is wanted, not the last.
+
+    Returns:
+      (the parameters of each run, seconds of training for each of them).
+    """
+    whole = runs[0] if len(runs) == 1 else ensemble(runs)
+    results.save_config(folder, json.loads(json.dumps(named)))
+    directory = checkpoint_dir or os.path.join(folder, "checkpoints")
+    with Checkpoints(directory, named, keep=config.keep_checkpoints) as checkpoints:
+        state = fit.fit(whole, config, folder, checkpoints)
+        step = checkpoints.best()
+        if best and step not in (None, int(state.step)):
+            state = checkpoints.restore(state, step)
+    params = fit.evaluated_params(state)
+    own = [params] if len(runs) == 1 else [member(params, i) for i in range(len(runs))]
+    return own, metrics.seconds_spent(folder) / len(runs)
 
 
 def member(params: PyTree, index: int) -> PyTree:

@@ -85,7 +85,7 @@ def _trained_run(
             f"{', '.join(map(str, seeds))}, got {seed}."
         )
     runs = [make_run(problem, ConfigDict({**trained.to_dict(), "seed": s})) for s in seeds]
-    return ensemble(runs, trained), lambda params: member(params, seeds.index(seed))
+    return ensemble(runs), lambda params: member(params, seeds.index(seed))
 
 
 def on_images(problem: Problem, params: PyTree, config: Any) -> list[Row]:
@@ -148,7 +148,7 @@ def _key(config: Any, purpose: str) -> Array:
 
 def _measure(problem: Problem, params: PyTree, images: np.ndarray, key: Array, config: Any):
     return held_out.per_image(
-        problem.vae, params, images, key,
+        problem.vae.model, params, images, key,
         few=config.few_samples, many=config.num_samples,
         images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
     )  # fmt: skip

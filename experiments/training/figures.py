@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLOURS, new_figure, tile
 from experiments.training.build import Problem
 
 ROWS, COLUMNS = 10, 10
@@ -25,7 +25,7 @@ def sample_grid(problem: Problem, params: bounds.Params, key: Array) -> np.ndarr
 
         return jax.vmap(one)(keys)
 
-    return tile(problem, np.asarray(draw(params.theta, keys)), COLUMNS)
+    return tile(as_images(problem, np.asarray(draw(params.theta, keys))), COLUMNS)
 
 
 def reconstruction_grid(
@@ -44,20 +44,13 @@ def reconstruction_grid(
         return jax.vmap(one)(keys, x)
 
     pairs = np.stack([images, np.asarray(reconstruct(params, keys, images))], axis=1)
-    return tile(problem, pairs.reshape(2 * len(images), -1), COLUMNS)
+    return tile(as_images(problem, pairs), COLUMNS)
 
 
-def tile(problem: Problem, flat: np.ndarray, columns: int) -> np.ndarray:
-    """Flat images of pixel values as one picture in [0, 1], a pixel of white between them."""
+def as_images(problem: Problem, pixels: np.ndarray) -> np.ndarray:
+    """Pixel values of a model, in any shape, as images in [0, 1]."""
     shape = problem.dataset.train.shape[1:]
-    images = np.clip(flat / (problem.vae.likelihood.levels - 1), 0, 1).reshape(-1, *shape)
-    missing = -len(images) % columns
-    images = np.concatenate([images, np.ones((missing, *shape))])
-    border = [(0, 0), (0, 1), (0, 1)] + [(0, 0)] * (len(shape) - 2)
-    images = np.pad(images, border, constant_values=1.0)
-    height, width = images.shape[1:3]
-    rows = images.reshape(-1, columns, height, width, *shape[2:])
-    return np.moveaxis(rows, 2, 1).reshape(-1, columns * width, *shape[2:])
+    return pixels.reshape(-1, *shape) / (problem.vae.likelihood.levels - 1)
 
 
 def curves(entries: list[dict[str, Any]], title: str, objective: str, validation: str):

@@ -1,19 +1,15 @@
 """A grid of objectives, K and seeds: what `experiments.reference` trains, scores and compares."""
 
-import json
 import math
-import os
 import time
 import zlib
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import checks, fit, metrics, results
-from experiments.runtime.checkpoints import Checkpoints
+from experiments.runtime import checks, fit
 from experiments.runtime.errors import UserError
 from experiments.runtime.optimizers import BURDA_EPOCHS
 from experiments.runtime.results import Row, row
@@ -26,7 +22,7 @@ from experiments.training.build import (
     make_run,
     prepared,
 )
-from experiments.training.ensemble import ensemble, member
+from experiments.training.ensemble import train_members
 
 # MNIST, one layer, by (objective, M, K).
 PUBLISHED = {
@@ -105,10 +101,8 @@ def check(problem: Problem, config: Any, models: list[Point]) -> None:
     checks.whole(config, 1, "evaluation_samples", "few_samples")
     checks.whole(config, 0, "evaluation_images")
     for point in models:
-        make_objective(problem.vae, _settings(config, point, point.seeds[0]))
-    first = make_run(problem, _settings(config, models[0], models[0].seeds[0]))
-    if config.together:
-        ensemble([first], config)
+        make_objective(problem.vae.model, _settings(config, point, point.seeds[0]))
+    make_run(problem, _settings(config, models[0], models[0].seeds[0]))
 
 
 def run(
@@ -125,20 +119,13 @@ def run(
     """
     settings = [_settings(config, point, seed) for seed in point.seeds]
     runs = [make_run(problem, s) for s in settings]
-    whole = runs[0] if len(runs) == 1 else ensemble(runs, config)
     # A model's own config: another grid, or another evaluation, may go on with the same folders.
     named = {k: v for k, v in settings[0].to_dict().items() if k not in _OF_SCORING}
     if len(runs) > 1:
         named["seed"] = list(point.seeds)
-    results.save_config(folder, json.loads(json.dumps(named)))
-    directory = checkpoint_dir or os.path.join(folder, "checkpoints")
-    with Checkpoints(directory, named, keep=config.keep_checkpoints) as checkpoints:
-        state = fit.fit(whole, settings[0], folder, checkpoints)
-    seconds = metrics.seconds_spent(folder) / len(runs)
-    params = fit.evaluated_params(state)
+    params, seconds = train_members(runs, settings[0], folder, named, checkpoint_dir)
     rows = []
-    for index, seed in enumerate(point.seeds):
-        own = params if len(runs) == 1 else member(params, index)
+    for seed, own in zip(point.seeds, params, strict=True):
         at = {"objective": point.objective, "M": point.num_groups, "K": point.num_samples}
         at["seed"] = seed
         rows += _score(problem, bounds.Params(*own), config, at, seconds)
@@ -156,9 +143,9 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
             values = list(_by_seed(rows, name, *model).values())
             like = next(r for r in rows if r["name"] == name)
             out.append(
-                _over_seeds(
+                held_out.mean_row(
                     name, dict(zip(("objective", "M", "K"), model, strict=True)), values,
-                    like["kind"], like["unit"], published=beside.get(model, {}).get(name),
+                    like["kind"], unit=like["unit"], published=beside.get(model, {}).get(name),
                 )
             )  # fmt: skip
     score = f"IWAE-{config.evaluation_samples}"
@@ -170,10 +157,10 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
         common = sorted(first.keys() & second.keys())
         if common:
             out.append(
-                _over_seeds(
+                held_out.mean_row(
                     f"{score} of {a[0]} minus {b[0]}",
                     {"objective": a[0], "M": 1, "K": f"{a[1]}-{b[1]}"},
-                    [first[s] - second[s] for s in common], "estimate", "nats",
+                    [first[s] - second[s] for s in common], "estimate",
                 )
             )  # fmt: skip
     return out
@@ -228,7 +215,7 @@ def _score(
     key, unit_key = jax.random.split(evaluation_key(config))
     start = time.perf_counter()
     measured = held_out.per_image(
-        problem.vae, params, images, key,
+        problem.vae.model, params, images, key,
         few=few, many=many,
         images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
     )  # fmt: skip
@@ -267,14 +254,3 @@ def _by_seed(rows: list[Row], name: str, *model: Any) -> dict[int, float]:
         for r in rows
         if (r["name"], *_of(r)) == (name, *model)
     }
-
-
-def _over_seeds(
-    name: str, at: dict[str, Any], values: list[float], kind: str, unit: str, **extra: Any
-) -> Row:
-    count = len(values)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
-    return row(
-        name, at, kind=kind, unit=unit, value=float(np.mean(values)), standard_error=error,
-        n=count, **extra,
-    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ class PerImage(NamedTuple):
 
 
 def per_image(
-    vae: VAE,
+    model: bounds.LatentModel,
     params: bounds.Params,
     images: np.ndarray,
     key: Array,
@@ -59,9 +60,9 @@ def per_image(
     devices each takes its share of every pass.
 
     Args:
-      vae: the model.
+      model: bounds on its log p(x) are taken.
       params: its parameters.
-      images: x [N, num_pixels].
+      images: x [N, ...].
       key: PRNG key.
       few: K of the small bounds.
       many: K of the large one.
@@ -71,9 +72,21 @@ def per_image(
     Returns:
       `PerImage` with arrays [N].
     """
+    evaluate = _evaluator(model, few, many, samples_per_pass)
+    return PerImage(*over_images(evaluate, params, images, key, images_per_pass=images_per_pass))
+
+
+def over_images(
+    evaluate: Callable[..., tuple[Array, ...]],
+    params: Any,
+    images: np.ndarray,
+    key: Array,
+    *,
+    images_per_pass: int,
+) -> tuple[np.ndarray, ...]:
+    """Outputs of a `compiled` function for all images, a pass at a time."""
     mesh = meshes.device_mesh(meshes.DATA)
     size = min(images_per_pass * mesh.size, -(-len(images) // mesh.size) * mesh.size)
-    evaluate = _evaluator(vae, few, many, samples_per_pass, mesh)
     params = meshes.replicate(params, mesh)
     parts = []
     for start in track(
@@ -82,30 +95,50 @@ def per_image(
         index = np.minimum(np.arange(start, start + size), len(images) - 1)  # the last, repeated
         batch = meshes.replicate((images[index], jnp.asarray(index)), mesh)
         parts.append(jax.tree.map(meshes.to_host, evaluate(params, key, *batch)))
-    whole = jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts)
-    return PerImage(*whole)
+    return jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts)
 
 
 @functools.cache
-def _evaluator(vae: VAE, few: int, many: int, samples_per_pass: int, mesh):
+def _evaluator(model: bounds.LatentModel, few: int, many: int, samples_per_pass: int):
     """Compiled once for a model, whatever parameters are evaluated."""
 
-    @precise
     def one(params, key, x, index):
         few_key, many_key = jax.random.split(jax.random.fold_in(key, index))
-        log_w = bounds.log_weights(vae.model, params, few_key, x, num_samples=few)
+        log_w = bounds.log_weights(model, params, few_key, x, num_samples=few)
         value, diagnostics = bounds.log_likelihood(
-            vae.model, params, many_key, x, num_samples=many, chunk_size=samples_per_pass
+            model, params, many_key, x, num_samples=many, chunk_size=samples_per_pass
         )
         return bounds.elbo(log_w), bounds.iwae(log_w), value, *diagnostics
+
+    return compiled(one)
+
+
+def compiled(one: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """(params, key, one image, its index) -> numbers, for a pass of images split over devices."""
+    mesh = meshes.device_mesh(meshes.DATA)
 
     @functools.partial(jax.jit, compiler_options=wide_vectors())
     def evaluate(params, key, images, index):
         images, index = meshes.split((images, index), mesh)
-        out = jax.vmap(one, (None, None, 0, 0))(params, key, images, index)
+        out = jax.vmap(precise(one), (None, None, 0, 0))(params, key, images, index)
         return jax.tree.map(lambda v: meshes.gather(v, mesh), out)
 
     return evaluate
+
+
+def mean_value(
+    value: Callable[[Any, Array, Array], Array], images: np.ndarray, keys: Array
+) -> Callable[[Any], float]:
+    """parameters -> the mean over images of value(parameters, key, x), compiled once."""
+    mesh = meshes.device_mesh(meshes.DATA)
+    x, keys = meshes.replicate(images, mesh), meshes.replicate(keys, mesh)
+
+    @jax.jit
+    @precise
+    def mean(params, x, keys):
+        return jnp.mean(jax.lax.map(lambda pair: value(params, *pair), (keys, x), batch_size=20))
+
+    return lambda params: float(meshes.to_host(mean(params, x, keys)))
 
 
 def check_passes(config: Any) -> None:
@@ -113,8 +146,10 @@ def check_passes(config: Any) -> None:
     checks.whole(config, 1, "images_per_pass", "samples_per_pass")
 
 
-def mean_row(name: str, at: dict[str, Any], values: np.ndarray, kind: str, **extra: Any) -> Row:
-    """The mean over images, with its standard error over images."""
+def mean_row(
+    name: str, at: dict[str, Any], values: np.ndarray | list[float], kind: str, **extra: Any
+) -> Row:
+    """The mean over images (or seeds), with its standard error over them."""
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # an infinite value has no standard error
         error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None

@@ -41,7 +41,7 @@ def write(
     rows = []
     if len(images):
         measured = held_out.per_image(
-            problem.vae, params, images, evaluation_key(config),
+            problem.vae.model, params, images, evaluation_key(config),
             few=config.few_samples, many=config.test_samples,
         )  # fmt: skip
         rows = held_out.rows(measured, few=config.few_samples, many=config.test_samples)

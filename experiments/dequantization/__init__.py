@@ -1,0 +1,1 @@
+"""Densities of integers through noise: what `experiments.dequantize` trains and compares."""

@@ -1,0 +1,362 @@
+"""From a config to a model of images of integers: data, density, noise, objective, optimiser."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+import bounds
+from experiments.runtime import batches, checks, data
+from experiments.runtime import mesh as meshes
+from experiments.runtime.errors import UserError
+from experiments.runtime.fit import Run
+from experiments.runtime.optimizers import make_optimizer
+from experiments.runtime.trainer import from_objective
+from experiments.training import build as training
+from experiments.training import held_out
+from models import autoregressive, conditioners, elementwise, flows, noise
+
+COUPLINGS: dict[str, Callable[[int], elementwise.Elementwise]] = {
+    "affine": lambda num_components: elementwise.affine(),
+    "mixture": elementwise.mixture,
+}
+EXACT = "exact"  # the objective that needs no noise
+STATISTICS = 128  # images that start the activation norms, as in Flow++
+
+
+class Problem(NamedTuple):
+    """Images [height, width, channels] with pixels 0 .. levels - 1."""
+
+    dataset: data.Dataset
+    shape: tuple[int, int, int]
+
+    @property
+    def levels(self) -> int:
+        """How many values a pixel can take."""
+        return self.dataset.levels
+
+    def bits(self, log_prob: Any) -> np.ndarray:
+        """log P(x) in nats, or a bound on it, as bits/dim."""
+        return np.asarray(
+            bounds.bits_per_dim(
+                log_prob, num_dims=int(np.prod(self.shape)), levels=self.levels,
+                data_range=None, dequantized=False,
+            ), np.float64,
+        )  # fmt: skip
+
+
+class Density(NamedTuple):
+    """A model of the images of a `Problem`.
+
+    Attributes:
+      init: (key, x [N, ...]) -> theta, from training images.
+      log_density: (theta, x, u, dropout key or None) -> log p(x + u); None for a model of integers
+        alone.
+      log_prob: (theta, x) -> exact log P(x), or None.
+      simulate: (theta, key) -> an image of integers.
+      round_trip: (theta, x + u) -> what is left of it after the flow and back; None without one.
+    """
+
+    init: Callable[[Array, Array], PyTree]
+    log_density: Callable[..., Array] | None
+    log_prob: Callable[[PyTree, Array], Array] | None
+    simulate: Callable[[PyTree, Array], Array]
+    round_trip: Callable[[PyTree, Array], Array] | None
+
+
+class Model(NamedTuple):
+    """A density and the noise it is trained with."""
+
+    density: Density
+    noise: noise.LearnedNoise
+
+    def init(self, key: Array, x: Array) -> bounds.Params:
+        """Parameters before the first step, from training images [N, ...]."""
+        first, second = jax.random.split(key)
+        params = bounds.Params(self.density.init(first, x), self.noise.init(second, x[0]))
+        return jax.tree.map(lambda leaf: leaf.astype(float), params)
+
+    def latent(self, dropout: Any = None) -> bounds.LatentModel:
+        """The latent-variable model of its noise; without dropout where there is no key."""
+        assert self.density.log_density is not None
+        return bounds.dequantized(
+            functools.partial(self.density.log_density, dropout=dropout), self.noise.make(dropout)
+        )
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+def make_problem(config: Any) -> Problem:
+    """Reads the data and cuts off `config.num_validation` images (0: as the data set does).
+
+    Raises:
+      UserError: the data cannot be read, or the number makes no sense.
+    """
+    checks.whole(config, 0, "num_validation")
+    dataset = data.load(config.dataset, config.data_dir)
+    if config.num_validation:
+        images = np.concatenate([dataset.train, dataset.validation])
+        if not config.num_validation < len(images):
+            raise UserError(
+                f"config.num_validation must be below the {len(images):,} images that are no test "
+                f"images, got {config.num_validation}."
+            )
+        train, validation = np.split(images, [-config.num_validation])
+        dataset = dataset._replace(train=train, validation=validation)
+    return Problem(check_images(dataset), batches.image_shape(dataset.train.shape[1:]))
+
+
+def check_images(dataset: data.Dataset) -> data.Dataset:
+    """Refuses images that are not integers 0 .. levels - 1, or not of one size."""
+    for split in ("train", "validation", "test"):
+        images = getattr(dataset, split)
+        if not np.issubdtype(images.dtype, np.integer):
+            raise UserError(
+                f"{dataset.name}: pixels must be integers to be dequantized, got {images.dtype} "
+                f"in {split}; scale them back to 0 .. {dataset.levels - 1}."
+            )
+        if len(images) and not 0 <= images.min() <= images.max() < dataset.levels:
+            raise UserError(
+                f"{dataset.name}: pixels must be 0 .. {dataset.levels - 1}, got values from "
+                f"{images.min()} to {images.max()} in {split}."
+            )
+        if images.shape[1:] != dataset.train.shape[1:]:
+            raise UserError(
+                f"{dataset.name}: images must have one size, got {dataset.train.shape[1:]} in "
+                f"train and {images.shape[1:]} in {split}."
+            )
+    return dataset
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def make_model(problem: Problem, config: Any) -> Model:
+    """The density and the noise of a config.
+
+    Raises:
+      UserError: a name or a size in the config is wrong, or does not fit the images.
+    """
+    checks.whole(config, 1, "width", "num_layers", "num_components", "noise_width", "noise_layers")
+    checks.whole(config, 0, "noise_features", "noise_couplings")
+    if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
+        raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
+    _known(config, "network", NETWORKS)
+    _known(config, "coupling", COUPLINGS)
+    made = Model(
+        _known(config, "density", DENSITIES)(problem, config),
+        _known(config, "noise", NOISES)(problem, config),
+    )
+    try:  # sizes that do not fit show where shapes are followed through
+        x = jax.ShapeDtypeStruct((2, *problem.shape), jnp.float32)
+        jax.eval_shape(made.init, jax.random.key(0), x)
+    except ValueError as error:
+        raise UserError(f"images of shape {problem.shape} do not fit this model: {error}") from None
+    return made
+
+
+def _known(config: Any, field: str, table: dict[str, Any]) -> Any:
+    if config[field] not in table:
+        raise UserError(f"config.{field} must be one of {', '.join(table)}, got {config[field]!r}.")
+    return table[config[field]]
+
+
+def _dense(width: int, num_layers: int, index: int, config: Any, last: float):
+    hidden = (width,) * num_layers
+    return conditioners.dense(hidden, index=index, dropout=config.dropout, last_scale=last)
+
+
+def _convolutional(width: int, num_layers: int, index: int, config: Any, last: float):
+    return conditioners.convolutional(
+        width, num_layers, index=index, dropout=config.dropout, attention=config.attention,
+        last_scale=last,
+    )  # fmt: skip
+
+
+# width and num_layers are those of a perceptron, or filters and blocks of convolutions.
+NETWORKS = {"dense": _dense, "convolutional": _convolutional}
+
+
+def _flow(problem: Problem, config: Any) -> Density:
+    if len(config.couplings) != 3 or not all(map(checks.is_whole, config.couplings)):
+        raise UserError(
+            "config.couplings must hold three whole numbers, how many act over a checkerboard, "
+            f"over channels, and over a checkerboard again; got {config.couplings}."
+        )
+    network = NETWORKS[config.network]
+    flow = flows.image_flow(
+        problem.levels,
+        COUPLINGS[config.coupling](config.num_components),
+        lambda index: network(config.width, config.num_layers, index, config, 0.1),
+        couplings=config.couplings,
+        pointwise=config.pointwise,
+    )
+    whole = flows.density(flow)
+    height, width, channels = problem.shape
+    latent = (height // 2, width // 2, 4 * channels)
+
+    def init(key, x):
+        noise_key, key = jax.random.split(key)
+        return whole.init(key, x + jax.random.uniform(noise_key, x.shape))
+
+    def simulate(theta, key):
+        y = whole.generate(theta, jax.random.normal(key, latent))
+        # Cells are [x, x + 1); NaN, which marks an inverse that failed, stays NaN.
+        return jnp.clip(jnp.floor(y), 0, problem.levels - 1)
+
+    return Density(
+        init,
+        lambda theta, x, u, dropout=None: whole.log_density(theta, x + u, dropout),
+        None,
+        simulate,
+        lambda theta, y: whole.generate(theta, whole.transform(theta, y)),
+    )
+
+
+def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
+    def make(problem: Problem, config: Any) -> Density:
+        size = int(np.prod(problem.shape))
+        model = kind(
+            size, problem.levels,
+            hidden=(config.width,) * config.num_layers, num_components=config.num_components,
+        )  # fmt: skip
+        flat = problem.dataset.train.reshape(len(problem.dataset.train), -1)
+        mean = flat.mean(0, dtype=np.float64).astype(np.float32)
+        deviation = flat.std(0, dtype=np.float64).astype(np.float32)
+        log_density = model.log_density
+        return Density(
+            lambda key, x: model.init(key, jnp.asarray(mean), jnp.asarray(deviation)),
+            None if log_density is None else (
+                lambda theta, x, u, dropout=None: log_density(theta, x.reshape(-1), u.reshape(-1))
+            ),
+            lambda theta, x: model.log_prob(theta, x.reshape(-1)),
+            lambda theta, key: model.simulate(theta, key).reshape(problem.shape),
+            None,
+        )  # fmt: skip
+
+    return make
+
+
+DENSITIES: dict[str, Callable[[Problem, Any], Density]] = {
+    "flow": _flow,
+    "subset_flow": _autoregressive(autoregressive.subset_flow),
+    "discretized": _autoregressive(autoregressive.discretized),
+}
+
+
+def _noise_network(config: Any, index: int):
+    network = NETWORKS[config.network]
+    return network(config.noise_width, config.noise_layers, 100 + index, config, 0.0)
+
+
+def _flow_noise(problem: Problem, config: Any) -> noise.LearnedNoise:
+    return noise.image_noise(
+        problem.levels,
+        COUPLINGS[config.coupling](config.num_components),
+        lambda index: _noise_network(config, index),
+        num_couplings=config.noise_couplings,
+        feature_filters=config.noise_features,
+        dropout=config.dropout,
+    )
+
+
+def _diagonal_noise(base: str):
+    return lambda problem, config: noise.diagonal_noise(
+        problem.levels, _noise_network(config, 0), base=base
+    )
+
+
+NOISES: dict[str, Callable[[Problem, Any], noise.LearnedNoise]] = {
+    "uniform": lambda problem, config: noise.uniform_noise(),
+    "logistic": _diagonal_noise("logistic"),
+    "normal": _diagonal_noise("normal"),
+    "flow": _flow_noise,
+    "autoregressive": lambda problem, config: noise.autoregressive_noise(
+        problem.levels, (config.noise_width,) * config.noise_layers
+    ),
+}
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+def make_objective(model: Model, config: Any) -> bounds.Objective:
+    """The exact log P(x), or any bound of `experiments.train` on it, with one dropout mask a datum.
+
+    Raises:
+      UserError: the objective is unknown, or impossible for this density and noise.
+    """
+    if config.objective == EXACT:
+        log_prob = model.density.log_prob
+        if log_prob is None:
+            raise UserError(f"config.density={config.density} has no exact objective.")
+        return lambda params, key, x: log_prob(params.theta, x)
+    if model.density.log_density is None:
+        raise UserError(f"config.density={config.density} is of integers; its objective is exact.")
+    checks.whole(config, 1, "num_samples")
+    training.make_objective(model.latent(), config)  # refuses what is wrong before any key is there
+
+    def objective(params, key, x):
+        dropout, key = jax.random.split(key)
+        latent = model.latent(dropout if config.dropout > 0 else None)
+        return training.make_objective(latent, config)(params, key, x)
+
+    return objective
+
+
+def make_run(problem: Problem, model: Model, config: Any) -> Run:
+    """What `fit` trains.
+
+    Raises:
+      UserError: the objective, the optimiser, a size or the seed in the config is wrong.
+    """
+    checks.whole(config, 1, "batch_size", "validation_samples", "num_steps")
+    checks.seeds("seed", [config.seed])
+    init_key, order_key, key = jax.random.split(jax.random.key(config.seed), 3)
+    train = problem.dataset.train
+    stream = batches.image_stream(
+        train, batches.as_image, order_key, batch_size=config.batch_size,
+        mesh=meshes.device_mesh(meshes.DATA),
+    )  # fmt: skip
+    return Run(
+        loss_fn=from_objective(make_objective(model, config)),
+        init=lambda: jax.jit(model.init)(init_key, as_images(train[:STATISTICS])),
+        stream=stream,
+        optimizer=make_optimizer(config, stream.steps_per_epoch),
+        key=key,
+        num_steps=config.num_steps,
+        validate=validation(problem, model, config),
+        batch_size=config.batch_size,
+    )
+
+
+def as_images(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, ...] as float32 [N, height, width, channels]."""
+    return images.reshape(len(images), *batches.image_shape(images.shape[1:])).astype(np.float32)
+
+
+def validation(
+    problem: Problem, model: Model, config: Any
+) -> Callable[[bounds.Params], float] | None:
+    """parameters -> the ELBO, or log P where it is trained exactly, of the validation images."""
+    x = as_images(problem.dataset.validation)
+    if not len(x):
+        return None
+    log_prob = model.density.log_prob
+
+    def value(params, key, x):
+        if config.objective == EXACT and log_prob is not None:
+            return log_prob(params.theta, x)
+        log_w = bounds.log_weights(
+            model.latent(), params, key, x, num_samples=config.validation_samples
+        )
+        return bounds.elbo(log_w)
+
+    # The same noise at every validation, and no key of training.
+    key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 2)
+    return held_out.mean_value(value, x, jax.random.split(key, len(x)))

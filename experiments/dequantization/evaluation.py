@@ -1,0 +1,199 @@
+"""Test images under a trained model: bounds in bits/dim, their gap, and the flow's round trip."""
+
+import functools
+import itertools
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import bounds
+from experiments.dequantization.build import Model, Problem, as_images
+from experiments.runtime import checks
+from experiments.runtime.compiling import precise
+from experiments.runtime.errors import UserError
+from experiments.runtime.results import Row
+from experiments.training import held_out
+from experiments.training.held_out import mean_row
+from models import noise
+
+UNIT = "bits/dim"
+
+
+class Curve(NamedTuple):
+    """IWAE-k of each image, in nats.
+
+    Attributes:
+      values: [images, number of k], the mean over disjoint groups of k of the same samples.
+      monte_carlo_error: its standard error over those groups; with one group by the delta method.
+    """
+
+    values: np.ndarray
+    monte_carlo_error: np.ndarray
+
+
+def iwae_curve(log_w: Array, counts: tuple[int, ...]) -> tuple[Array, Array]:
+    """IWAE-k for each k from the same log-weights [S], and its Monte Carlo standard error.
+
+    The S / k disjoint groups are independent, so their spread is the error; of a single group it
+    is sd(w) / (sqrt(S) mean(w)).
+    """
+    values, errors = [], []
+    for k in counts:
+        groups = bounds.iwae(log_w.reshape(-1, k))
+        values.append(jnp.mean(groups))
+        if len(groups) > 1:
+            errors.append(jnp.std(groups, ddof=1) / math.sqrt(len(groups)))
+        else:
+            weights = jnp.exp(log_w - jnp.max(log_w))
+            errors.append(jnp.std(weights, ddof=1) / (math.sqrt(k) * jnp.mean(weights)))
+    return jnp.stack(values), jnp.stack(errors)
+
+
+def curve(
+    model: Model, params: bounds.Params, images: np.ndarray, key: Array, config: Any
+) -> Curve:
+    """IWAE-k for `config.evaluation_samples`, from as many draws of fresh noise as the largest.
+
+    Image i uses fold_in(key, i): no image shares its noise with another, nor with a validation.
+    """
+    counts = tuple(config.evaluation_samples)
+    evaluate = _curve_of(model, counts, config.samples_per_pass)
+    return Curve(
+        *held_out.over_images(
+            evaluate, params, as_images(images), key, images_per_pass=config.images_per_pass
+        )
+    )
+
+
+@functools.cache
+def _curve_of(model: Model, counts: tuple[int, ...], samples_per_pass: int):
+    latent = model.latent()
+
+    def one(params, key, x, index):
+        log_w = bounds.log_weights(
+            latent, params, jax.random.fold_in(key, index), x,
+            num_samples=counts[-1], chunk_size=min(samples_per_pass, counts[-1]),
+        )  # fmt: skip
+        return iwae_curve(log_w, counts)
+
+    return held_out.compiled(one)
+
+
+@functools.cache
+def _log_prob_of(model: Model):
+    log_prob = model.density.log_prob
+    assert log_prob is not None
+    return held_out.compiled(lambda params, key, x, index: (log_prob(params.theta, x),))
+
+
+def with_uniform_noise(model: Model) -> Model:
+    """The same density, dequantized uniformly."""
+    return model._replace(noise=noise.uniform_noise())
+
+
+def rows(
+    problem: Problem, model: Model, params: bounds.Params, at: dict[str, Any], config: Any
+) -> list[Row]:
+    """The table of a model on the test images.
+
+    A lower bound on log P(x) is an upper bound in bits/dim. `monte_carlo_error` is the part of a
+    standard error that comes from the noise drawn, and that more of it would take away.
+    """
+    images = problem.dataset.test[: config.evaluation_images or None]
+    key = jax.random.key(config.evaluation_seed)
+    out, start = [], time.perf_counter()
+    exact = None
+    if model.density.log_prob is not None:
+        (nats,) = held_out.over_images(
+            _log_prob_of(model), params, as_images(images), key,
+            images_per_pass=config.images_per_pass,
+        )  # fmt: skip
+        exact = problem.bits(nats)
+        out.append(mean_row("exact", at, exact, "exact", unit=UNIT))
+    if model.density.log_density is not None:
+        measured = curve(model, params, images, key, config)
+        for i, k in enumerate(config.evaluation_samples):
+            noise_error = float(np.linalg.norm(measured.monte_carlo_error[:, i].astype(float)))
+            per_dim = noise_error / len(images) / (math.prod(problem.shape) * math.log(2))
+            values = problem.bits(measured.values[:, i])
+            name = "ELBO" if k == 1 else f"IW-{k}"
+            here = {**at, "k": k}
+            out.append(
+                mean_row(name, here, values, "upper_bound", unit=UNIT, monte_carlo_error=per_dim)
+            )
+            if exact is not None:
+                out.append(mean_row(f"{name} gap", here, values - exact, "estimate", unit=UNIT))
+    spent = (time.perf_counter() - start) / max(len(images), 1)
+    return [{**r, "seconds_per_image": spent} for r in out]
+
+
+def round_trip(
+    problem: Problem, model: Model, params: bounds.Params, at: dict[str, Any], config: Any
+) -> list[Row]:
+    """The largest distance, in grey levels, between dequantized test images and their way back.
+
+    Raises:
+      UserError: the inverse of a coupling did not converge.
+    """
+    there_and_back = model.density.round_trip
+    if there_and_back is None:
+        return []
+    images = as_images(problem.dataset.test[:STATISTICS_IMAGES])
+    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 3)
+    y = images + np.asarray(jax.random.uniform(key, images.shape))
+    back = jax.jit(precise(jax.vmap(there_and_back, (None, 0))))
+    error = np.abs(np.asarray(back(params.theta, y)) - y).max(axis=(1, 2, 3))
+    return [converged("round-trip error", at, error)]
+
+
+STATISTICS_IMAGES = 100
+
+
+def converged(name: str, at: dict[str, Any], errors: np.ndarray) -> Row:
+    """A row of the largest error.
+
+    Raises:
+      UserError: some are NaN, the mark of an inverse that did not converge.
+    """
+    failed = int(np.isnan(errors).sum())
+    if failed:
+        raise UserError(
+            f"the inverse of the flow did not converge for {failed} of {len(errors)} images, so "
+            "its samples and round trip mean nothing; train with a lower learning rate or a "
+            "clip_norm in another --workdir."
+        )
+    return held_out.row(
+        name, at, kind="estimate", unit="levels", value=float(errors.max()), n=len(errors)
+    )
+
+
+def samples(problem: Problem, model: Model, params: bounds.Params, key: Array, count: int):
+    """`count` images drawn from the density, integers as float [count, H, W, C].
+
+    Raises:
+      UserError: the inverse of a coupling did not converge.
+    """
+    draw = jax.jit(precise(jax.vmap(model.density.simulate, (None, 0))))
+    images = np.asarray(draw(params.theta, jax.random.split(key, count)))
+    converged("samples", {}, np.where(np.isnan(images).any(axis=(1, 2, 3)), np.nan, 0.0))
+    return images
+
+
+def check_config(config: Any) -> None:
+    """Refuses what makes no sense before anything is computed."""
+    held_out.check_passes(config)
+    checks.whole(config, 0, "evaluation_images")
+    checks.seeds("evaluation_seed", [config.evaluation_seed])
+    counts = config.evaluation_samples
+    good = isinstance(counts, tuple | list) and counts and all(map(checks.is_whole, counts))
+    if not good or counts[0] != 1 or any(b <= a for a, b in itertools.pairwise(counts)) \
+            or any(counts[-1] % k for k in counts):  # fmt: skip
+        raise UserError(
+            "config.evaluation_samples must rise from 1 (the ELBO) to a multiple of all of them, "
+            f"e.g. (1, 8, 64), got {counts}."
+        )

@@ -1,0 +1,237 @@
+"""Models x seeds: what `experiments.dequantize` trains, scores and compares."""
+
+import os
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+import bounds
+from experiments.dequantization import build, evaluation
+from experiments.dequantization.build import Model, Problem
+from experiments.runtime import checks, fit
+from experiments.runtime.errors import UserError
+from experiments.runtime.results import Row, row
+from experiments.training.ensemble import train_members
+from experiments.training.held_out import mean_row
+
+_OF_STUDY = ("models", "seeds", "together", "compare")
+_OF_SCORING = (
+    "evaluation_images", "evaluation_samples", "evaluation_seed", "images_per_pass",
+    "samples_per_pass", "sample_grid",
+)  # fmt: skip
+_OF_REFIT = ("refit_noise", "refit_steps")
+
+
+class Point(NamedTuple):
+    """Models that are trained in one go: one of `config.models` with some seeds."""
+
+    name: str
+    seeds: tuple[int, ...]
+
+    @property
+    def label(self) -> str:
+        """Its name in records and its folder."""
+        return f"{self.name}_seed{'_'.join(map(str, self.seeds))}"
+
+
+def points(config: Any) -> list[Point]:
+    """Seed by seed, so that a run cut short has whole comparisons.
+
+    Raises:
+      UserError: models or seeds make no sense.
+    """
+    checks.distinct(config, "seeds")
+    checks.seeds("seeds", config.seeds)
+    if not config.models:
+        raise UserError("config.models is empty; name at least one model.")
+    groups = [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
+    return [Point(name, seeds) for seeds in groups for name in config.models]
+
+
+def settings(config: Any, name: str, seed: int) -> ConfigDict:
+    """The config of one model: that of the study with what `config.models` says of it.
+
+    Raises:
+      UserError: the model sets a field that the study does not have.
+    """
+    own = ConfigDict({k: v for k, v in config.to_dict().items() if k not in _OF_STUDY})
+    for field, value in config.models[name].to_dict().items():
+        if field not in own:
+            raise UserError(f"config.models.{name} sets {field}, which is no field of the config.")
+        own[field] = value
+    own.seed = seed
+    return own
+
+
+def check(problem: Problem, config: Any, models: list[Point]) -> None:
+    """Refuses what only a later model would stumble over.
+
+    Raises:
+      UserError: a setting of any model, of training or of its evaluation, is wrong.
+    """
+    fit.check_config(config)
+    evaluation.check_config(config)
+    for pair in config.compare:
+        for name in pair:
+            if name not in config.models:
+                raise UserError(f"config.compare names {name!r}, which is none of config.models.")
+    for name in dict.fromkeys(point.name for point in models):
+        own = settings(config, name, models[0].seeds[0])
+        model = build.make_model(problem, own)
+        build.make_run(problem, model, own)
+        if own.refit_noise:
+            checks.whole(own, 1, "refit_steps")
+            refitted = _refit_settings(own)
+            build.make_run(problem, build.make_model(problem, refitted), refitted)
+
+
+def run(
+    problem: Problem, point: Point, config: Any, folder: str, checkpoint_dir: str | None = None
+) -> tuple[list[Row], Model, list[bounds.Params]]:
+    """Trains the models of a point and scores each on the test images.
+
+    Args:
+      problem: the data.
+      point: what to train.
+      config: of the study.
+      folder: for metrics and the model's config.
+      checkpoint_dir: None for a folder in `folder`.
+
+    Returns:
+      (rows, model, parameters of each seed).
+    """
+    each = [settings(config, point.name, seed) for seed in point.seeds]
+    model = build.make_model(problem, each[0])
+    params, seconds = _train(problem, model, each, folder, checkpoint_dir)
+    refitted = _refit(problem, model, each, params, folder, checkpoint_dir)
+    rows = []
+    for i, seed in enumerate(point.seeds):
+        at = {"model": point.name, "seed": seed, "noise": each[0].noise}
+        if refitted:
+            rows += evaluation.rows(
+                problem, refitted[0], refitted[1][i], {**at, "noise": each[0].refit_noise}, config
+            )
+            # The exact value is of the density, whatever noise it is evaluated with.
+            with_uniform = evaluation.with_uniform_noise(model)
+            rows += [
+                r
+                for r in evaluation.rows(
+                    problem, with_uniform, params[i], {**at, "noise": "uniform"}, config
+                )
+                if r["kind"] != "exact"
+            ]
+        else:
+            rows += evaluation.rows(problem, model, params[i], at, config)
+        rows += evaluation.round_trip(problem, model, params[i], at, config)
+        rows += [
+            row("parameters", at, kind="exact", unit="count", value=count_parameters(params[i])),
+            row("training time", at, kind="estimate", unit="s", value=seconds),
+        ]
+    return rows, model, params
+
+
+def _train(
+    problem: Problem, model: Model, each: list[ConfigDict], folder: str, directory: str | None
+) -> tuple[list[bounds.Params], float]:
+    runs = [build.make_run(problem, model, own) for own in each]
+    # A model's own config: another study, or another evaluation, may go on with the same folders.
+    named = {k: v for k, v in each[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
+    if len(runs) > 1:
+        named["seed"] = [own.seed for own in each]
+    params, seconds = train_members(runs, each[0], folder, named, directory, best=True)
+    return [bounds.Params(*own) for own in params], seconds
+
+
+def _refit_settings(own: ConfigDict) -> ConfigDict:
+    changed = ConfigDict(own.to_dict())
+    changed.noise, changed.objective, changed.num_samples = own.refit_noise, "elbo", 1
+    changed.num_steps = own.refit_steps
+    return changed
+
+
+def _refit(
+    problem: Problem, model: Model, each: list[ConfigDict], params: list[bounds.Params],
+    folder: str, directory: str | None,
+) -> tuple[Model, list[bounds.Params]] | None:  # fmt: skip
+    """Noise fitted by the ELBO to densities that stay as they are; None where none is asked for.
+
+    What a density was trained with then no longer decides how tightly it is evaluated.
+    """
+    if not each[0].refit_noise:
+        return None
+    changed = [_refit_settings(own) for own in each]
+    own_model = build.make_model(problem, changed[0])
+    runs = []
+    for own, found in zip(changed, params, strict=True):
+        whole = build.make_run(problem, own_model, own)
+        runs.append(whole._replace(
+            init=lambda start=whole.init, theta=found.theta: bounds.Params(theta, start().phi),
+            loss_fn=_for_fixed_theta(whole.loss_fn),
+        ))  # fmt: skip
+    named = {k: v for k, v in changed[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
+    named["trained_with"] = {k: each[0][k] for k in ("noise", "objective", "num_samples")}
+    named["trained_with"]["num_steps"] = each[0].num_steps
+    if len(runs) > 1:
+        named["seed"] = [own.seed for own in each]
+    fitted, _ = train_members(
+        runs, changed[0], os.path.join(folder, "refit"), named,
+        directory and os.path.join(directory, "refit"), best=True,
+    )  # fmt: skip
+    return own_model, [bounds.Params(*own) for own in fitted]
+
+
+def _for_fixed_theta(loss_fn):
+    def loss(params, extra, batch, key, step):
+        fixed = bounds.Params(jax.lax.stop_gradient(params.theta), params.phi)
+        return loss_fn(fixed, extra, batch, key, step)
+
+    return loss
+
+
+def count_parameters(params: PyTree) -> int:
+    """How many numbers are trained."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def summarise(rows: list[Row], config: Any) -> list[Row]:
+    """Means over seeds with their standard errors, and differences paired by seed."""
+    out, groups = [], {}
+    for r in rows:
+        groups.setdefault((r["name"], *_without_seed(r).items()), []).append(r)
+    for group in groups.values():
+        first = group[0]
+        values = [float("nan") if r["value"] is None else r["value"] for r in group]
+        out.append(
+            mean_row(first["name"], _without_seed(first), values, first["kind"], unit=first["unit"])
+        )
+    names = [r["name"] for r in out if r["unit"] == evaluation.UNIT and r["kind"] != "estimate"]
+    for first, second in config.compare:
+        for name in dict.fromkeys(names):
+            a, b = (_by_seed(rows, name, model) for model in (first, second))
+            common = sorted(a.keys() & b.keys())
+            if common:
+                at = {"model": f"{first} - {second}", **_where(rows, name)}
+                values = [a[s] - b[s] for s in common]
+                out.append(mean_row(f"{name} difference", at, values, "estimate",
+                                    unit=evaluation.UNIT))  # fmt: skip
+    return out
+
+
+def _where(rows: list[Row], name: str) -> dict[str, Any]:
+    at = next(r["at"] for r in rows if r["name"] == name)
+    return {"k": at["k"]} if "k" in at else {}
+
+
+def _without_seed(r: Row) -> dict[str, Any]:
+    return {k: v for k, v in r["at"].items() if k != "seed"}
+
+
+def _by_seed(rows: list[Row], name: str, model: str) -> dict[int, float]:
+    """seed -> the value with the model's own noise."""
+    found = {}
+    for r in rows:
+        if (r["name"], r["at"]["model"]) == (name, model):
+            found.setdefault(r["at"]["seed"], r["value"])
+    return {seed: value for seed, value in found.items() if value is not None}

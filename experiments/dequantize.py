@@ -1,0 +1,52 @@
+r"""Densities of integers through dequantization: trains, evaluates and samples several models.
+
+    python -m experiments.dequantize --config=configs/dequantize_digits.py \
+        --workdir=runs/dequantize_digits
+
+`config.models` names the models, each by what it changes in the rest of the config; every one is
+trained with each of `config.seeds`, selected on validation images and scored on the test images in
+bits/dim. Each has its folder of checkpoints in --workdir; results.json grows by one model at a
+time, and the same command continues where it was stopped. Writes figure.png (IWAE-k curves) and
+samples of every model beside it.
+"""
+
+import os
+
+from absl import flags, logging
+
+from experiments.runtime import cli, cluster
+
+flags.adopt_module_key_flags(cli)
+flags.declare_key_flag("checkpoint_dir")
+
+
+def main(config, workdir: str) -> None:
+    """Trains and scores what is missing, then prints the table over seeds."""
+    from experiments.dequantization import build, report, study
+    from experiments.runtime import results
+
+    cluster.refuse("experiments.dequantize")
+    points = study.points(config)
+    problem = build.make_problem(config)
+    study.check(problem, config, points)
+    record = results.open_record(workdir, "dequantize", config)
+    finished = {r["point"] for r in record["rows"] if "point" in r}
+    for number, point in enumerate(points, 1):
+        if point.label in finished:
+            continue
+        logging.info("%d/%d  %s", number, len(points), point.label)
+        base = cluster.CHECKPOINT_DIR.value
+        directory = base and os.path.join(base, point.label)
+        folder = os.path.join(workdir, point.label)
+        rows, model, params = study.run(problem, point, config, folder, directory)
+        report.draw_samples(problem, model, params[0], config, folder)
+        record["rows"] += [{**r, "point": point.label} for r in rows]
+        results.save_record(workdir, record)
+    rows = [r for r in record["rows"] if "point" in r]
+    record["rows"] = rows + study.summarise(rows, config)
+    results.save_record(workdir, record)
+    report.show(problem, record["rows"], config, workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

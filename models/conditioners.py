@@ -1,0 +1,162 @@
+"""Networks of couplings, as `bijectors.Conditioner`: dense, and the convolutions of Flow++.
+
+They take one datum and return outputs; dropout acts where the context carries a key.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from models.bijectors import Conditioner
+
+
+class Context(NamedTuple):
+    """What a coupling sees beside its half.
+
+    Attributes:
+      features: array over the same pixels, or None.
+      dropout: PRNG key of one datum, or None for no dropout. One key gives one mask, whatever is
+        evaluated with it.
+    """
+
+    features: Array | None = None
+    dropout: Any = None
+
+
+def concat_elu(x: Array) -> Array:
+    """elu of x and of -x, side by side (van den Oord et al. 2016)."""
+    return nn.elu(jnp.concatenate([x, -x], axis=-1))
+
+
+def _small(fan_scale: float = 0.1):
+    """Glorot weights times `fan_scale`."""
+    return nn.initializers.variance_scaling(fan_scale**2, "fan_avg", "uniform")
+
+
+class DenseNet(nn.Module):
+    """A perceptron over all entries of a datum and of its features."""
+
+    hidden: Sequence[int]
+    dropout: float
+    num_outputs: int
+    last_scale: float
+
+    @nn.compact
+    def __call__(self, a: Array, context: Context) -> Array:
+        """Returns [*a.shape, num_outputs]."""
+        inputs = [a.reshape(-1)]
+        if context.features is not None:
+            inputs.append(context.features.reshape(-1))
+        h = jnp.concatenate(inputs)
+        for index, width in enumerate(self.hidden):
+            h = nn.silu(nn.Dense(width, name=f"hidden_{index}")(h))
+            h = nn.Dropout(self.dropout, deterministic=context.dropout is None)(h)
+        init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
+        flat = nn.Dense(a.size * self.num_outputs, kernel_init=init, name="outputs")(h)
+        return flat.reshape(*a.shape, self.num_outputs)
+
+
+class GatedConv(nn.Module):
+    """x + GLU of two convolutions; the context enters between them.
+
+    Source: Ho et al. 2019 (arXiv 1902.00275), section 3.3 and the released code.
+    """
+
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c"]:
+        """Returns an array shaped as x."""
+        filters = x.shape[-1]
+        h = nn.Conv(filters, (3, 3), name="first")(concat_elu(x))
+        if context.features is not None:
+            h += nn.Dense(filters, name="context")(concat_elu(context.features))
+        h = nn.Dropout(self.dropout, deterministic=context.dropout is None)(concat_elu(h))
+        h = nn.Dense(2 * filters, kernel_init=_small(), name="second")(h)
+        return x + nn.glu(h)
+
+
+class GatedAttention(nn.Module):
+    """x + GLU of self-attention over all pixels, which are told apart by a learned embedding."""
+
+    num_heads: int = 4
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+        """Returns an array shaped as x."""
+        filters = x.shape[-1]
+        position = self.param("position", nn.initializers.normal(0.01), x.shape)
+        joined = nn.Dense(3 * filters, name="queries_keys_values")(x + position)
+        heads = joined.reshape(-1, 3, self.num_heads, filters // self.num_heads)
+        query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
+        out = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        h = nn.Dense(2 * filters, kernel_init=_small(), name="out")(out)
+        return x + nn.glu(h)
+
+
+class ConvNet(nn.Module):
+    """Gated convolutions and attention in turns, each with a layer norm behind it."""
+
+    filters: int
+    num_blocks: int
+    dropout: float
+    attention: bool
+    num_outputs: int
+    last_scale: float
+
+    @nn.compact
+    def __call__(self, a: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c p"]:
+        """Returns [*a.shape, num_outputs]."""
+        h = nn.Conv(self.filters, (3, 3), name="in")(a)
+        for index in range(self.num_blocks):
+            h = GatedConv(self.dropout, name=f"conv_{index}")(h, context)
+            h = nn.LayerNorm(name=f"conv_norm_{index}")(h)
+            if self.attention:
+                h = GatedAttention(name=f"attention_{index}")(h)
+                h = nn.LayerNorm(name=f"attention_norm_{index}")(h)
+        init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
+        count = a.shape[-1] * self.num_outputs
+        out = nn.Conv(count, (3, 3), kernel_init=init, name="outputs")(h)
+        return out.reshape(*a.shape, self.num_outputs)
+
+
+def dense(
+    hidden: Sequence[int], *, index: int, dropout: float = 0.0, last_scale: float = 0.1
+) -> Conditioner:
+    """A `DenseNet`; `index` tells its dropout mask from those of other couplings.
+
+    `last_scale` 0 starts the coupling as the identity.
+    """
+    return _conditioner(lambda count: DenseNet(tuple(hidden), dropout, count, last_scale), index)
+
+
+def convolutional(
+    filters: int,
+    num_blocks: int,
+    *,
+    index: int,
+    dropout: float = 0.0,
+    attention: bool = True,
+    last_scale: float = 0.1,
+) -> Conditioner:
+    """A `ConvNet`; `index` and `last_scale` as in `dense`."""
+    return _conditioner(
+        lambda count: ConvNet(filters, num_blocks, dropout, attention, count, last_scale), index
+    )
+
+
+def _conditioner(make, index: int) -> Conditioner:
+    def init(key, a, context, count):
+        return make(count).init(key, a, context._replace(dropout=None))
+
+    def apply(params, a, context, count):
+        rngs = None
+        if context.dropout is not None:
+            rngs = {"dropout": jax.random.fold_in(context.dropout, index)}
+        return make(count).apply(params, a, context, rngs=rngs)
+
+    return Conditioner(init, apply)

@@ -1,0 +1,155 @@
+r"""Monotone maps of single numbers, whose parameters a network gives: the heart of a coupling.
+
+Every map is computed in log space. The CDF F of a mixture saturates in float32 at 16 scales from
+its centre; its logit does not:
+
+    logit F(z) = logsumexp(log w + log sigma(t)) - logsumexp(log w + log sigma(-t)),
+    t = (z - mu) e^{-s}.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LEAST_LOG_SCALE = -7.0
+MAX_ITERATIONS = 100
+
+
+class Elementwise(NamedTuple):
+    """A monotone map with P parameters for each number.
+
+    Attributes:
+      num_outputs: P.
+      forward: (outputs [..., P], z [...]) -> (y [...], log dy/dz [...]).
+      inverse: (outputs [..., P], y [...]) -> (z [...], log dy/dz [...]); NaN where it did not
+        converge.
+    """
+
+    num_outputs: int
+    forward: Callable[[Array, Array], tuple[Array, Array]]
+    inverse: Callable[[Array, Array], tuple[Array, Array]]
+
+
+def affine() -> Elementwise:
+    r"""y = z e^a + b with a = tanh of its output: no factor beyond e (Ho et al. 2019)."""
+
+    def forward(outputs, z):
+        a, b = jnp.tanh(outputs[..., 0]), outputs[..., 1]
+        return z * jnp.exp(a) + b, a
+
+    def inverse(outputs, y):
+        a, b = jnp.tanh(outputs[..., 0]), outputs[..., 1]
+        return (y - b) * jnp.exp(-a), a
+
+    return Elementwise(2, forward, inverse)
+
+
+def mixture(num_components: int) -> Elementwise:
+    r"""The logit of a mixture's CDF, then an affine map: the coupling of Flow++.
+
+    .. math:: y = \mathrm{logit}\Big(\sum_k \pi_k \sigma\big((z - \mu_k) e^{-s_k}\big)\Big) e^a + b
+
+    The outputs are a, b, the K logits of pi, mu and s >= -7; where all are 0 it is the identity.
+    Each component has a factor of its own on its outputs, because a network that starts at 0
+    would give all of them the same gradient for ever.
+
+    Source: Ho et al. 2019 (arXiv 1902.00275), eq. 17 and 18.
+    """
+    factors = jnp.linspace(0.5, 1.5, num_components)
+
+    def parts(outputs):
+        a, b = jnp.tanh(outputs[..., 0]), outputs[..., 1]
+        shaped = outputs[..., 2:].reshape(*outputs.shape[:-1], 3, num_components)
+        scaled = shaped * jnp.broadcast_to(factors, shaped.shape)
+        logits, means, log_scales = scaled[..., 0, :], scaled[..., 1, :], scaled[..., 2, :]
+        log_scales = jnp.maximum(log_scales, LEAST_LOG_SCALE)
+        return a, b, Mixture(jax.nn.log_softmax(logits), means, log_scales)
+
+    def forward(outputs, z):
+        a, b, mixture = parts(outputs)
+        y, log_slope = logit_cdf(mixture, z)
+        return y * jnp.exp(a) + b, log_slope + a
+
+    def inverse(outputs, y):
+        a, b, mixture = parts(outputs)
+        z = inverse_logit_cdf(mixture, (y - b) * jnp.exp(-a))
+        return z, logit_cdf(mixture, z)[1] + a
+
+    return Elementwise(2 + 3 * num_components, forward, inverse)
+
+
+class Mixture(NamedTuple):
+    """A mixture of K logistics: log weights, locations and log scales, each [..., K]."""
+
+    log_weights: Float[Array, "... K"]
+    means: Float[Array, "... K"]
+    log_scales: Float[Array, "... K"]
+
+
+def logit_cdf(mixture: Mixture, z: Float[Array, "..."]) -> tuple[Array, Array]:
+    """(logit F(z), log of its derivative in z).
+
+    The derivative of logit F is f / (F (1 - F)); all three logarithms are sums over components.
+    """
+    t = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_scales)
+    below, above = jax.nn.log_sigmoid(t), jax.nn.log_sigmoid(-t)
+    log_cdf = jax.nn.logsumexp(mixture.log_weights + below, axis=-1)
+    log_rest = jax.nn.logsumexp(mixture.log_weights + above, axis=-1)
+    log_pdf = jax.nn.logsumexp(mixture.log_weights - mixture.log_scales + below + above, axis=-1)
+    return log_cdf - log_rest, log_pdf - log_cdf - log_rest
+
+
+def inverse_logit_cdf(mixture: Mixture, y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """z with logit F(z) = y, by Newton steps kept within a bracket; NaN where that fails.
+
+    F is an average of the components' CDFs, so its logit lies between theirs, and the root
+    between the smallest and the largest of mu_k + e^{s_k} y. Gradients come from the equation,
+    not from the iterations.
+    """
+    fixed, target = jax.lax.stop_gradient((mixture, y))
+    roots = fixed.means + jnp.exp(fixed.log_scales) * target[..., None]
+    low, high = jnp.min(roots, axis=-1), jnp.max(roots, axis=-1)
+    # Rounding may put the root of a single component just outside.
+    slack = 1e-5 * (1.0 + jnp.maximum(jnp.abs(low), jnp.abs(high)))
+    low, high = low - slack, high + slack
+
+    def goes_on(carry):
+        i, _, _, _, done = carry
+        return (i < MAX_ITERATIONS) & ~jnp.all(done)
+
+    def improve(carry):
+        i, low, high, z, _ = carry
+        value, log_slope = logit_cdf(fixed, z)
+        low = jnp.where(value < target, z, low)
+        high = jnp.where(value < target, high, z)
+        newton = z - (value - target) * jnp.exp(-log_slope)
+        inside = (newton > low) & (newton < high)
+        # Every third step halves the bracket: Newton alone may creep where F is flat.
+        moved = jnp.where(inside & (i % 3 < 2), newton, 0.5 * (low + high))
+        rounding = 4 * jnp.finfo(z.dtype).eps * (1.0 + jnp.abs(z))
+        done = (jnp.abs(newton - z) <= rounding) | (high - low <= rounding)
+        return i + 1, low, high, jnp.where(done, z, moved), done
+
+    start = (0, low, high, 0.5 * (low + high), jnp.zeros(target.shape, bool))
+    _, _, _, z, done = jax.lax.while_loop(goes_on, improve, start)
+    z = jnp.where(done, z, jnp.nan)
+    # One more Newton step, of which only the numerator is differentiated: the derivative of the
+    # root by the implicit function theorem.
+    value, _ = logit_cdf(mixture, z)
+    slope = jnp.exp(jax.lax.stop_gradient(logit_cdf(mixture, z)[1]))
+    error = (value - y) / slope
+    return z - (error - jax.lax.stop_gradient(error))
+
+
+def logit(y: Float[Array, "..."]) -> tuple[Array, Array]:
+    """(log y - log(1 - y), log of its derivative), of y in (0, 1)."""
+    log_y, log_rest = jnp.log(y), jnp.log1p(-y)
+    return log_y - log_rest, -log_y - log_rest
+
+
+def sigmoid(z: Float[Array, "..."]) -> tuple[Array, Array]:
+    """(sigma(z), log of its derivative)."""
+    return jax.nn.sigmoid(z), jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)

@@ -1,0 +1,182 @@
+r"""Noise for dequantization, learned: every `bounds.Dequantizer` with a network behind it.
+
+The flow of Flow++ goes from logistic noise to v = logit(u) and sees the image through a
+convolutional network; it starts as uniform noise, exactly, because its couplings start as the
+identity and its base is logistic. So do the logit-logistic and the autoregressive noise.
+
+Source: Ho et al. 2019 (arXiv 1902.00275) and the code its authors released; Hoogeboom et al. 2020
+(arXiv 2001.11235).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+import bounds
+from models import bijectors, conditioners
+from models.autoregressive import MADE
+from models.bijectors import Bijector, Conditioner
+from models.conditioners import Context
+from models.elementwise import Elementwise
+from models.flows import MakeConditioner
+
+
+class LearnedNoise(NamedTuple):
+    """A dequantizer with parameters.
+
+    Attributes:
+      init: (key, x) -> phi, from one datum.
+      make: (dropout key or None) -> the `bounds.Dequantizer` of ONE datum.
+    """
+
+    init: Callable[[Array, Array], PyTree]
+    make: Callable[[Any], bounds.Dequantizer]
+
+
+def uniform_noise() -> LearnedNoise:
+    """Noise without parameters."""
+    return LearnedNoise(lambda key, x: (), lambda dropout: bounds.uniform_dequantizer())
+
+
+BASES: dict[str, Callable[[Any], bounds.Dequantizer]] = {
+    "logistic": bounds.logistic_dequantizer,
+    "normal": bounds.normal_dequantizer,
+}
+
+
+def diagonal_noise(
+    levels: int, conditioner: Conditioner, *, base: str = "logistic"
+) -> LearnedNoise:
+    """Independent noise whose locations and log scales a network gives from the image.
+
+    Args:
+      levels: of the data.
+      conditioner: which must start at 0; a logistic base then starts as uniform noise.
+      base: "logistic" or "normal".
+    """
+
+    def init(key, x):
+        return conditioner.init(key, _centred(x, levels), Context(), 2)
+
+    def make(dropout_key):
+        def parameters(phi, x):
+            context = Context(dropout=dropout_key)
+            outputs = conditioner.apply(phi, _centred(x, levels), context, 2)
+            return outputs[..., 0], outputs[..., 1]
+
+        return BASES[base](parameters)
+
+    return LearnedNoise(init, make)
+
+
+def autoregressive_noise(levels: int, hidden: Sequence[int]) -> LearnedNoise:
+    """Logistic noise; a masked network sees the image and the entries before each."""
+
+    def parameters(phi, x, v):
+        context = _centred(x, levels).reshape(-1)
+        outputs: Any = MADE(tuple(hidden), 2).apply(phi, jnp.tanh(v / 4).reshape(-1), context)
+        return outputs[:, 0].reshape(x.shape), outputs[:, 1].reshape(x.shape)
+
+    def init(key, x):
+        flat = _centred(x, levels).reshape(-1)
+        variables: Any = MADE(tuple(hidden), 2).init(key, flat, flat)
+        for name in ("outputs", "context_outputs"):  # uniform noise to begin with
+            own = variables["params"][name]
+            own["kernel"] = jnp.zeros_like(own["kernel"])
+        return variables
+
+    return LearnedNoise(init, lambda dropout: bounds.autoregressive_dequantizer(parameters))
+
+
+def _centred(x: Array, levels: int) -> Array:
+    """Integers to [-1/2, 1/2]."""
+    return (x + 0.5) / levels - 0.5
+
+
+class FeatureNet(nn.Module):
+    """An image [H, W, C] in [-1/2, 1/2] to features [H, W, filters] for the dequantizer."""
+
+    filters: int
+    num_blocks: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, image: Array, context: Context) -> Array:
+        """Returns the features."""
+        h = nn.Conv(self.filters, (3, 3), name="in")(image)
+        for index in range(self.num_blocks):
+            h = conditioners.GatedConv(self.dropout, name=f"conv_{index}")(h, context)
+        return h
+
+
+def image_noise(
+    levels: int,
+    transform: Elementwise,
+    conditioner: MakeConditioner,
+    *,
+    num_couplings: int = 4,
+    feature_filters: int = 32,
+    feature_blocks: int = 3,
+    dropout: float = 0.0,
+) -> LearnedNoise:
+    """The dequantizer of Flow++ for images [H, W, C] of even width.
+
+    Args:
+      levels: of the data.
+      transform: of the couplings.
+      conditioner: index -> network, which must start at 0.
+      num_couplings: how many, over the two halves of a checkerboard in turns.
+      feature_filters: channels of the features; 0 makes the image itself the features.
+      feature_blocks: gated convolutions of the network that makes them.
+      dropout: of that network.
+    """
+    net = FeatureNet(feature_filters, feature_blocks, dropout)
+    splits = (bijectors.channels(), bijectors.swapped(bijectors.channels()))
+    couplings = [
+        # Far from the indices of a density's couplings, whose dropout key this may share.
+        bijectors.coupling(conditioner(100 + i), transform, splits[i % 2])
+        for i in range(num_couplings)
+    ]
+    flow = bijectors.chain([_by_checkerboard(), *couplings, bijectors.inverted(_by_checkerboard())])
+
+    def features_of(variables, x, dropout_key):
+        if not feature_filters:
+            return image_of(x)
+        rngs = None if dropout_key is None else {"dropout": jax.random.fold_in(dropout_key, 99)}
+        features: Any = net.apply(variables, image_of(x), Context(dropout=dropout_key), rngs=rngs)
+        return features
+
+    def image_of(x):
+        halves = bijectors.checkerboard().take(_centred(x, levels))
+        return jnp.concatenate(halves, axis=-1)
+
+    def init(key, x):
+        net_key, flow_key = jax.random.split(key)
+        variables = net.init(net_key, image_of(x), Context()) if feature_filters else ()
+        features = features_of(variables, x, None)
+        batch = jax.tree.map(lambda leaf: leaf[None], (x.astype(float), Context(features)))
+        return variables, flow.init(flow_key, *batch)[0]
+
+    def make(dropout_key):
+        def context(phi, x):
+            return Context(features_of(phi[0], x, dropout_key), dropout_key)
+
+        return bounds.flow_dequantizer(
+            lambda phi, x, epsilon: flow.forward(phi[1], epsilon, context(phi, x)),
+            lambda phi, x, v: flow.inverse(phi[1], v, context(phi, x)),
+        )
+
+    return LearnedNoise(init, make)
+
+
+def _by_checkerboard() -> Bijector:
+    """[H, W, C] -> [H, W/2, 2C]: the two colours of a checkerboard side by side."""
+    split = bijectors.checkerboard()
+    return bijectors.fixed(
+        lambda z: (jnp.concatenate(split.take(z), axis=-1), jnp.zeros(())),
+        lambda y: (split.join(*jnp.split(y, 2, axis=-1)), jnp.zeros(())),
+    )
