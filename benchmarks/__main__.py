@@ -19,6 +19,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from benchmarks import (
+    coupling_rate,
     dreg_cost,
     evaluation_rate,
     interval_coverage,
@@ -36,6 +37,7 @@ BENCHMARKS = {
     "log_likelihood_memory": log_likelihood_memory.run,
     "training_rate": training_rate.run,
     "evaluation_rate": evaluation_rate.run,
+    "coupling_rate": coupling_rate.run,
     "interval_coverage": interval_coverage.run,
 }
 

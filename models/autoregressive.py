@@ -30,10 +30,13 @@ class MADE(nn.Module):
 
     hidden: Sequence[int]
     num_outputs: int
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, value: Float[Array, "D"], context: Array | None = None) -> Array:
-        """Returns the outputs."""
+    def __call__(
+        self, value: Float[Array, "D"], context: Array | None = None, *, train: bool = False
+    ) -> Array:
+        """Returns the outputs; dropout acts in training alone."""
         size = value.shape[-1]
         degrees = np.arange(1, size + 1)
         h = value
@@ -43,7 +46,7 @@ class MADE(nn.Module):
             h = _Masked(width, own[None] >= degrees[:, None], name=f"hidden_{index}")(h)
             if context is not None:
                 h += nn.Dense(width, use_bias=False, name=f"context_{index}")(context)
-            h = nn.silu(h)
+            h = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(h))
             degrees = own
         rows = np.repeat(np.arange(size), self.num_outputs)
         mask = rows[None] >= degrees[:, None]
@@ -71,31 +74,37 @@ class Autoregressive(NamedTuple):
 
     Attributes:
       init: (key, pixel_mean [D], pixel_sd [D]) -> params.
-      log_prob: (params, x) -> exact log P(x) in nats.
-      log_density: (params, x, u) -> log p(x + u), as `bounds.dequantized` wants it; None for
-        the discretised kind.
+      log_prob: (params, x, dropout key or None) -> exact log P(x) in nats.
+      log_density: (params, x, u, dropout key or None) -> log p(x + u), as `bounds.dequantized`
+        wants it; None for the discretised kind.
       simulate: (params, key) -> x.
     """
 
     init: Callable[[Array, Array, Array], PyTree]
-    log_prob: Callable[[PyTree, Array], Array]
-    log_density: Callable[[PyTree, Array, Array], Array] | None
+    log_prob: Callable[..., Array]
+    log_density: Callable[..., Array] | None
     simulate: Callable[[PyTree, Array], Array]
 
 
 def subset_flow(
-    num_dims: int, levels: int, *, hidden: Sequence[int], num_components: int
+    num_dims: int,
+    levels: int,
+    *,
+    hidden: Sequence[int],
+    num_components: int,
+    dropout: float = 0.0,
 ) -> Autoregressive:
     """The truncated kind: exact, and a continuous density at once."""
-    mixtures, init = _network(num_dims, levels, hidden, num_components)
+    mixtures, init = _network(num_dims, levels, hidden, num_components, dropout)
 
-    def log_prob(params, x):
+    def log_prob(params, x, dropout=None):
         x = x.astype(jnp.float32)
-        return jnp.sum(quantized_mixture.truncated_log_prob(mixtures(params, x), levels, x))
+        mixture = mixtures(params, x, dropout)
+        return jnp.sum(quantized_mixture.truncated_log_prob(mixture, levels, x))
 
-    def log_density(params, x, u):
+    def log_density(params, x, u, dropout=None):
         x = x.astype(jnp.float32)
-        mixture = mixtures(params, x)
+        mixture = mixtures(params, x, dropout)
         return jnp.sum(quantized_mixture.truncated_log_density(mixture, levels, x, u))
 
     simulate = _simulator(num_dims, levels, mixtures, quantized_mixture.truncated_log_prob)
@@ -103,26 +112,36 @@ def subset_flow(
 
 
 def discretized(
-    num_dims: int, levels: int, *, hidden: Sequence[int], num_components: int
+    num_dims: int,
+    levels: int,
+    *,
+    hidden: Sequence[int],
+    num_components: int,
+    dropout: float = 0.0,
 ) -> Autoregressive:
     """The discretised kind: the likelihood of PixelCNN++, exact and of integers alone."""
-    mixtures, init = _network(num_dims, levels, hidden, num_components)
+    mixtures, init = _network(num_dims, levels, hidden, num_components, dropout)
 
-    def log_prob(params, x):
+    def log_prob(params, x, dropout=None):
         x = x.astype(jnp.float32)
-        return jnp.sum(quantized_mixture.discretized_log_prob(mixtures(params, x), levels, x))
+        mixture = mixtures(params, x, dropout)
+        return jnp.sum(quantized_mixture.discretized_log_prob(mixture, levels, x))
 
     simulate = _simulator(num_dims, levels, mixtures, quantized_mixture.discretized_log_prob)
     return Autoregressive(init, log_prob, None, simulate)
 
 
-def _network(num_dims: int, levels: int, hidden: Sequence[int], num_components: int):
-    """(params, x) -> the mixture of each pixel; and how parameters start."""
-    net = MADE(hidden, 3 * num_components)
+def _network(
+    num_dims: int, levels: int, hidden: Sequence[int], num_components: int, dropout: float
+):
+    """(params, x, dropout key) -> the mixture of each pixel; and how parameters start."""
+    net = MADE(tuple(hidden), 3 * num_components, dropout)
     half = (levels - 1) / 2
 
-    def mixtures(params, x):
-        outputs: Any = net.apply(params, (x - half) / half)
+    def mixtures(params, x, dropout_key=None):
+        rngs = None if dropout_key is None else {"dropout": dropout_key}
+        train = dropout_key is not None
+        outputs: Any = net.apply(params, (x - half) / half, train=train, rngs=rngs)
         logits, means, log_scales = jnp.split(outputs, 3, axis=-1)
         log_scales = jnp.maximum(log_scales, LEAST_LOG_SCALE) + jnp.log(half)
         return Mixture(jax.nn.log_softmax(logits), half + half * means, log_scales)

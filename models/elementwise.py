@@ -95,7 +95,9 @@ def logit_cdf(mixture: Mixture, z: Float[Array, "..."]) -> tuple[Array, Array]:
     The derivative of logit F is f / (F (1 - F)); all three logarithms are sums over components.
     """
     t = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_scales)
-    below, above = jax.nn.log_sigmoid(t), jax.nn.log_sigmoid(-t)
+    # log sigma(t) and log sigma(-t) share their one costly term.
+    rest = jnp.log1p(jnp.exp(-jnp.abs(t)))
+    below, above = jnp.minimum(t, 0.0) - rest, jnp.minimum(-t, 0.0) - rest
     log_cdf = jax.nn.logsumexp(mixture.log_weights + below, axis=-1)
     log_rest = jax.nn.logsumexp(mixture.log_weights + above, axis=-1)
     log_pdf = jax.nn.logsumexp(mixture.log_weights - mixture.log_scales + below + above, axis=-1)

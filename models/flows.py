@@ -22,6 +22,13 @@ MakeConditioner = Callable[[int], Conditioner]
 """index of a coupling -> its network."""
 
 
+NORMS: dict[str, Callable[[], list[Bijector]]] = {
+    "pixel": lambda: [bijectors.activation_norm()],
+    "channel": lambda: [bijectors.activation_norm(share=(0, 1))],
+    "none": list,
+}
+
+
 class Density(NamedTuple):
     """A continuous density of one datum in units of integers.
 
@@ -65,6 +72,7 @@ def image_flow(
     *,
     couplings: Sequence[int] = (4, 2, 3),
     pointwise: bool = True,
+    norm: str = "pixel",
 ) -> Bijector:
     """[H, W, C] in (0, levels) to noise [H/2, W/2, 4C], as Flow++ for CIFAR-10.
 
@@ -75,6 +83,9 @@ def image_flow(
       couplings: how many over a checkerboard, then after space to depth over channels, then over
         a checkerboard.
       pointwise: whether invertible 1x1 maps stand between couplings.
+      norm: which activation norms stand between couplings: "pixel" has numbers for each entry as
+        in Flow++, "channel" shares them over an image as in Glow, so that a pixel that is blank
+        in the images that start them is no trap; "none" has none.
     """
     before, by_channel, after = couplings
     parts: list[Bijector] = [bijectors.logit_preprocess(levels)]
@@ -83,7 +94,7 @@ def image_flow(
     def step(split, count):
         nonlocal index
         for number in range(count):
-            parts.append(bijectors.activation_norm())
+            parts.extend(NORMS[norm]())
             if pointwise:
                 parts.append(bijectors.invertible_1x1())
             own = split if number % 2 == 0 else bijectors.swapped(split)

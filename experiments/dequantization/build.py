@@ -56,14 +56,14 @@ class Density(NamedTuple):
       init: (key, x [N, ...]) -> theta, from training images.
       log_density: (theta, x, u, dropout key or None) -> log p(x + u); None for a model of integers
         alone.
-      log_prob: (theta, x) -> exact log P(x), or None.
+      log_prob: (theta, x, dropout key or None) -> exact log P(x), or None.
       simulate: (theta, key) -> an image of integers.
       round_trip: (theta, x + u) -> what is left of it after the flow and back; None without one.
     """
 
     init: Callable[[Array, Array], PyTree]
     log_density: Callable[..., Array] | None
-    log_prob: Callable[[PyTree, Array], Array] | None
+    log_prob: Callable[..., Array] | None
     simulate: Callable[[PyTree, Array], Array]
     round_trip: Callable[[PyTree, Array], Array] | None
 
@@ -92,23 +92,13 @@ class Model(NamedTuple):
 
 
 def make_problem(config: Any) -> Problem:
-    """Reads the data and cuts off `config.num_validation` images (0: as the data set does).
+    """Reads the data.
 
     Raises:
-      UserError: the data cannot be read, or the number makes no sense.
+      UserError: the data cannot be read, or are no integers of the stated levels.
     """
-    checks.whole(config, 0, "num_validation")
-    dataset = data.load(config.dataset, config.data_dir)
-    if config.num_validation:
-        images = np.concatenate([dataset.train, dataset.validation])
-        if not config.num_validation < len(images):
-            raise UserError(
-                f"config.num_validation must be below the {len(images):,} images that are no test "
-                f"images, got {config.num_validation}."
-            )
-        train, validation = np.split(images, [-config.num_validation])
-        dataset = dataset._replace(train=train, validation=validation)
-    return Problem(check_images(dataset), batches.image_shape(dataset.train.shape[1:]))
+    dataset = check_images(data.load(config.dataset, config.data_dir))
+    return Problem(dataset, batches.image_shape(dataset.train.shape[1:]))
 
 
 def check_images(dataset: data.Dataset) -> data.Dataset:
@@ -142,12 +132,14 @@ def make_model(problem: Problem, config: Any) -> Model:
     Raises:
       UserError: a name or a size in the config is wrong, or does not fit the images.
     """
-    checks.whole(config, 1, "width", "num_layers", "num_components", "noise_width", "noise_layers")
+    checks.whole(config, 1, "width", "num_layers", "num_components")
+    checks.whole(config, 1, "noise_width", "noise_layers", "noise_components")
     checks.whole(config, 0, "noise_features", "noise_couplings")
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
     _known(config, "network", NETWORKS)
     _known(config, "coupling", COUPLINGS)
+    _known(config, "noise_coupling", COUPLINGS)
     made = Model(
         _known(config, "density", DENSITIES)(problem, config),
         _known(config, "noise", NOISES)(problem, config),
@@ -188,6 +180,7 @@ def _flow(problem: Problem, config: Any) -> Density:
             "config.couplings must hold three whole numbers, how many act over a checkerboard, "
             f"over channels, and over a checkerboard again; got {config.couplings}."
         )
+    _known(config, "norm", flows.NORMS)
     network = NETWORKS[config.network]
     flow = flows.image_flow(
         problem.levels,
@@ -195,6 +188,7 @@ def _flow(problem: Problem, config: Any) -> Density:
         lambda index: network(config.width, config.num_layers, index, config, 0.1),
         couplings=config.couplings,
         pointwise=config.pointwise,
+        norm=config.norm,
     )
     whole = flows.density(flow)
     height, width, channels = problem.shape
@@ -224,6 +218,7 @@ def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
         model = kind(
             size, problem.levels,
             hidden=(config.width,) * config.num_layers, num_components=config.num_components,
+            dropout=config.dropout,
         )  # fmt: skip
         flat = problem.dataset.train.reshape(len(problem.dataset.train), -1)
         mean = flat.mean(0, dtype=np.float64).astype(np.float32)
@@ -232,9 +227,11 @@ def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
         return Density(
             lambda key, x: model.init(key, jnp.asarray(mean), jnp.asarray(deviation)),
             None if log_density is None else (
-                lambda theta, x, u, dropout=None: log_density(theta, x.reshape(-1), u.reshape(-1))
+                lambda theta, x, u, dropout=None: log_density(
+                    theta, x.reshape(-1), u.reshape(-1), dropout
+                )
             ),
-            lambda theta, x: model.log_prob(theta, x.reshape(-1)),
+            lambda theta, x, dropout=None: model.log_prob(theta, x.reshape(-1), dropout),
             lambda theta, key: model.simulate(theta, key).reshape(problem.shape),
             None,
         )  # fmt: skip
@@ -257,7 +254,7 @@ def _noise_network(config: Any, index: int):
 def _flow_noise(problem: Problem, config: Any) -> noise.LearnedNoise:
     return noise.image_noise(
         problem.levels,
-        COUPLINGS[config.coupling](config.num_components),
+        COUPLINGS[config.noise_coupling](config.noise_components),
         lambda index: _noise_network(config, index),
         num_couplings=config.noise_couplings,
         feature_filters=config.noise_features,
@@ -295,7 +292,8 @@ def make_objective(model: Model, config: Any) -> bounds.Objective:
         log_prob = model.density.log_prob
         if log_prob is None:
             raise UserError(f"config.density={config.density} has no exact objective.")
-        return lambda params, key, x: log_prob(params.theta, x)
+        rate = config.dropout
+        return lambda params, key, x: log_prob(params.theta, x, key if rate > 0 else None)
     if model.density.log_density is None:
         raise UserError(f"config.density={config.density} is of integers; its objective is exact.")
     checks.whole(config, 1, "num_samples")
