@@ -41,6 +41,8 @@ def get_config(variant: str = "couplings") -> ConfigDict:
     config.noise_couplings = 4
     config.noise_coupling = "mixture"
     config.noise_components = 4
+    config.noise_norm = False
+    config.noise_pointwise = False
     config.noise_features = 0  # filters of a network on the image; 0: the image itself
     config.refit_noise = ""  # noise fitted to a finished density, with which it is evaluated
     config.refit_steps = 1000
@@ -87,7 +89,8 @@ MODELS = {
         "mixture_uniform": {"width": 128},
         "mixture_flow": {"width": 117, "noise": "flow"},
         "autoregressive": {
-            "density": "discretized", "objective": "exact", "width": 384, "learning_rate": 1e-3, "dropout": 0.5,
+            "density": "discretized", "objective": "exact", "width": 384, "learning_rate": 1e-3,
+            "dropout": 0.5,
         },
     },
     "exact": {

@@ -137,6 +137,38 @@ def swapped(split: Split) -> Split:
     return Split(take, lambda a, b: split.join(b, a))
 
 
+def halves(first: Bijector, second: Bijector, split: Split) -> Bijector:
+    """Each half of a `Split` through a map of its own."""
+
+    def init(key, z, context):
+        parts = jax.vmap(split.take)(z)
+        own, done = zip(
+            *(
+                bijector.init(k, part, context)
+                for bijector, k, part in zip(
+                    (first, second), jax.random.split(key), parts, strict=True
+                )
+            ),
+            strict=True,
+        )
+        return own, jax.vmap(split.join)(*done)
+
+    def both(params, halves, context, apply):
+        (a, log_det_a), (b, log_det_b) = (
+            apply(bijector)(own, half, context)
+            for bijector, own, half in zip((first, second), params, halves, strict=True)
+        )
+        return split.join(a, b), log_det_a + log_det_b
+
+    def forward(params, z, context):
+        return both(params, split.take(z), context, lambda bijector: bijector.forward)
+
+    def inverse(params, y, context):
+        return both(params, split.take(y), context, lambda bijector: bijector.inverse)
+
+    return Bijector(init, forward, inverse)
+
+
 # --- couplings ----------------------------------------------------------------------------------
 
 
@@ -185,12 +217,13 @@ class Norm(NamedTuple):
     log_sd: Array
 
 
-def activation_norm(*, share: tuple[int, ...] = ()) -> Bijector:
+def activation_norm(*, share: tuple[int, ...] = (), identity: bool = False) -> Bijector:
     """Entries standardised by the statistics of the first batch, and learned from there on.
 
     Args:
       share: axes of a datum over which statistics are shared: (0, 1) of an image for one number
         a channel (Glow), none for one each entry (Flow++).
+      identity: whether it starts as the identity instead, whatever the first batch is.
     """
 
     def init(key, z, context):
@@ -198,6 +231,8 @@ def activation_norm(*, share: tuple[int, ...] = ()) -> Bijector:
         axes = (0, *(axis + 1 for axis in share))
         mean, variance = jnp.mean(z, axes, keepdims=True), jnp.var(z, axes, keepdims=True)
         params = Norm(mean[0], 0.5 * jnp.log(jnp.maximum(variance[0], 1e-8)))
+        if identity:
+            params = jax.tree.map(jnp.zeros_like, params)
         return params, jax.vmap(forward, (None, 0, 0))(params, z, context)[0]
 
     def log_det(params, z):
@@ -214,16 +249,16 @@ def activation_norm(*, share: tuple[int, ...] = ()) -> Bijector:
     return Bijector(init, forward, inverse)
 
 
-def invertible_1x1() -> Bijector:
+def invertible_1x1(*, noise: float = 1e-3) -> Bijector:
     """A matrix W over the channels (last axis), the same at every pixel, near the identity.
 
     The matrix is kept whole: log |det W| of as many channels as an image has costs nothing.
-    Source: Kingma & Dhariwal 2018 (arXiv 1807.03039); start from I + 0.001 N as in Flow++.
+    Source: Kingma & Dhariwal 2018 (arXiv 1807.03039); start from I + `noise` N as in Flow++.
     """
 
     def init(key, z, context):
         count = z.shape[-1]
-        weight = jnp.eye(count) + 1e-3 * jax.random.normal(key, (count, count))
+        weight = jnp.eye(count) + noise * jax.random.normal(key, (count, count))
         return weight, jax.vmap(forward, (None, 0, 0))(weight, z, context)[0]
 
     def log_det(weight, z):

@@ -63,10 +63,12 @@ class DenseNet(nn.Module):
 class GatedConv(nn.Module):
     """x + GLU of two convolutions; the context enters between them.
 
+    The second one has windows of `window` x `window` pixels: 1 within couplings.
     Source: Ho et al. 2019 (arXiv 1902.00275), section 3.3 and the released code.
     """
 
     dropout: float
+    window: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c"]:
@@ -76,24 +78,28 @@ class GatedConv(nn.Module):
         if context.features is not None:
             h += nn.Dense(filters, name="context")(concat_elu(context.features))
         h = nn.Dropout(self.dropout, deterministic=context.dropout is None)(concat_elu(h))
-        h = nn.Dense(2 * filters, kernel_init=_small(), name="second")(h)
+        size = (self.window, self.window)
+        h = nn.Conv(2 * filters, size, kernel_init=_small(), name="second")(h)
         return x + nn.glu(h)
 
 
 class GatedAttention(nn.Module):
-    """x + GLU of self-attention over all pixels, which are told apart by a learned embedding."""
+    """x + GLU of self-attention over all pixels, which `position` tells apart."""
 
+    dropout: float
     num_heads: int = 4
 
     @nn.compact
-    def __call__(self, x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    def __call__(
+        self, x: Float[Array, "h w c"], position: Float[Array, "h w c"], context: Context
+    ) -> Float[Array, "h w c"]:
         """Returns an array shaped as x."""
         filters = x.shape[-1]
-        position = self.param("position", nn.initializers.normal(0.01), x.shape)
         joined = nn.Dense(3 * filters, name="queries_keys_values")(x + position)
         heads = joined.reshape(-1, 3, self.num_heads, filters // self.num_heads)
         query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
         out = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        out = nn.Dropout(self.dropout, deterministic=context.dropout is None)(out)
         h = nn.Dense(2 * filters, kernel_init=_small(), name="out")(out)
         return x + nn.glu(h)
 
@@ -112,11 +118,15 @@ class ConvNet(nn.Module):
     def __call__(self, a: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c p"]:
         """Returns [*a.shape, num_outputs]."""
         h = nn.Conv(self.filters, (3, 3), name="in")(a)
+        position = None
+        if self.attention:  # one embedding for all blocks
+            position = self.param("position", nn.initializers.normal(0.01), h.shape)
         for index in range(self.num_blocks):
             h = GatedConv(self.dropout, name=f"conv_{index}")(h, context)
             h = nn.LayerNorm(name=f"conv_norm_{index}")(h)
-            if self.attention:
-                h = GatedAttention(name=f"attention_{index}")(h)
+            if position is not None:
+                attend = GatedAttention(self.dropout, name=f"attention_{index}")
+                h = attend(h, position, context)
                 h = nn.LayerNorm(name=f"attention_norm_{index}")(h)
         init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
         count = a.shape[-1] * self.num_outputs

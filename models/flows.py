@@ -82,7 +82,7 @@ def image_flow(
       conditioner: index -> network.
       couplings: how many over a checkerboard, then after space to depth over channels, then over
         a checkerboard.
-      pointwise: whether invertible 1x1 maps stand between couplings.
+      pointwise: whether invertible 1x1 maps, one of each half, stand between couplings.
       norm: which activation norms stand between couplings: "pixel" has numbers for each entry as
         in Flow++, "channel" shares them over an image as in Glow, so that a pixel that is blank
         in the images that start them is no trap; "none" has none.
@@ -96,7 +96,8 @@ def image_flow(
         for number in range(count):
             parts.extend(NORMS[norm]())
             if pointwise:
-                parts.append(bijectors.invertible_1x1())
+                each = bijectors.invertible_1x1()
+                parts.append(bijectors.halves(each, each, split))
             own = split if number % 2 == 0 else bijectors.swapped(split)
             parts.append(bijectors.coupling(conditioner(index), transform, own))
             index += 1

@@ -109,7 +109,8 @@ class FeatureNet(nn.Module):
         """Returns the features."""
         h = nn.Conv(self.filters, (3, 3), name="in")(image)
         for index in range(self.num_blocks):
-            h = conditioners.GatedConv(self.dropout, name=f"conv_{index}")(h, context)
+            convolve = conditioners.GatedConv(self.dropout, window=3, name=f"conv_{index}")
+            h = convolve(h, context)
         return h
 
 
@@ -122,6 +123,8 @@ def image_noise(
     feature_filters: int = 32,
     feature_blocks: int = 3,
     dropout: float = 0.0,
+    norm: bool = False,
+    pointwise: bool = False,
 ) -> LearnedNoise:
     """The dequantizer of Flow++ for images [H, W, C] of even width.
 
@@ -133,15 +136,21 @@ def image_noise(
       feature_filters: channels of the features; 0 makes the image itself the features.
       feature_blocks: gated convolutions of the network that makes them.
       dropout: of that network.
+      norm: whether activation norms of each entry stand between couplings.
+      pointwise: whether invertible 1x1 maps, one of each half, stand there. Both start as the
+        identity.
     """
     net = FeatureNet(feature_filters, feature_blocks, dropout)
     splits = (bijectors.channels(), bijectors.swapped(bijectors.channels()))
-    couplings = [
-        # Far from the indices of a density's couplings, whose dropout key this may share.
-        bijectors.coupling(conditioner(100 + i), transform, splits[i % 2])
-        for i in range(num_couplings)
-    ]
-    flow = bijectors.chain([_by_checkerboard(), *couplings, bijectors.inverted(_by_checkerboard())])
+    parts = [_by_checkerboard()]
+    for i in range(num_couplings):
+        if norm:
+            parts.append(bijectors.activation_norm(identity=True))
+        if pointwise:
+            each = bijectors.invertible_1x1(noise=0.0)
+            parts.append(bijectors.halves(each, each, splits[0]))
+        parts.append(bijectors.coupling(conditioner(i), transform, splits[i % 2]))
+    flow = bijectors.chain([*parts, bijectors.inverted(_by_checkerboard())])
 
     def features_of(variables, x, dropout_key):
         if not feature_filters:

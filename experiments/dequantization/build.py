@@ -248,7 +248,8 @@ DENSITIES: dict[str, Callable[[Problem, Any], Density]] = {
 
 def _noise_network(config: Any, index: int):
     network = NETWORKS[config.network]
-    return network(config.noise_width, config.noise_layers, 100 + index, config, 0.0)
+    # Far from the indices of the density's couplings, whose dropout key this shares.
+    return network(config.noise_width, config.noise_layers, 200 + index, config, 0.0)
 
 
 def _flow_noise(problem: Problem, config: Any) -> noise.LearnedNoise:
@@ -258,6 +259,8 @@ def _flow_noise(problem: Problem, config: Any) -> noise.LearnedNoise:
         lambda index: _noise_network(config, index),
         num_couplings=config.noise_couplings,
         feature_filters=config.noise_features,
+        norm=config.noise_norm,
+        pointwise=config.noise_pointwise,
         dropout=config.dropout,
     )
 

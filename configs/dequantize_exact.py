@@ -1,0 +1,21 @@
+"""One and two pixels by quadrature, and a figure of what noise is for.
+
+Command: python -m experiments.dequantize_exact --config=configs/dequantize_exact.py \
+    --workdir=runs/dequantize_exact
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The example of one pixel on eight levels, and a drawn flow of two pixels."""
+    config = ConfigDict()
+    config.seed = 0
+    config.levels = 4  # of each of two pixels
+    config.noise_steps = 1000
+    config.noise_rate = 0.05
+    config.counts = (1, 4, 16, 64)  # k of IW-k
+    config.lecture_components = 20
+    config.lecture_steps = 3000
+    config.lecture_rate = 0.02
+    return config
