@@ -77,8 +77,8 @@ def pytorch(problem, model, params, config) -> Callable[[], float]:
     torch.manual_seed(4)
     components, levels = config.num_components, problem.levels
     factors = torch.linspace(0.5, 1.5, components)
-    before, _, after = config.couplings
-    assert after == 0
+    assert tuple(config.layout) == ("checkerboard:4", "squeeze", "channels:2")
+    before = 4
     assert config.norm == "channel"
     assert not config.pointwise
 

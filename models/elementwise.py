@@ -95,8 +95,9 @@ def logit_cdf(mixture: Mixture, z: Float[Array, "..."]) -> tuple[Array, Array]:
     The derivative of logit F is f / (F (1 - F)); all three logarithms are sums over components.
     """
     t = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_scales)
-    # log sigma(t) and log sigma(-t) share their one costly term.
-    rest = jnp.log1p(jnp.exp(-jnp.abs(t)))
+    # log sigma(t) and log sigma(-t) share their one costly term. Not -|t|, whose derivative at 0
+    # is one-sided.
+    rest = jnp.log1p(jnp.exp(jnp.minimum(t, -t)))
     below, above = jnp.minimum(t, 0.0) - rest, jnp.minimum(-t, 0.0) - rest
     log_cdf = jax.nn.logsumexp(mixture.log_weights + below, axis=-1)
     log_rest = jax.nn.logsumexp(mixture.log_weights + above, axis=-1)

@@ -65,35 +65,52 @@ def density(bijector: Bijector) -> Density:
     return Density(init, log_density, transform, generate)
 
 
+FLOWPP = ("checkerboard:4", "squeeze", "channels:2", "checkerboard:3")
+SPLITS: dict[str, Callable[[], bijectors.Split]] = {
+    "checkerboard": bijectors.checkerboard,
+    "channels": bijectors.channels,
+}
+
+
 def image_flow(
     levels: int,
     transform: Elementwise,
     conditioner: MakeConditioner,
     *,
-    couplings: Sequence[int] = (4, 2, 3),
+    layout: Sequence[str] = FLOWPP,
     pointwise: bool = True,
     norm: str = "pixel",
 ) -> Bijector:
-    """[H, W, C] in (0, levels) to noise [H/2, W/2, 4C], as Flow++ for CIFAR-10.
+    """Images [H, W, C] in (0, levels) to noise [H / 2^s, W / 2^s, 4^s C] after s squeezes.
 
     Args:
       levels: of the data.
       transform: of the couplings.
       conditioner: index -> network.
-      couplings: how many over a checkerboard, then after space to depth over channels, then over
-        a checkerboard.
+      layout: in order, "checkerboard:N" or "channels:N" for N couplings over halves of that kind
+        in turns, and "squeeze" for space to depth.
       pointwise: whether invertible 1x1 maps, one of each half, stand between couplings.
       norm: which activation norms stand between couplings: "pixel" has numbers for each entry as
         in Flow++, "channel" shares them over an image as in Glow, so that a pixel that is blank
         in the images that start them is no trap; "none" has none.
+
+    Raises:
+      ValueError: `layout` or `norm` is none of these.
     """
-    before, by_channel, after = couplings
     parts: list[Bijector] = [bijectors.logit_preprocess(levels)]
     index = 0
-
-    def step(split, count):
-        nonlocal index
-        for number in range(count):
+    for stage in layout:
+        kind, _, count = stage.partition(":")
+        if stage == "squeeze":
+            parts.append(bijectors.space_to_depth())
+            continue
+        if kind not in SPLITS or not count.isdecimal() or norm not in NORMS:
+            raise ValueError(
+                f"a layout holds squeeze and {' or '.join(f'{k}:N' for k in SPLITS)}, and norm is "
+                f"one of {', '.join(NORMS)}; got {stage!r} and {norm!r}."
+            )
+        split = SPLITS[kind]()
+        for number in range(int(count)):
             parts.extend(NORMS[norm]())
             if pointwise:
                 each = bijectors.invertible_1x1()
@@ -101,9 +118,4 @@ def image_flow(
             own = split if number % 2 == 0 else bijectors.swapped(split)
             parts.append(bijectors.coupling(conditioner(index), transform, own))
             index += 1
-
-    step(bijectors.checkerboard(), before)
-    parts.append(bijectors.space_to_depth())
-    step(bijectors.channels(), by_channel)
-    step(bijectors.checkerboard(), after)
     return bijectors.chain(parts)

@@ -53,7 +53,13 @@ NUM_VALIDATION = {
 
 
 def test_every_data_set_is_listed_with_its_files():
-    assert set(data.DATASETS) == {"digits", *WITH_FILES}
+    assert set(data.DATASETS) == {
+        "digits",
+        "digits_shuffled",
+        "imagenet32",
+        "imagenet64",
+        *WITH_FILES,
+    }
     assert set(data_files.FOLDERS) == set(WITH_FILES) == set(NUM_VALIDATION)
 
 

@@ -134,17 +134,16 @@ def make_model(problem: Problem, config: Any) -> Model:
     """
     checks.whole(config, 1, "width", "num_layers", "num_components")
     checks.whole(config, 1, "noise_width", "noise_layers", "noise_components")
-    checks.whole(config, 0, "noise_features", "noise_couplings")
+    checks.whole(config, 0, "noise_features", "noise_feature_blocks", "noise_couplings")
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
     _known(config, "network", NETWORKS)
     _known(config, "coupling", COUPLINGS)
     _known(config, "noise_coupling", COUPLINGS)
-    made = Model(
-        _known(config, "density", DENSITIES)(problem, config),
-        _known(config, "noise", NOISES)(problem, config),
-    )
+    make_density = _known(config, "density", DENSITIES)
+    make_noise = _known(config, "noise", NOISES)
     try:  # sizes that do not fit show where shapes are followed through
+        made = Model(make_density(problem, config), make_noise(problem, config))
         x = jax.ShapeDtypeStruct((2, *problem.shape), jnp.float32)
         jax.eval_shape(made.init, jax.random.key(0), x)
     except ValueError as error:
@@ -164,8 +163,9 @@ def _dense(width: int, num_layers: int, index: int, config: Any, last: float):
 
 
 def _convolutional(width: int, num_layers: int, index: int, config: Any, last: float):
+    attention = config.attention if last else config.noise_attention
     return conditioners.convolutional(
-        width, num_layers, index=index, dropout=config.dropout, attention=config.attention,
+        width, num_layers, index=index, dropout=config.dropout, attention=attention,
         last_scale=last,
     )  # fmt: skip
 
@@ -175,24 +175,20 @@ NETWORKS = {"dense": _dense, "convolutional": _convolutional}
 
 
 def _flow(problem: Problem, config: Any) -> Density:
-    if len(config.couplings) != 3 or not all(map(checks.is_whole, config.couplings)):
-        raise UserError(
-            "config.couplings must hold three whole numbers, how many act over a checkerboard, "
-            f"over channels, and over a checkerboard again; got {config.couplings}."
-        )
     _known(config, "norm", flows.NORMS)
     network = NETWORKS[config.network]
     flow = flows.image_flow(
         problem.levels,
         COUPLINGS[config.coupling](config.num_components),
         lambda index: network(config.width, config.num_layers, index, config, 0.1),
-        couplings=config.couplings,
+        layout=config.layout,
         pointwise=config.pointwise,
         norm=config.norm,
     )
     whole = flows.density(flow)
+    squeezes = tuple(config.layout).count("squeeze")
     height, width, channels = problem.shape
-    latent = (height // 2, width // 2, 4 * channels)
+    latent = (height >> squeezes, width >> squeezes, channels << (2 * squeezes))
 
     def init(key, x):
         noise_key, key = jax.random.split(key)
@@ -259,6 +255,7 @@ def _flow_noise(problem: Problem, config: Any) -> noise.LearnedNoise:
         lambda index: _noise_network(config, index),
         num_couplings=config.noise_couplings,
         feature_filters=config.noise_features,
+        feature_blocks=config.noise_feature_blocks,
         norm=config.noise_norm,
         pointwise=config.noise_pointwise,
         dropout=config.dropout,

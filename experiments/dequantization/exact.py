@@ -59,7 +59,7 @@ def two_pixels(levels: int = 4, seed: int = 0) -> Control:
             bijectors.logit_preprocess(levels, margin=0.0),
             *(
                 bijectors.coupling(
-                    conditioners.dense((16,), index=i, last_scale=2.0),
+                    _bounded(conditioners.dense((16,), index=i, last_scale=0.4)),
                     elementwise.mixture(3),
                     bijectors.swapped(split) if i % 2 else split,
                 )
@@ -77,6 +77,14 @@ def two_pixels(levels: int = 4, seed: int = 0) -> Control:
         return whole.log_density(theta, jnp.clip(x + u, tiny, levels * (1 - tiny)), None)
 
     return Control(levels, 2, log_density, theta, 161)
+
+
+def _bounded(conditioner: bijectors.Conditioner) -> bijectors.Conditioner:
+    """One that sees tanh of its input: without noise at its edge the logit goes far out."""
+    return bijectors.Conditioner(
+        lambda key, a, context, count: conditioner.init(key, jnp.tanh(a), context, count),
+        lambda params, a, context, count: conditioner.apply(params, jnp.tanh(a), context, count),
+    )
 
 
 def rows(control: Control, *, num_steps: int, learning_rate: float, counts: tuple, key: Array):

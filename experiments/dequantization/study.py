@@ -108,7 +108,8 @@ def run(
     refitted = _refit(problem, model, each, params, folder, checkpoint_dir)
     rows = []
     for i, seed in enumerate(point.seeds):
-        at = {"model": point.name, "seed": seed, "noise": each[0].noise}
+        noise = each[0].noise if model.density.log_density else None
+        at = {"model": point.name, "seed": seed, "noise": noise}
         if refitted:
             rows += evaluation.rows(
                 problem, refitted[0], refitted[1][i], {**at, "noise": each[0].refit_noise}, config
@@ -179,7 +180,10 @@ def _refit(
         runs, changed[0], os.path.join(folder, "refit"), named,
         directory and os.path.join(directory, "refit"), best=True,
     )  # fmt: skip
-    return own_model, [bounds.Params(*own) for own in fitted]
+    # Their average rounds anew at every step; the densities are those that were trained.
+    return own_model, [
+        bounds.Params(found.theta, own[1]) for found, own in zip(params, fitted, strict=True)
+    ]
 
 
 def _for_fixed_theta(loss_fn):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.runtime import data_files
+from experiments.runtime import data_files, imagenet_files
 from experiments.runtime.errors import UserError
 
 
@@ -134,6 +134,25 @@ def cifar10_first4000(data_dir: str) -> Dataset:
     return _split("CIFAR-10-first4000", images[:-400], images[-400:], num_validation=400)
 
 
+def imagenet32(data_dir: str) -> Dataset:
+    """ImageNet at 32x32: the last 10,000 training images validate, the official validation tests.
+
+    As in the literature on densities, whose test set it is.
+    """
+    return _imagenet(32, data_dir)
+
+
+def imagenet64(data_dir: str) -> Dataset:
+    """The same at 64x64."""
+    return _imagenet(64, data_dir)
+
+
+def _imagenet(size: int, data_dir: str) -> Dataset:
+    test = imagenet_files.read("valid", size, data_dir)  # the small file first: it may be missing
+    train = imagenet_files.read("train", size, data_dir)
+    return _split(f"ImageNet {size}x{size}", train, test, num_validation=10_000)
+
+
 DATASETS: dict[str, Callable[[str], Dataset]] = {
     "digits": digits,
     "digits_shuffled": digits_shuffled,
@@ -144,6 +163,8 @@ DATASETS: dict[str, Callable[[str], Dataset]] = {
     "omniglot_rebuilt": omniglot_rebuilt,
     "cifar10": cifar10,
     "cifar10_first4000": cifar10_first4000,
+    "imagenet32": imagenet32,
+    "imagenet64": imagenet64,
 }
 
 

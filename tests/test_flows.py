@@ -1,0 +1,171 @@
+"""Flows and noise for images: determinants, round trips, uniform starts, published sizes."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bounds
+from configs import dequantize_digits, dequantize_flowpp
+from experiments.dequantization import build, study
+from experiments.runtime import data
+from models import bijectors, conditioners, elementwise, flows, noise
+
+LEVELS = 17
+SHAPE = (4, 4, 1)
+
+
+def network(kind, last_scale=0.1):
+    if kind == "dense":
+        return lambda index: conditioners.dense((16,), index=index, last_scale=last_scale)
+    return lambda index: conditioners.convolutional(8, 1, index=index, last_scale=last_scale)
+
+
+@functools.cache
+def images(count=16):
+    return jax.random.randint(jax.random.key(0), (count, *SHAPE), 0, LEVELS).astype(float)
+
+
+@pytest.mark.parametrize("kind", ["dense", "convolutional"])
+@pytest.mark.parametrize("norm", ["pixel", "channel", "none"])
+def test_image_flow_has_the_determinant_of_its_jacobian_and_an_inverse(kind, norm):
+    if kind == "convolutional" and norm != "pixel":
+        pytest.skip("one is enough")
+    flow = flows.image_flow(LEVELS, elementwise.mixture(3), network(kind, 0.5), norm=norm)
+    density = flows.density(flow)
+    y = images() + jax.random.uniform(jax.random.key(1), images().shape)
+    params = jax.jit(density.init)(jax.random.key(2), y)
+    one = y[0]
+
+    @jax.jit
+    def parts(params, one):
+        jacobian = jax.jacobian(lambda v: density.transform(params, v.reshape(SHAPE)).reshape(-1))(
+            one.reshape(-1)
+        )
+        z = density.transform(params, one)
+        return jacobian, z, density.log_density(params, one), density.generate(params, z)
+
+    jacobian, z, log_density, back = parts(params, one)
+    exact = np.linalg.slogdet(np.asarray(jacobian, np.float64))[1]
+    base = -0.5 * np.sum(np.square(z) + math.log(2 * math.pi))
+    np.testing.assert_allclose(log_density, base + exact, rtol=1e-4)
+    np.testing.assert_allclose(back, one, atol=1e-3)
+    assert z.shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"layout": ("squash",)}, {"layout": ("checkerboard",)}, {"norm": "batch"}],
+    ids=str,
+)
+def test_unknown_layouts_are_refused(changes):
+    with pytest.raises(ValueError, match="squeeze"):
+        flows.image_flow(LEVELS, elementwise.affine(), network("dense"), **changes)
+
+
+NOISES = {
+    "logistic": lambda: noise.diagonal_noise(LEVELS, network("dense", 0.0)(0)),
+    "autoregressive": lambda: noise.autoregressive_noise(LEVELS, (32,)),
+    "flow": lambda: noise.image_noise(
+        LEVELS, elementwise.mixture(3), network("dense", 0.0), num_couplings=2, feature_filters=0
+    ),
+    "flow++": lambda: noise.image_noise(
+        LEVELS, elementwise.mixture(3), network("convolutional", 0.0), num_couplings=2,
+        feature_filters=4, feature_blocks=1, norm=True, pointwise=True,
+    ),
+    "affine flow": lambda: noise.image_noise(
+        LEVELS, elementwise.affine(), network("dense", 0.0), num_couplings=2, feature_filters=0
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
+    made = NOISES[name]()
+    x = images()[0]
+    phi = made.init(jax.random.key(3), x)
+    dequantizer = made.make(None)
+    assert dequantizer.log_q is not None
+    uniform = bounds.uniform_dequantizer()
+    assert uniform.log_q is not None
+
+    @jax.jit
+    def draw(phi, key, x):
+        v, log_q = dequantizer.propose(phi, key, x)
+        return v, log_q, dequantizer.log_q(phi, x, v)
+
+    v, log_q, again = draw(phi, jax.random.key(4), x)
+    np.testing.assert_allclose(log_q, uniform.log_q(None, x, v), rtol=1e-5)
+    np.testing.assert_allclose(again, log_q, rtol=1e-4)
+
+    leaves, tree = jax.tree.flatten(phi)
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    moved = tree.unflatten(
+        [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
+    )
+    v, log_q, again = draw(moved, jax.random.key(6), x)
+    np.testing.assert_allclose(again, log_q, rtol=1e-3)
+    assert abs(log_q - uniform.log_q(None, x, v)) > 1e-2
+    # The density is that of the draw: the Jacobian of noise -> v, and it depends on x.
+    other = draw(moved, jax.random.key(6), images()[1])[1]
+    assert abs(other - log_q) > 1e-3
+
+
+def test_normal_noise_does_not_start_uniform():
+    made = noise.diagonal_noise(LEVELS, network("dense", 0.0)(0), base="normal")
+    x = images()[0]
+    v, log_q = made.make(None).propose(made.init(jax.random.key(3), x), jax.random.key(4), x)
+    uniform = bounds.uniform_dequantizer()
+    assert uniform.log_q is not None
+    assert abs(log_q - uniform.log_q(None, x, v)) > 0.1
+
+
+def test_dropout_is_one_mask_for_a_key_and_off_without_one():
+    make = functools.partial(conditioners.dense, (32,), index=0, dropout=0.5)
+    flow = bijectors.coupling(make(), elementwise.affine(), bijectors.checkerboard())
+    params, _ = flow.init(jax.random.key(0), images(), conditioners.Context())
+    x = images()[0]
+
+    def log_det(key):
+        return flow.forward(params, x, conditioners.Context(dropout=key))[1]
+
+    key = jax.random.key(1)
+    assert log_det(key) == log_det(jax.random.clone(key))
+    assert log_det(jax.random.key(2)) != log_det(jax.random.clone(key))
+    assert log_det(None) == log_det(None) != log_det(jax.random.clone(key))
+    other = bijectors.coupling(
+        conditioners.dense((32,), index=1, dropout=0.5), elementwise.affine(),
+        bijectors.checkerboard(),
+    )  # fmt: skip
+    masked = other.forward(params, x, conditioners.Context(dropout=jax.random.clone(key)))[1]
+    assert masked != log_det(jax.random.clone(key))
+
+
+def count(config, name, shape, levels=256):
+    blank = np.zeros((1, *shape), np.uint8)
+    dataset = data.Dataset("blank", blank, blank[:0], blank[:0], levels)
+    problem = build.Problem(dataset, shape)
+    model = build.make_model(problem, study.settings(config, name, 0))
+    x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), x)
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+# Stated in the heads of the released code's run_cifar.py, abl_nodequant.py and abl_nomixlog.py.
+PUBLISHED = {"flowpp": 31_443_440, "uniform": 32_324_408, "affine": 32_045_708}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n != "flowpp" else n
+                                  for n in PUBLISHED])  # fmt: skip
+def test_flowpp_has_the_published_number_of_parameters(name):
+    config = dequantize_flowpp.get_config("ablation")
+    assert count(config, name, (32, 32, 3)) == PUBLISHED[name]
+
+
+def test_models_of_the_digits_table_have_matched_parameters():
+    config = dequantize_digits.get_config()
+    counts = [count(config, name, (8, 8, 1), 17) for name in config.models]
+    assert max(counts) / min(counts) < 1.01
