@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     config.levels = 4  # of each of two pixels
-    config.noise_steps = 1000
+    config.noise_steps = 300
     config.noise_rate = 0.05
     config.counts = (1, 4, 16, 64)  # k of IW-k
     config.lecture_components = 20

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import flags
 
 import bounds
 from configs import dequantize_digits
@@ -129,6 +130,7 @@ def test_summary_is_over_seeds_and_pairs_them():
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     from experiments import dequantize
 
+    flags.FLAGS.mark_as_parsed()
     config = only(tiny(), "affine_flow", "autoregressive")
     config.compare = (("affine_flow", "autoregressive"),)
     workdir = str(tmp_path)
