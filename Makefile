@@ -8,7 +8,8 @@ DATASET ?= mnist
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference test lint bench clean
+.PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
+	dequantize dequantize-gap dequantize-exact test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +59,15 @@ evaluate: $(VENV)/.experiments ## all bounds of that VAE, and log p(x) between A
 
 reference: $(VENV)/.experiments ## the table of VAE, IWAE and DReG on MNIST (after make data): an hour
 	$(BIN)/python -m experiments.reference --config=configs/reference_mnist.py:short --workdir=$(WORKDIR)/reference_mnist
+
+dequantize: $(VENV)/.experiments ## flows on digits: noise and couplings at matched parameters: half an hour
+	$(BIN)/python -m experiments.dequantize --config=configs/dequantize_digits.py --workdir=$(WORKDIR)/dequantize_digits
+
+dequantize-gap: $(VENV)/.experiments ## the same on densities with exact P(x): the true gaps
+	$(BIN)/python -m experiments.dequantize --config=configs/dequantize_digits.py:exact --workdir=$(WORKDIR)/dequantize_gap
+
+dequantize-exact: $(VENV)/.experiments ## one and two pixels by quadrature, and what noise is for
+	$(BIN)/python -m experiments.dequantize_exact --config=configs/dequantize_exact.py --workdir=$(WORKDIR)/dequantize_exact
 
 test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .

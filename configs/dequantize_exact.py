@@ -2,6 +2,9 @@
 
 Command: python -m experiments.dequantize_exact --config=configs/dequantize_exact.py \
     --workdir=runs/dequantize_exact
+Machine and time: 2 cores of a Xeon at 2.10 GHz, 2 min 43 s while it was busy.
+Expected, bits/dim, one pixel: exact 2.2789, uniform 2.4415, logit-normal 2.3038, logit-logistic
+2.2842; two pixels: 1.8082, 2.1341, 1.8414, 1.8337, all by quadrature.
 """
 
 from ml_collections import ConfigDict

@@ -257,6 +257,33 @@ def test_paper_protocol_is_adam_on_the_mean_gradient():
     np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def rates_of(name, num_steps, **changes):
+    """The rates of the first steps: Adam's step is the rate where the gradient never changes."""
+    own = settings(optimizer=name, num_steps=num_steps, **changes)
+    optimizer = optimizers.make_optimizer(own, 1)
+    grad, state, rates = jnp.ones(1), optimizer.init(jnp.ones(1)), []
+    for _ in range(num_steps):
+        update, state = optimizer.update(grad, state, grad)
+        rates.append(-float(update[0]))
+    return rates
+
+
+def test_warm_up_rises_to_the_rate_and_the_cosine_falls_to_0():
+    rise = [0.025, 0.05, 0.075, 0.1]
+    found = rates_of("adam_warmup", 7, warmup_steps=4)
+    np.testing.assert_allclose(found, [*rise, 0.1, 0.1, 0.1], rtol=1e-4)
+    found = rates_of("adam_cosine", 8, warmup_steps=4)
+    fall = [0.05 * (1 + np.cos(np.pi * t / 4)) for t in range(4)]
+    np.testing.assert_allclose(found, [*rise, *fall], rtol=1e-4)
+    np.testing.assert_allclose(rates_of("adam_warmup", 3, warmup_steps=0), 0.1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"warmup_steps": -1}, {"warmup_steps": 10}], ids=str)
+def test_warm_ups_that_make_no_sense_are_refused(changes):
+    with pytest.raises(UserError, match="warmup_steps"):
+        rates_of("adam_cosine", 10, **changes)
+
+
 def test_clipping_bounds_the_norm_of_all_gradients_together():
     sgd = optimizers.make_optimizer(settings(optimizer="sgd", clip_norm=1.0), 1)
     grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
