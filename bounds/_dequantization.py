@@ -284,8 +284,10 @@ def bits_per_dim(
     per_dim = jnp.asarray(log_prob, float) / num_dims
     if data_range is not None:
         low, high = data_range
-        if not low < high:
-            raise ValueError(f"data_range must be (low, high) with low < high, got {data_range}.")
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                f"data_range must be (low, high), finite and low < high, got {data_range}."
+            )
         if not dequantized:
             raise ValueError(
                 "a density evaluated at the integers themselves bounds no probability; add noise "

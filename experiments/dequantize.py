@@ -22,13 +22,13 @@ flags.declare_key_flag("checkpoint_dir")
 
 def main(config, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
-    from experiments.dequantization import build, report, study
+    from experiments.dequantization import build, evaluation, report, study
     from experiments.runtime import results
 
     cluster.refuse("experiments.dequantize")
     points = study.points(config)
     problem = build.make_problem(config)
-    study.check(problem, config, points)
+    models = study.check(problem, config, points)
     record = results.open_record(workdir, "dequantize", config)
     finished = {r["point"] for r in record["rows"] if "point" in r}
     for number, point in enumerate(points, 1):
@@ -38,14 +38,16 @@ def main(config, workdir: str) -> None:
         base = cluster.CHECKPOINT_DIR.value
         directory = base and os.path.join(base, point.label)
         folder = os.path.join(workdir, point.label)
-        rows, model, params = study.run(problem, point, config, folder, directory)
-        report.draw_samples(problem, model, params[0], config, folder)
+        own = models[point.name]
+        rows, params = study.run(problem, own, point, config, folder, directory)
+        rows += report.draw_samples(problem, own.trained, params[0], point.name, config, folder)
         record["rows"] += [{**r, "point": point.label} for r in rows]
         results.save_record(workdir, record)
     rows = [r for r in record["rows"] if "point" in r]
     record["rows"] = rows + study.summarise(rows, config)
     results.save_record(workdir, record)
     report.show(problem, record["rows"], config, workdir)
+    evaluation.complain(rows)
 
 
 if __name__ == "__main__":

@@ -80,12 +80,18 @@ class Model(NamedTuple):
         params = bounds.Params(self.density.init(first, x), self.noise.init(second, x[0]))
         return jax.tree.map(lambda leaf: leaf.astype(float), params)
 
-    def latent(self, dropout: Any = None) -> bounds.LatentModel:
-        """The latent-variable model of its noise; without dropout where there is no key."""
+    def latent(self, dropout: Any = None, *, noise_only: bool = False) -> bounds.LatentModel:
+        """The latent-variable model of its noise; without dropout where there is no key.
+
+        Args:
+          dropout: PRNG key of one datum, or None.
+          noise_only: whether the key is for the noise alone, and not for the density.
+        """
         assert self.density.log_density is not None
-        return bounds.dequantized(
-            functools.partial(self.density.log_density, dropout=dropout), self.noise.make(dropout)
+        log_density = functools.partial(
+            self.density.log_density, dropout=None if noise_only else dropout
         )
+        return bounds.dequantized(log_density, self.noise.make(dropout))
 
 
 # --- data ---------------------------------------------------------------------------------------
@@ -142,6 +148,8 @@ def make_model(problem: Problem, config: Any) -> Model:
     _known(config, "noise_coupling", COUPLINGS)
     make_density = _known(config, "density", DENSITIES)
     make_noise = _known(config, "noise", NOISES)
+    if not all(isinstance(stage, str) for stage in config.layout):
+        raise UserError(f"config.layout must hold words like 'squeeze', got {config.layout}.")
     try:  # sizes that do not fit show where shapes are followed through
         made = Model(make_density(problem, config), make_noise(problem, config))
         x = jax.ShapeDtypeStruct((2, *problem.shape), jnp.float32)
@@ -282,8 +290,10 @@ NOISES: dict[str, Callable[[Problem, Any], noise.LearnedNoise]] = {
 # --- training -----------------------------------------------------------------------------------
 
 
-def make_objective(model: Model, config: Any) -> bounds.Objective:
+def make_objective(model: Model, config: Any, *, noise_only: bool = False) -> bounds.Objective:
     """The exact log P(x), or any bound of `experiments.train` on it, with one dropout mask a datum.
+
+    With `noise_only` the noise alone is trained, for a density that stays as it is evaluated.
 
     Raises:
       UserError: the objective is unknown, or impossible for this density and noise.
@@ -297,18 +307,26 @@ def make_objective(model: Model, config: Any) -> bounds.Objective:
     if model.density.log_density is None:
         raise UserError(f"config.density={config.density} is of integers; its objective is exact.")
     checks.whole(config, 1, "num_samples")
+    if config.objective == "rws" and config.sleep:
+        raise UserError(
+            "config.sleep must be False: a density of integers has no sleep phase here."
+        )
     training.make_objective(model.latent(), config)  # refuses what is wrong before any key is there
 
     def objective(params, key, x):
         dropout, key = jax.random.split(key)
-        latent = model.latent(dropout if config.dropout > 0 else None)
+        latent = model.latent(dropout if config.dropout > 0 else None, noise_only=noise_only)
+        if noise_only:
+            params = bounds.Params(jax.lax.stop_gradient(params.theta), params.phi)
         return training.make_objective(latent, config)(params, key, x)
 
     return objective
 
 
-def make_run(problem: Problem, model: Model, config: Any) -> Run:
+def make_run(problem: Problem, model: Model, config: Any, *, theta: PyTree | None = None) -> Run:
     """What `fit` trains.
+
+    With `theta` it is the noise alone, for a density with these parameters.
 
     Raises:
       UserError: the objective, the optimiser, a size or the seed in the config is wrong.
@@ -317,13 +335,18 @@ def make_run(problem: Problem, model: Model, config: Any) -> Run:
     checks.seeds("seed", [config.seed])
     init_key, order_key, key = jax.random.split(jax.random.key(config.seed), 3)
     train = problem.dataset.train
+
+    def init() -> bounds.Params:
+        params = jax.jit(model.init)(init_key, as_images(train[:STATISTICS]))
+        return params if theta is None else bounds.Params(theta, params.phi)
+
     stream = batches.image_stream(
         train, batches.as_image, order_key, batch_size=config.batch_size,
         mesh=meshes.device_mesh(meshes.DATA),
     )  # fmt: skip
     return Run(
-        loss_fn=from_objective(make_objective(model, config)),
-        init=lambda: jax.jit(model.init)(init_key, as_images(train[:STATISTICS])),
+        loss_fn=from_objective(make_objective(model, config, noise_only=theta is not None)),
+        init=init,
         stream=stream,
         optimizer=make_optimizer(config, stream.steps_per_epoch),
         key=key,

@@ -16,12 +16,13 @@ from experiments.dequantization.build import Model, Problem, as_images
 from experiments.runtime import checks
 from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
-from experiments.runtime.results import Row
+from experiments.runtime.results import Row, row
 from experiments.training import held_out
 from experiments.training.held_out import mean_row
 from models import noise
 
 UNIT = "bits/dim"
+ROUND_TRIPS = 100  # images
 
 
 class Curve(NamedTuple):
@@ -135,59 +136,58 @@ def rows(
 def round_trip(
     problem: Problem, model: Model, params: bounds.Params, at: dict[str, Any], config: Any
 ) -> list[Row]:
-    """The largest distance, in grey levels, between dequantized test images and their way back.
-
-    Raises:
-      UserError: the inverse of a coupling did not converge.
-    """
+    """The largest distance, in grey levels, between dequantized test images and their way back."""
     there_and_back = model.density.round_trip
     if there_and_back is None:
         return []
-    images = as_images(problem.dataset.test[:STATISTICS_IMAGES])
+    images = as_images(problem.dataset.test[:ROUND_TRIPS])
     key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 3)
     y = images + np.asarray(jax.random.uniform(key, images.shape))
     back = jax.jit(precise(jax.vmap(there_and_back, (None, 0))))
     error = np.abs(np.asarray(back(params.theta, y)) - y).max(axis=(1, 2, 3))
-    return [converged("round-trip error", at, error)]
+    return [largest("round-trip error", at, error)]
 
 
-STATISTICS_IMAGES = 100
+def largest(name: str, at: dict[str, Any], errors: np.ndarray) -> Row:
+    """A row of the largest error; NaN marks images whose inverse did not converge."""
+    return row(
+        name, at, kind="estimate", unit="levels", value=float(errors.max()), n=len(errors),
+        not_converged=int(np.isnan(errors).sum()),
+    )  # fmt: skip
 
 
-def converged(name: str, at: dict[str, Any], errors: np.ndarray) -> Row:
-    """A row of the largest error.
+def complain(rows: list[Row]) -> None:
+    """Ends the program with an error where an inverse did not converge.
 
     Raises:
-      UserError: some are NaN, the mark of an inverse that did not converge.
+      UserError: `largest` found some.
     """
-    failed = int(np.isnan(errors).sum())
-    if failed:
-        raise UserError(
-            f"the inverse of the flow did not converge for {failed} of {len(errors)} images, so "
-            "its samples and round trip mean nothing; train with a lower learning rate or a "
-            "clip_norm in another --workdir."
+    lost = [r for r in rows if r.get("not_converged")]
+    if lost:
+        where = ", ".join(
+            f"{r['at']['model']} ({r['name']}: {r['not_converged']} of {r['n']} images)"
+            for r in lost
         )
-    return held_out.row(
-        name, at, kind="estimate", unit="levels", value=float(errors.max()), n=len(errors)
-    )
+        raise UserError(
+            f"the inverse of the flow did not converge for {where}: its samples and round trips "
+            "mean nothing, its bits/dim stand; train with a lower learning rate or a clip_norm in "
+            "another --workdir."
+        )
 
 
-def samples(problem: Problem, model: Model, params: bounds.Params, key: Array, count: int):
-    """`count` images drawn from the density, integers as float [count, H, W, C].
+def samples(model: Model, params: bounds.Params, key: Array, count: int) -> np.ndarray:
+    """`count` images of integers drawn from the density, float [count, H, W, C].
 
-    Raises:
-      UserError: the inverse of a coupling did not converge.
+    NaN where the inverse of a coupling did not converge.
     """
     draw = jax.jit(precise(jax.vmap(model.density.simulate, (None, 0))))
-    images = np.asarray(draw(params.theta, jax.random.split(key, count)))
-    converged("samples", {}, np.where(np.isnan(images).any(axis=(1, 2, 3)), np.nan, 0.0))
-    return images
+    return np.asarray(draw(params.theta, jax.random.split(key, count)))
 
 
 def check_config(config: Any) -> None:
     """Refuses what makes no sense before anything is computed."""
     held_out.check_passes(config)
-    checks.whole(config, 0, "evaluation_images")
+    checks.whole(config, 0, "evaluation_images", "sample_grid")
     checks.seeds("evaluation_seed", [config.evaluation_seed])
     counts = config.evaluation_samples
     good = isinstance(counts, tuple | list) and counts and all(map(checks.is_whole, counts))

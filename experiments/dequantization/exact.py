@@ -13,6 +13,7 @@ from jaxtyping import Array
 import bounds
 from experiments.dequantization.evaluation import iwae_curve
 from experiments.runtime import checks
+from experiments.runtime.errors import UserError
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row, row
 from models import bijectors, conditioners, elementwise, flows, quadrature, quantized_mixture
@@ -292,5 +293,9 @@ def check_config(config: Any) -> None:
     """Refuses what makes no sense before anything is computed."""
     checks.whole(config, 1, "noise_steps", "lecture_steps", "lecture_components")
     checks.whole(config, 2, "levels")
+    if not config.counts or not all(checks.is_whole(k) and k > 0 for k in config.counts):
+        raise UserError(f"config.counts must hold whole numbers above 0, got {config.counts}.")
+    if any(max(config.counts) % k for k in config.counts):
+        raise UserError(f"config.counts must divide the largest of them, got {config.counts}.")
     checks.positive(config, "noise_rate", "lecture_rate")
     checks.seeds("seed", [config.seed])

@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 import jax
+import numpy as np
+from scipy.special import stdtrit
 
 import bounds
 from experiments.dequantization import evaluation
@@ -22,25 +24,32 @@ COLUMNS = {
 
 
 def draw_samples(
-    problem: Problem, model: Model, params: bounds.Params, config: Any, folder: str
-) -> None:
-    """Writes samples.png of one model, as many images as `config.sample_grid`."""
+    problem: Problem, model: Model, params: bounds.Params, name: str, config: Any, folder: str
+) -> list[Row]:
+    """Writes samples.png of one model, as many images as `config.sample_grid`.
+
+    Where an inverse did not converge nothing is drawn, and the row says for how many.
+    """
     if not config.sample_grid:
-        return
+        return []
     # Counted from the far end: training splits the same seed.
     key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 4)
-    images = evaluation.samples(problem, model, params, key, config.sample_grid)
+    images = evaluation.samples(model, params, key, config.sample_grid)
+    lost = np.isnan(images).any(axis=(1, 2, 3))
+    if lost.any():
+        return [evaluation.largest("samples", {"model": name}, np.where(lost, np.nan, 0.0))]
     if problem.shape[-1] == 1:
         images = images[..., 0]
     columns = math.isqrt(config.sample_grid - 1) + 1
     plots.save_image(folder, "samples", plots.tile(images / (problem.levels - 1), columns))
+    return []
 
 
 def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table(summary, COLUMNS))
-    count = config.evaluation_images or len(problem.dataset.test)
+    count = len(problem.dataset.test[: config.evaluation_images or None])
     print(
         f"\n{problem.dataset.name}: {len(problem.dataset.train):,} training, "
         f"{len(problem.dataset.validation):,} validation and {count:,} test images, "
@@ -73,7 +82,7 @@ def curves(summary: list[Row], title: str):
         if points:
             axes.errorbar(
                 [k for k, _ in points], [r["value"] for _, r in points],
-                yerr=[1.96 * (r["standard_error"] or 0) for _, r in points],
+                yerr=[_interval(r) for _, r in points] if points[0][1]["n"] > 1 else None,
                 color=colour, label=label, marker="o", ms=4, lw=1.2, capsize=2,
             )  # fmt: skip
         for r in own:
@@ -81,8 +90,14 @@ def curves(summary: list[Row], title: str):
                 axes.axhline(r["value"], color=colour, ls="--", lw=1, label=f"{model}, exact")
     axes.set_xscale("log", base=2)
     axes.set_xlabel("k, samples of noise")
-    axes.set_ylabel("test bits/dim (95% intervals over seeds)")
+    several = any(r["n"] > 1 for r in shown)
+    axes.set_ylabel(f"test bits/dim{' (95% intervals over seeds)' if several else ''}")
     axes.set_title(title)
     if series:
         axes.legend(fontsize=8)
     return figure
+
+
+def _interval(r: Row) -> float:
+    """Half the width of a 95% interval over seeds, by Student's t."""
+    return float(stdtrit(r["n"] - 1, 0.975)) * (r["standard_error"] or 0.0)

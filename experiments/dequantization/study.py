@@ -1,9 +1,9 @@
 """Models x seeds: what `experiments.dequantize` trains, scores and compares."""
 
 import os
+import re
 from typing import Any, NamedTuple
 
-import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
@@ -22,6 +22,8 @@ _OF_SCORING = (
     "samples_per_pass", "sample_grid",
 )  # fmt: skip
 _OF_REFIT = ("refit_noise", "refit_steps")
+# What a model may not change: the study compares models on the same data, scored alike.
+_SHARED = (*_OF_STUDY, *_OF_SCORING, "seed", "dataset", "data_dir")
 
 
 class Point(NamedTuple):
@@ -40,12 +42,18 @@ def points(config: Any) -> list[Point]:
     """Seed by seed, so that a run cut short has whole comparisons.
 
     Raises:
-      UserError: models or seeds make no sense.
+      UserError: names of models, or seeds, make no sense.
     """
     checks.distinct(config, "seeds")
     checks.seeds("seeds", config.seeds)
     if not config.models:
         raise UserError("config.models is empty; name at least one model.")
+    for name in config.models:
+        if not re.fullmatch(r"[\w+-]+", name):
+            raise UserError(
+                f"config.models has the name {name!r}; it is that of a folder as well, so use "
+                "letters, digits, _, + and - only."
+            )
     groups = [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
     return [Point(name, seeds) for seeds in groups for name in config.models]
 
@@ -57,62 +65,94 @@ def settings(config: Any, name: str, seed: int) -> ConfigDict:
       UserError: the model sets a field that the study does not have.
     """
     own = ConfigDict({k: v for k, v in config.to_dict().items() if k not in _OF_STUDY})
-    for field, value in config.models[name].to_dict().items():
+    changes = config.models[name]
+    if not isinstance(changes, ConfigDict):
+        raise UserError(f"config.models.{name} must hold fields of the config, got {changes!r}.")
+    for field, value in changes.to_dict().items():
+        if field in _SHARED:
+            raise UserError(f"config.models.{name} sets {field}, which is the same for all models.")
         if field not in own:
             raise UserError(f"config.models.{name} sets {field}, which is no field of the config.")
-        own[field] = value
+        try:
+            own[field] = value
+        except TypeError:
+            raise UserError(
+                f"config.models.{name}.{field} must be of the kind of {own[field]!r}, "
+                f"got {value!r}."
+            ) from None
     own.seed = seed
     return own
 
 
-def check(problem: Problem, config: Any, models: list[Point]) -> None:
-    """Refuses what only a later model would stumble over.
+class Models(NamedTuple):
+    """The models of one name: as trained, and with the noise that is fitted to it after."""
+
+    trained: Model
+    refitted: Model | None
+
+
+def check(problem: Problem, config: Any, models: list[Point]) -> dict[str, Models]:
+    """Makes all models, and refuses what only a later one would stumble over.
 
     Raises:
       UserError: a setting of any model, of training or of its evaluation, is wrong.
     """
-    fit.check_config(config)
     evaluation.check_config(config)
     for pair in config.compare:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(f"config.compare must hold pairs of names, got {pair!r}.")
         for name in pair:
             if name not in config.models:
                 raise UserError(f"config.compare names {name!r}, which is none of config.models.")
+    made = {}
     for name in dict.fromkeys(point.name for point in models):
         own = settings(config, name, models[0].seeds[0])
-        model = build.make_model(problem, own)
+        fit.check_config(own)
+        model, refitted = build.make_model(problem, own), None
         build.make_run(problem, model, own)
         if own.refit_noise:
             checks.whole(own, 1, "refit_steps")
-            refitted = _refit_settings(own)
-            build.make_run(problem, build.make_model(problem, refitted), refitted)
+            changed = _refit_settings(own)
+            refitted = build.make_model(problem, changed)
+            build.make_run(problem, refitted, changed)
+        made[name] = Models(model, refitted)
+    return made
 
 
 def run(
-    problem: Problem, point: Point, config: Any, folder: str, checkpoint_dir: str | None = None
-) -> tuple[list[Row], Model, list[bounds.Params]]:
+    problem: Problem,
+    models: Models,
+    point: Point,
+    config: Any,
+    folder: str,
+    checkpoint_dir: str | None = None,
+) -> tuple[list[Row], list[bounds.Params]]:
     """Trains the models of a point and scores each on the test images.
 
     Args:
       problem: the data.
+      models: of `check`, by the point's name.
       point: what to train.
       config: of the study.
       folder: for metrics and the model's config.
       checkpoint_dir: None for a folder in `folder`.
 
     Returns:
-      (rows, model, parameters of each seed).
+      (rows, parameters of each seed).
     """
     each = [settings(config, point.name, seed) for seed in point.seeds]
-    model = build.make_model(problem, each[0])
+    model = models.trained
     params, seconds = _train(problem, model, each, folder, checkpoint_dir)
-    refitted = _refit(problem, model, each, params, folder, checkpoint_dir)
+    refitted = []
+    if models.refitted is not None:
+        refitted = _refit(problem, models.refitted, each, params, folder, checkpoint_dir)
     rows = []
     for i, seed in enumerate(point.seeds):
         noise = each[0].noise if model.density.log_density else None
         at = {"model": point.name, "seed": seed, "noise": noise}
-        if refitted:
+        if models.refitted is not None:
             rows += evaluation.rows(
-                problem, refitted[0], refitted[1][i], {**at, "noise": each[0].refit_noise}, config
+                problem, models.refitted, refitted[i], {**at, "noise": each[0].refit_noise}, config
             )
             # The exact value is of the density, whatever noise it is evaluated with.
             with_uniform = evaluation.with_uniform_noise(model)
@@ -130,7 +170,7 @@ def run(
             row("parameters", at, kind="exact", unit="count", value=count_parameters(params[i])),
             row("training time", at, kind="estimate", unit="s", value=seconds),
         ]
-    return rows, model, params
+    return rows, params
 
 
 def _train(
@@ -155,25 +195,20 @@ def _refit_settings(own: ConfigDict) -> ConfigDict:
 def _refit(
     problem: Problem, model: Model, each: list[ConfigDict], params: list[bounds.Params],
     folder: str, directory: str | None,
-) -> tuple[Model, list[bounds.Params]] | None:  # fmt: skip
-    """Noise fitted by the ELBO to densities that stay as they are; None where none is asked for.
+) -> list[bounds.Params]:  # fmt: skip
+    """Noise fitted by the ELBO to densities that stay as they are evaluated.
 
     What a density was trained with then no longer decides how tightly it is evaluated.
     """
-    if not each[0].refit_noise:
-        return None
     changed = [_refit_settings(own) for own in each]
-    own_model = build.make_model(problem, changed[0])
-    runs = []
-    for own, found in zip(changed, params, strict=True):
-        whole = build.make_run(problem, own_model, own)
-        runs.append(whole._replace(
-            init=lambda start=whole.init, theta=found.theta: bounds.Params(theta, start().phi),
-            loss_fn=_for_fixed_theta(whole.loss_fn),
-        ))  # fmt: skip
+    runs = [
+        build.make_run(problem, model, own, theta=found.theta)
+        for own, found in zip(changed, params, strict=True)
+    ]
     named = {k: v for k, v in changed[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
-    named["trained_with"] = {k: each[0][k] for k in ("noise", "objective", "num_samples")}
-    named["trained_with"]["num_steps"] = each[0].num_steps
+    named["trained_with"] = {
+        k: each[0][k] for k in ("noise", "objective", "num_samples", "num_steps")
+    }
     if len(runs) > 1:
         named["seed"] = [own.seed for own in each]
     fitted, _ = train_members(
@@ -181,17 +216,7 @@ def _refit(
         directory and os.path.join(directory, "refit"), best=True,
     )  # fmt: skip
     # Their average rounds anew at every step; the densities are those that were trained.
-    return own_model, [
-        bounds.Params(found.theta, own[1]) for found, own in zip(params, fitted, strict=True)
-    ]
-
-
-def _for_fixed_theta(loss_fn):
-    def loss(params, extra, batch, key, step):
-        fixed = bounds.Params(jax.lax.stop_gradient(params.theta), params.phi)
-        return loss_fn(fixed, extra, batch, key, step)
-
-    return loss
+    return [bounds.Params(found.theta, own[1]) for found, own in zip(params, fitted, strict=True)]
 
 
 def count_parameters(params: PyTree) -> int:
@@ -207,9 +232,15 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
     for group in groups.values():
         first = group[0]
         values = [float("nan") if r["value"] is None else r["value"] for r in group]
+        extra = {}
+        if "monte_carlo_error" in first:  # the same noise for every seed: it does not average out
+            extra["monte_carlo_error"] = sum(r["monte_carlo_error"] for r in group) / len(group)
         out.append(
-            mean_row(first["name"], _without_seed(first), values, first["kind"], unit=first["unit"])
-        )
+            mean_row(
+                first["name"], _without_seed(first), values, first["kind"], unit=first["unit"],
+                **extra,
+            )
+        )  # fmt: skip
     names = [r["name"] for r in out if r["unit"] == evaluation.UNIT and r["kind"] != "estimate"]
     for first, second in config.compare:
         for name in dict.fromkeys(names):
@@ -233,7 +264,7 @@ def _without_seed(r: Row) -> dict[str, Any]:
 
 
 def _by_seed(rows: list[Row], name: str, model: str) -> dict[int, float]:
-    """seed -> the value with the model's own noise."""
+    """seed -> the value with the noise that was trained with it, or fitted after."""
     found = {}
     for r in rows:
         if (r["name"], r["at"]["model"]) == (name, model):

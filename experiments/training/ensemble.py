@@ -1,7 +1,8 @@
 """Several seeds of one model trained as a single big one: what an accelerator has room for.
 
 The loss is the sum over members, so that each member's gradient is its own; the optimiser runs for
-each of them. Every member sees the keys, batches and start that its seed would give it alone.
+each of them. Every member sees the keys, batches and start that its seed would give it alone; the
+best step on validation is one for all, that of the best mean.
 """
 
 import json
