@@ -40,6 +40,12 @@ CASES = {
     "norm of entries": bijectors.activation_norm(),
     "norm of channels": bijectors.activation_norm(share=(0, 1)),
     "1x1": bijectors.invertible_1x1(),
+    "halves": bijectors.halves(
+        bijectors.invertible_1x1(noise=0.5),
+        bijectors.invertible_1x1(noise=0.5),
+        bijectors.checkerboard(),
+    ),
+    "norm that starts as the identity": bijectors.activation_norm(identity=True),
     "space to depth": bijectors.space_to_depth(),
     "flatten": bijectors.flatten(IMAGE),
     "chain": bijectors.chain(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from ml_collections import ConfigDict
 
 import bounds
 from configs import dequantize_digits
@@ -51,22 +52,116 @@ def problem():
 # --- a study ------------------------------------------------------------------------------------
 
 
+def trained(problem, config, name, seeds, folder):
+    """(rows, parameters) of one point."""
+    models = study.check(problem, config, [study.Point(name, seeds)])
+    return study.run(problem, models[name], study.Point(name, seeds), config, str(folder))
+
+
 def test_seeds_trained_together_are_those_trained_alone(problem, tmp_path):
     """Clipped to a norm that acts: that of each seed, not of both."""
     config = only(tiny(clip_norm=0.05), "affine_uniform")
-    together = study.run(problem, study.Point("affine_uniform", (0, 1)), config, f"{tmp_path}/2")
-    alone = study.run(problem, study.Point("affine_uniform", (1,)), config, f"{tmp_path}/1")
-    for a, b in zip(jax.tree.leaves(together[2][1]), jax.tree.leaves(alone[2][0]), strict=True):
+    _, together = trained(problem, config, "affine_uniform", (0, 1), tmp_path / "2")
+    _, alone = trained(problem, config, "affine_uniform", (1,), tmp_path / "1")
+    for a, b in zip(jax.tree.leaves(together[1]), jax.tree.leaves(alone[0]), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    assert together[0] != alone[0]
+
+
+def test_the_best_step_on_validation_is_scored_and_not_the_last(problem, tmp_path):
+    """A rate that diverges after the first save: the last step is far worse."""
+    config = only(tiny(num_steps=8, ema_decay=0.0), "autoregressive")
+    config.models.autoregressive.learning_rate = 3.0
+    config.optimizer = "adam"
+    config.save_every = 2
+    _, params = trained(problem, config, "autoregressive", (0,), tmp_path)
+    model = study.check(problem, config, study.points(config))["autoregressive"].trained
+    own = study.settings(config, "autoregressive", 0)
+    validate = build.validation(problem, model, own)
+    assert validate is not None
+    with open(tmp_path / "metrics.jsonl") as file:
+        lines = [json.loads(line) for line in file]
+    values = [line["validation"] for line in lines if "validation" in line]
+    np.testing.assert_allclose(validate(params[0]), max(values), rtol=1e-5)
+    assert max(values) > values[-1] + 1
+
+
+def test_validation_never_looks_at_test_images(problem):
+    """Blank test images would change any number that depends on them."""
+    own = study.settings(tiny(), "autoregressive", 0)
+    blank = problem.dataset._replace(test=np.zeros_like(problem.dataset.test))
+    model = build.make_model(problem, own)
+    params = model.init(jax.random.key(0), jnp.asarray(build.as_images(problem.dataset.train[:8])))
+    ours, others = (
+        build.validation(p, model, own) for p in (problem, problem._replace(dataset=blank))
+    )
+    assert ours is not None
+    assert others is not None
+    assert ours(params) == others(params)
+    gone = problem.dataset._replace(validation=np.zeros_like(problem.dataset.validation))
+    changed = build.validation(problem._replace(dataset=gone), model, own)
+    assert changed is not None
+    assert ours(params) != changed(params)
+
+
+@pytest.mark.parametrize("name", ["mixture_uniform", "mixture_flow"])
+def test_dropout_is_off_in_evaluation_and_validation(problem, name):
+    values = []
+    for dropout in (0.0, 0.9):
+        config = tiny(dropout=dropout, evaluation_samples=(1,))
+        own = study.settings(config, name, 0)
+        model = build.make_model(problem, own)
+        images = jnp.asarray(build.as_images(problem.dataset.train[:8]))
+        params = jax.jit(model.init)(jax.random.key(0), images)
+        params = jax.tree.map(lambda v: v + 0.05, params)
+        measured = evaluation.curve(
+            model, params, problem.dataset.test[:3], jax.random.key(1), config
+        )
+        values.append(measured.values)
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-5)
+
+
+def test_a_flow_is_a_density_of_noisy_integers():
+    """One cell of an image of four pixels, integrated by many draws: 0 .. levels is the whole."""
+    images = np.random.default_rng(0).integers(0, 2, (140, 2, 2), np.uint8)
+    small = build.Problem(data.Dataset("small", images, images[:0], images[:9], 2), (2, 2, 1))
+    own = study.settings(tiny(), "mixture_uniform", 0)
+    model = build.make_model(small, own)
+    params = jax.jit(model.init)(jax.random.key(0), jnp.asarray(build.as_images(images[:128])))
+    cells = jnp.asarray(np.indices((2, 2, 2, 2)).reshape(4, 16).T.reshape(16, 2, 2, 1), float)
+
+    @jax.jit
+    def log_prob(x):
+        return bounds.log_likelihood(
+            model.latent(), params, jax.random.key(1), x, num_samples=20_000, chunk_size=2000
+        )
+
+    values, diagnostics = jax.lax.map(log_prob, cells)
+    mass = np.exp(np.asarray(values, np.float64))
+    error = np.sqrt(np.sum(np.square(mass * diagnostics.standard_error)))
+    # The logit's margin of .05 at either end leaves some mass outside the cells.
+    assert 0.5 < mass.sum() < 1 + 5 * error
+    y = 2 * jax.random.uniform(jax.random.key(2), (20_000, 2, 2, 1))
+    log_density = model.density.log_density
+    assert log_density is not None
+    each = jax.lax.map(
+        lambda y: log_density(params.theta, jnp.floor(y), y - jnp.floor(y)), y, batch_size=2000
+    )
+    density = 16 * np.exp(np.asarray(each, np.float64))
+    spread = density.std(ddof=1) / np.sqrt(len(density))
+    assert abs(density.mean() - mass.sum()) < 5 * np.hypot(spread, error)
+
+
+def test_bits_count_every_channel():
+    blank = np.zeros((1, 4, 4, 3), np.uint8)
+    coloured = build.Problem(data.Dataset("x", blank, blank, blank, 256), (4, 4, 3))
+    np.testing.assert_allclose(coloured.bits(-48 * math.log(256)), 8)
 
 
 def test_rows_of_a_density_with_an_exact_answer(problem, tmp_path):
     """Two noises beside one exact value: the gaps are differences, and every bound is above it."""
     config = only(tiny("exact", seeds=(0,)), "variational")
-    rows, model, params = study.run(
-        problem, study.Point("variational", (0,)), config, str(tmp_path)
-    )
+    rows, params = trained(problem, config, "variational", (0,), tmp_path)
+    model = build.make_model(problem, study.settings(config, "variational", 0))
     exact = [r for r in rows if r["kind"] == "exact" and r["unit"] == "bits/dim"]
     assert len(exact) == 1
     images = build.as_images(problem.dataset.test[:6])
@@ -85,28 +180,34 @@ def test_rows_of_a_density_with_an_exact_answer(problem, tmp_path):
 
 
 def test_refitted_noise_leaves_the_density_as_it_was(problem, tmp_path):
-    config = only(tiny("exact", seeds=(0,)), "exact")
-    point = study.Point("exact", (0,))
-    each = [study.settings(config, "exact", 0)]
-    model = build.make_model(problem, each[0])
-    params, _ = study._train(problem, model, each, str(tmp_path), None)
-    refit = study._refit(problem, model, each, params, str(tmp_path), None)
-    assert refit is not None
-    for a, b in zip(
-        jax.tree.leaves(params[0].theta), jax.tree.leaves(refit[1][0].theta), strict=True
-    ):
+    """It is that density, without dropout, that the noise is fitted to."""
+    config = only(tiny("exact", seeds=(0,), dropout=0.5, ema_decay=0.0), "exact")
+    config.models.exact.dropout = 0.5
+    own = study.settings(config, "exact", 0)
+    own.noise, own.objective = "uniform", "elbo"  # nothing is drawn but u
+    model = build.make_model(problem, own)
+    images = jnp.asarray(build.as_images(problem.dataset.train[:8]))
+    theta = model.init(jax.random.key(3), images).theta
+    run = build.make_run(problem, model, own, theta=theta)
+    start = run.init()
+    for a, b in zip(jax.tree.leaves(start.theta), jax.tree.leaves(theta), strict=True):
         np.testing.assert_array_equal(a, b)
-    fresh = (
-        refit[0]
-        .init(jax.random.key(9), jnp.asarray(build.as_images(problem.dataset.train[:8])))
-        .phi
-    )
-    moved = [
-        np.abs(a - b).max()
-        for a, b in zip(jax.tree.leaves(fresh), jax.tree.leaves(refit[1][0].phi), strict=True)
-    ]
-    assert max(moved) > 0
-    assert point.label == "exact_seed0"
+    batch = {"x": images, "index": jnp.arange(8)}
+    key = jax.random.key(4)
+    loss, _ = run.loss_fn(start, (), batch, key, 0)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.clone(key), jnp.arange(8))
+
+    def by_hand(key, x):
+        _, key = jax.random.split(key)
+        return bounds.pathwise(model.latent(), num_samples=1, bound=bounds.elbo)(start, key, x)
+
+    np.testing.assert_allclose(loss, -jnp.mean(jax.vmap(by_hand)(keys, images)), rtol=1e-5)
+    grads = jax.grad(lambda p: run.loss_fn(p, (), batch, jax.random.clone(key), 0)[0])(start)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads.theta))
+
+    rows, params = trained(problem, config, "exact", (0,), tmp_path)
+    assert {r["at"]["noise"] for r in rows if r["name"] == "ELBO"} == {"logistic", "uniform"}
+    assert len(params) == 1
 
 
 def test_summary_is_over_seeds_and_pairs_them():
@@ -145,7 +246,7 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     assert kinds["autoregressive", "exact"] == "exact"
     assert kinds["affine_flow", "round-trip error"] == "estimate"
     bounds_rows = [r for r in record["rows"] if r["name"] == "ELBO" and "point" in r]
-    assert all(r["monte_carlo_error"] > 0 and r["standard_error"] > 0 for r in bounds_rows)
+    assert all(r["standard_error"] > r["monte_carlo_error"] > 0 for r in bounds_rows)
     for name in ("affine_flow_seed0_1", "autoregressive_seed0_1"):
         assert os.path.getsize(os.path.join(workdir, name, "samples.png")) > 0
     assert os.path.exists(os.path.join(workdir, "figure.svg"))
@@ -165,6 +266,24 @@ def test_published_numbers_say_what_they_are_of(capsys, tmp_path, problem):
     said = capsys.readouterr().out
     assert "none of it was run here" in said
     assert "1.078" in said
+
+
+def test_errors_of_the_noise_average_over_images_in_bits():
+    model, config = constant_model(), types.SimpleNamespace(
+        evaluation_samples=(1, 4), samples_per_pass=4, images_per_pass=5, evaluation_images=0,
+        evaluation_seed=0,
+    )  # fmt: skip
+    images = np.zeros((7, 2, 2), np.uint8)
+    small = build.Problem(data.Dataset("small", images, images, images, 4), (2, 2, 1))
+    params = bounds.Params((), ())
+    found = evaluation.rows(small, model, params, {}, config)
+    nats = evaluation.curve(model, params, images, jax.random.key(0), config)
+    scale = 4 * math.log(2)
+    for i, r in enumerate(found):
+        np.testing.assert_allclose(r["value"], -nats.values[:, i].mean() / scale, rtol=1e-5)
+        error = np.sqrt(np.sum(np.square(nats.monte_carlo_error[:, i]))) / 7 / scale
+        np.testing.assert_allclose(r["monte_carlo_error"], error, rtol=1e-5)
+        assert r["kind"] == "upper_bound"
 
 
 # --- noise --------------------------------------------------------------------------------------
@@ -282,6 +401,11 @@ def test_odd_sizes_are_refused(shape, wanted):
         ({"evaluation_samples": (1, 4, 6)}, "evaluation_samples"),
         ({"warmup_steps": 4}, "warmup_steps"),
         ({"compare": (("mixture_uniform", "x"),)}, "config.compare"),
+        ({"compare": (("mixture_uniform",),)}, "pairs"),
+        ({"sample_grid": -1}, "sample_grid"),
+        ({"layout": (1,)}, "config.layout"),
+        ({"save_every": 3}, "save_every"),
+        ({"objective": "rws", "sleep": True}, "config.sleep"),
     ],
     ids=str,
 )
@@ -295,11 +419,38 @@ def test_mistakes_are_found_before_anything_is_trained(problem, changes, wanted)
         study.check(problem, config, study.points(config))
 
 
-def test_a_model_with_a_field_that_does_not_exist_is_refused(problem):
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"widht": 3}, "widht"),
+        ({"dataset": "mnist"}, "dataset, which is the same for all"),
+        ({"evaluation_samples": (1,)}, "evaluation_samples, which is the same for all"),
+        ({"seed": 3}, "seed, which is the same for all"),
+        ({"ema_decay": 1.5}, "ema_decay"),
+        ({"save_every": 3}, "save_every"),
+        ({"width": "8"}, "width must be of the kind of"),
+    ],
+    ids=str,
+)
+def test_mistakes_of_one_model_are_found_before_anything_is_trained(problem, changes, wanted):
     config = only(tiny(), "mixture_uniform")
-    config.models.mixture_uniform.widht = 3
-    with pytest.raises(UserError, match="widht"):
+    config.models.mixture_uniform = ConfigDict(changes)
+    with pytest.raises(UserError, match=wanted):
         study.check(problem, config, study.points(config))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b"])
+def test_names_that_are_no_folders_are_refused(name):
+    config = only(tiny(), "mixture_uniform")
+    config.models[name] = ConfigDict()
+    with pytest.raises(UserError, match=r"config\.models has the name"):
+        study.points(config)
+
+
+def test_a_model_that_is_no_set_of_fields_is_refused(problem):
+    config = types.SimpleNamespace(models={"x": 3}, to_dict=lambda: {"seed": 0})
+    with pytest.raises(UserError, match=r"config\.models\.x must hold fields"):
+        study.settings(config, "x", 0)
 
 
 def test_integers_alone_cannot_be_dequantized(problem):
@@ -309,15 +460,18 @@ def test_integers_alone_cannot_be_dequantized(problem):
         study.check(problem, config, study.points(config))
 
 
-def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(problem):
+def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(problem, tmp_path):
     model = constant_model()
     lost = model.density._replace(
         simulate=lambda theta, key: jnp.full((2, 2, 1), jnp.nan),
         round_trip=lambda theta, y: jnp.where(y > 3, jnp.nan, y),
     )
-    params = bounds.Params((), ())
-    with pytest.raises(UserError, match="did not converge for 5 of 5"):
-        evaluation.samples(problem, model._replace(density=lost), params, jax.random.key(0), 5)
-    config = types.SimpleNamespace(evaluation_seed=0)
-    with pytest.raises(UserError, match="did not converge"):
-        evaluation.round_trip(problem, model._replace(density=lost), params, {}, config)
+    model, params = model._replace(density=lost), bounds.Params((), ())
+    config = types.SimpleNamespace(evaluation_seed=0, sample_grid=5)
+    rows = report.draw_samples(problem, model, params, "a", config, str(tmp_path))
+    assert [(r["value"], r["not_converged"], r["n"]) for r in rows] == [(None, 5, 5)]
+    assert not os.listdir(tmp_path)
+    rows += evaluation.round_trip(problem, model, params, {"model": "a"}, config)
+    with pytest.raises(UserError, match=r"a \(samples: 5 of 5 images\), a \(round-trip"):
+        evaluation.complain(rows)
+    evaluation.complain([evaluation.largest("samples", {"model": "a"}, np.zeros(3))])

@@ -95,6 +95,7 @@ def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
     @jax.jit
     def draw(phi, key, x):
         v, log_q = dequantizer.propose(phi, key, x)
+        assert dequantizer.log_q is not None
         return v, log_q, dequantizer.log_q(phi, x, v)
 
     v, log_q, again = draw(phi, jax.random.key(4), x)
@@ -109,9 +110,38 @@ def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
     v, log_q, again = draw(moved, jax.random.key(6), x)
     np.testing.assert_allclose(again, log_q, rtol=1e-3)
     assert abs(log_q - uniform.log_q(None, x, v)) > 1e-2
-    # The density is that of the draw: the Jacobian of noise -> v, and it depends on x.
     other = draw(moved, jax.random.key(6), images()[1])[1]
     assert abs(other - log_q) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["logistic", "flow", "flow++"])
+def test_noise_has_the_density_of_its_draw(name):
+    """By the Jacobian of base noise -> v, which a draw with another base gives."""
+    made = NOISES[name]()
+    x = images()[0]
+    leaves, tree = jax.tree.flatten(made.init(jax.random.key(3), x))
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    phi = tree.unflatten(
+        [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
+    )
+    key = jax.random.key(6)
+
+    @jax.jit
+    def parts(phi, epsilon):
+        def v_of(flat):
+            with pytest.MonkeyPatch.context() as patch:  # this draw of the base, differentiable
+                patch.setattr(jax.random, "logistic", lambda key, shape: flat.reshape(shape))
+                return made.make(None).propose(phi, key, x)
+
+        jacobian = jax.jacobian(lambda flat: v_of(flat)[0].reshape(-1))(epsilon)
+        return jacobian, v_of(epsilon)[1]
+
+    epsilon = jax.random.logistic(jax.random.key(7), (16,))
+    jacobian, log_q = parts(phi, epsilon)
+    base = -np.sum(np.logaddexp(0, epsilon) + np.logaddexp(0, -epsilon))
+    log_det = np.linalg.slogdet(np.asarray(jacobian, np.float64))[1]
+    np.testing.assert_allclose(log_q, base - log_det, rtol=1e-3)
+    assert abs(log_det) > 1e-2
 
 
 def test_normal_noise_does_not_start_uniform():

@@ -4,6 +4,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
