@@ -58,6 +58,7 @@ def trained(problem, config, name, seeds, folder):
     return study.run(problem, models[name], study.Point(name, seeds), config, str(folder))
 
 
+@pytest.mark.slow
 def test_seeds_trained_together_are_those_trained_alone(problem, tmp_path):
     """Clipped to a norm that acts: that of each seed, not of both."""
     config = only(tiny(clip_norm=0.05), "affine_uniform")
@@ -67,22 +68,18 @@ def test_seeds_trained_together_are_those_trained_alone(problem, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_the_best_step_on_validation_is_scored_and_not_the_last(problem, tmp_path):
-    """A rate that diverges after the first save: the last step is far worse."""
-    config = only(tiny(num_steps=8, ema_decay=0.0), "autoregressive")
-    config.models.autoregressive.learning_rate = 3.0
-    config.optimizer = "adam"
-    config.save_every = 2
-    _, params = trained(problem, config, "autoregressive", (0,), tmp_path)
-    model = study.check(problem, config, study.points(config))["autoregressive"].trained
-    own = study.settings(config, "autoregressive", 0)
-    validate = build.validation(problem, model, own)
-    assert validate is not None
-    with open(tmp_path / "metrics.jsonl") as file:
-        lines = [json.loads(line) for line in file]
-    values = [line["validation"] for line in lines if "validation" in line]
-    np.testing.assert_allclose(validate(params[0]), max(values), rtol=1e-5)
-    assert max(values) > values[-1] + 1
+def test_the_best_step_on_validation_is_scored_and_not_the_last(problem, tmp_path, monkeypatch):
+    """A validation that falls at every save: the first save is the best."""
+    config = only(tiny(ema_decay=0.0, num_steps=6, seeds=(0,)), "autoregressive")
+    config.optimizer, config.save_every = "adam", 2
+    falling = iter((-1.0, -2.0, -3.0))
+    monkeypatch.setattr(build, "validation", lambda *a: lambda params: next(falling))
+    _, params = trained(problem, config, "autoregressive", (0,), tmp_path / "long")
+    config.num_steps = 2
+    monkeypatch.setattr(build, "validation", lambda *a: lambda params: 0.0)
+    _, short = trained(problem, config, "autoregressive", (0,), tmp_path / "short")
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(short), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_validation_never_looks_at_test_images(problem):
@@ -103,9 +100,8 @@ def test_validation_never_looks_at_test_images(problem):
     assert ours(params) != changed(params)
 
 
-@pytest.mark.parametrize("name", ["mixture_uniform", "mixture_flow"])
-def test_dropout_is_off_in_evaluation_and_validation(problem, name):
-    values = []
+def test_dropout_is_off_in_evaluation(problem):
+    name, values = "affine_flow", []
     for dropout in (0.0, 0.9):
         config = tiny(dropout=dropout, evaluation_samples=(1,))
         own = study.settings(config, name, 0)
@@ -179,7 +175,7 @@ def test_rows_of_a_density_with_an_exact_answer(problem, tmp_path):
             assert gap > 0
 
 
-def test_refitted_noise_leaves_the_density_as_it_was(problem, tmp_path):
+def test_refitted_noise_leaves_the_density_as_it_was(problem):
     """It is that density, without dropout, that the noise is fitted to."""
     config = only(tiny("exact", seeds=(0,), dropout=0.5, ema_decay=0.0), "exact")
     config.models.exact.dropout = 0.5
@@ -204,10 +200,6 @@ def test_refitted_noise_leaves_the_density_as_it_was(problem, tmp_path):
     np.testing.assert_allclose(loss, -jnp.mean(jax.vmap(by_hand)(keys, images)), rtol=1e-5)
     grads = jax.grad(lambda p: run.loss_fn(p, (), batch, jax.random.clone(key), 0)[0])(start)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads.theta))
-
-    rows, params = trained(problem, config, "exact", (0,), tmp_path)
-    assert {r["at"]["noise"] for r in rows if r["name"] == "ELBO"} == {"logistic", "uniform"}
-    assert len(params) == 1
 
 
 def test_summary_is_over_seeds_and_pairs_them():
