@@ -19,7 +19,7 @@ import optax
 
 from benchmarks.timing import Row, ratio, version
 from configs import dequantize_digits
-from experiments.dequantization import build, study
+from experiments.dequantization import build, study, training
 from experiments.runtime import trainer
 
 MODEL = "mixture_uniform"
@@ -36,7 +36,7 @@ def run() -> list[Row]:
     own = study.settings(config, MODEL, 0)
     problem = build.make_problem(own)
     model = build.make_model(problem, own)
-    params = build.make_run(problem, model, own).init()
+    params = training.make_run(problem, model, own).init()
     contestants = {
         "trainer": ours(problem, model, own),
         "PyTorch": pytorch(problem, model, params, own),
@@ -54,7 +54,7 @@ def run() -> list[Row]:
 
 
 def ours(problem, model, config) -> Callable[[], float]:
-    run = build.make_run(problem, model, config)
+    run = training.make_run(problem, model, config)
     optimizer = optax.adam(config.learning_rate)
     state = trainer.init_state(run.init(), optimizer)
 

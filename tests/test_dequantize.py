@@ -10,38 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
-from ml_collections import ConfigDict
+from dequantize_cases import constant_model, only, tiny
 
 import bounds
-from configs import dequantize_digits
-from experiments.dequantization import build, evaluation, report, study
+from experiments.dequantization import build, evaluation, report, study, training
 from experiments.runtime import data
-from experiments.runtime.errors import UserError
 from experiments.runtime.results import row
-from models import noise
-
-
-def tiny(variant="couplings", **changes):
-    config = dequantize_digits.get_config(variant)
-    for name in config.models:
-        config.models[name].width = 8
-    config.seeds, config.num_steps, config.refit_steps = (0, 1), 4, 4
-    config.num_components = config.noise_components = 2
-    config.noise_width, config.noise_couplings = 8, 2
-    config.log_every, config.save_every = 2, 4
-    config.validation_samples, config.evaluation_images, config.evaluation_samples = 1, 6, (1, 4)
-    config.sample_grid = 4
-    for name, value in changes.items():
-        config[name] = value
-    return config
-
-
-def only(config, *names):
-    for name in list(config.models):
-        if name not in names:
-            del config.models[name]
-    config.compare = ()
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +47,10 @@ def test_the_best_step_on_validation_is_scored_and_not_the_last(problem, tmp_pat
     config = only(tiny(ema_decay=0.0, num_steps=6, seeds=(0,)), "autoregressive")
     config.optimizer, config.save_every = "adam", 2
     falling = iter((-1.0, -2.0, -3.0))
-    monkeypatch.setattr(build, "validation", lambda *a: lambda params: next(falling))
+    monkeypatch.setattr(training, "validation", lambda *a: lambda params: next(falling))
     _, params = trained(problem, config, "autoregressive", (0,), tmp_path / "long")
     config.num_steps = 2
-    monkeypatch.setattr(build, "validation", lambda *a: lambda params: 0.0)
+    monkeypatch.setattr(training, "validation", lambda *a: lambda params: 0.0)
     _, short = trained(problem, config, "autoregressive", (0,), tmp_path / "short")
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(short), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -89,13 +63,13 @@ def test_validation_never_looks_at_test_images(problem):
     model = build.make_model(problem, own)
     params = model.init(jax.random.key(0), jnp.asarray(build.as_images(problem.dataset.train[:8])))
     ours, others = (
-        build.validation(p, model, own) for p in (problem, problem._replace(dataset=blank))
+        training.validation(p, model, own) for p in (problem, problem._replace(dataset=blank))
     )
     assert ours is not None
     assert others is not None
     assert ours(params) == others(params)
     gone = problem.dataset._replace(validation=np.zeros_like(problem.dataset.validation))
-    changed = build.validation(problem._replace(dataset=gone), model, own)
+    changed = training.validation(problem._replace(dataset=gone), model, own)
     assert changed is not None
     assert ours(params) != changed(params)
 
@@ -184,7 +158,7 @@ def test_refitted_noise_leaves_the_density_as_it_was(problem):
     model = build.make_model(problem, own)
     images = jnp.asarray(build.as_images(problem.dataset.train[:8]))
     theta = model.init(jax.random.key(3), images).theta
-    run = build.make_run(problem, model, own, theta=theta)
+    run = training.make_run(problem, model, own, theta=theta)
     start = run.init()
     for a, b in zip(jax.tree.leaves(start.theta), jax.tree.leaves(theta), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -281,18 +255,6 @@ def test_errors_of_the_noise_average_over_images_in_bits():
 # --- noise --------------------------------------------------------------------------------------
 
 
-def constant_model(levels=4):
-    """p(x + u) falls steeply within a cell, so that every draw of noise gives another weight."""
-
-    def log_density(theta, x, u, dropout=None):
-        return jnp.sum(-4.0 * u + jnp.log(4.0 / (1 - jnp.exp(-4.0)))) - x.size * jnp.log(levels)
-
-    density = build.Density(
-        lambda key, x: (), log_density, None, lambda theta, key: jnp.zeros((2, 2, 1)), None
-    )
-    return build.Model(density, noise.uniform_noise())
-
-
 def spread(evaluate):
     """chi-square per degree of freedom of one image 60 times, by its own Monte Carlo errors."""
     values, errors = (np.asarray(v, np.float64)[:, 0] for v in evaluate(np.zeros((60, 2, 2, 1))))
@@ -334,136 +296,3 @@ def test_curve_is_of_disjoint_groups():
     np.testing.assert_allclose(values[2], math.log(4.5), rtol=1e-6)
     w = np.arange(1, 9)
     np.testing.assert_allclose(errors[2], w.std(ddof=1) / (8**0.5 * 4.5), rtol=1e-5)
-
-
-# --- bad input ----------------------------------------------------------------------------------
-
-
-def made_up(images, levels=17):
-    return data.Dataset("made up", images, images[:2], images[:2], levels)
-
-
-@pytest.mark.parametrize(
-    ("images", "wanted"),
-    [
-        (np.full((4, 8, 8), 17, np.uint8), "0 .. 16"),
-        (np.full((4, 8, 8), -1, np.int32), "0 .. 16"),
-        (np.full((4, 8, 8), 0.5), "integers"),
-    ],
-    ids=["above the levels", "below 0", "floats"],
-)
-def test_images_that_are_no_integers_of_the_levels_are_refused(images, wanted):
-    with pytest.raises(UserError, match=wanted):
-        build.check_images(made_up(images))
-
-
-def test_images_of_several_sizes_are_refused():
-    images = np.zeros((4, 8, 8), np.uint8)
-    with pytest.raises(UserError, match="one size"):
-        build.check_images(made_up(images)._replace(test=np.zeros((2, 8, 6), np.uint8)))
-
-
-@pytest.mark.parametrize(
-    ("shape", "wanted"), [((8, 7, 1), "checkerboard"), ((7, 8, 1), "space_to_depth")]
-)
-def test_odd_sizes_are_refused(shape, wanted):
-    blank = np.zeros((4, *shape), np.uint8)
-    problem = build.Problem(made_up(blank), shape)
-    own = study.settings(tiny(), "mixture_uniform", 0)
-    with pytest.raises(UserError, match=wanted):
-        build.make_model(problem, own)
-
-
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({"num_samples": 0}, "num_samples"),
-        ({"noise": "gaussian"}, "config.noise"),
-        ({"coupling": "spline"}, "config.coupling"),
-        ({"density": "pixelcnn"}, "config.density"),
-        ({"network": "mlp"}, "config.network"),
-        ({"layout": ("checkers:2",)}, "squeeze"),
-        ({"norm": "batch"}, "config.norm"),
-        ({"width": 0}, "config.width"),
-        ({"dropout": 1.0}, "config.dropout"),
-        ({"objective": "exact"}, "no exact objective"),
-        ({"objective": "eblo"}, "config.objective"),
-        ({"num_steps": 0}, "config.num_steps"),
-        ({"evaluation_samples": (4, 1)}, "evaluation_samples"),
-        ({"evaluation_samples": (1, 4, 6)}, "evaluation_samples"),
-        ({"warmup_steps": 4}, "warmup_steps"),
-        ({"compare": (("mixture_uniform", "x"),)}, "config.compare"),
-        ({"compare": (("mixture_uniform",),)}, "pairs"),
-        ({"sample_grid": -1}, "sample_grid"),
-        ({"layout": (1,)}, "config.layout"),
-        ({"save_every": 3}, "save_every"),
-        ({"objective": "rws", "sleep": True}, "config.sleep"),
-    ],
-    ids=str,
-)
-def test_mistakes_are_found_before_anything_is_trained(problem, changes, wanted):
-    config = only(tiny(), "mixture_uniform")
-    for name, value in changes.items():
-        config[name] = value
-    if "width" in changes:
-        config.models.mixture_uniform.width = 0
-    with pytest.raises(UserError, match=wanted):
-        study.check(problem, config, study.points(config))
-
-
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({"widht": 3}, "widht"),
-        ({"dataset": "mnist"}, "dataset, which is the same for all"),
-        ({"evaluation_samples": (1,)}, "evaluation_samples, which is the same for all"),
-        ({"seed": 3}, "seed, which is the same for all"),
-        ({"ema_decay": 1.5}, "ema_decay"),
-        ({"save_every": 3}, "save_every"),
-        ({"width": "8"}, "width must be of the kind of"),
-    ],
-    ids=str,
-)
-def test_mistakes_of_one_model_are_found_before_anything_is_trained(problem, changes, wanted):
-    config = only(tiny(), "mixture_uniform")
-    config.models.mixture_uniform = ConfigDict(changes)
-    with pytest.raises(UserError, match=wanted):
-        study.check(problem, config, study.points(config))
-
-
-@pytest.mark.parametrize("name", ["", "a/b", "a b"])
-def test_names_that_are_no_folders_are_refused(name):
-    config = only(tiny(), "mixture_uniform")
-    config.models[name] = ConfigDict()
-    with pytest.raises(UserError, match=r"config\.models has the name"):
-        study.points(config)
-
-
-def test_a_model_that_is_no_set_of_fields_is_refused(problem):
-    config = types.SimpleNamespace(models={"x": 3}, to_dict=lambda: {"seed": 0})
-    with pytest.raises(UserError, match=r"config\.models\.x must hold fields"):
-        study.settings(config, "x", 0)
-
-
-def test_integers_alone_cannot_be_dequantized(problem):
-    config = only(tiny(), "autoregressive")
-    config.models.autoregressive.objective = "elbo"
-    with pytest.raises(UserError, match="its objective is exact"):
-        study.check(problem, config, study.points(config))
-
-
-def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(problem, tmp_path):
-    model = constant_model()
-    lost = model.density._replace(
-        simulate=lambda theta, key: jnp.full((2, 2, 1), jnp.nan),
-        round_trip=lambda theta, y: jnp.where(y > 3, jnp.nan, y),
-    )
-    model, params = model._replace(density=lost), bounds.Params((), ())
-    config = types.SimpleNamespace(evaluation_seed=0, sample_grid=5)
-    rows = report.draw_samples(problem, model, params, "a", config, str(tmp_path))
-    assert [(r["value"], r["not_converged"], r["n"]) for r in rows] == [(None, 5, 5)]
-    assert not os.listdir(tmp_path)
-    rows += evaluation.round_trip(problem, model, params, {"model": "a"}, config)
-    with pytest.raises(UserError, match=r"a \(samples: 5 of 5 images\), a \(round-trip"):
-        evaluation.complain(rows)
-    evaluation.complain([evaluation.largest("samples", {"model": "a"}, np.zeros(3))])

@@ -69,33 +69,52 @@ def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
 
 
 def curves(summary: list[Row], title: str):
-    """IWAE-k over k for every model, with exact values as lines across."""
-    figure, grid = new_figure(1, 1, (7, 4.2), squeeze=False)
-    axes = grid[0, 0]
+    """IWAE-k over k for every model, exact values as lines across, and the true gaps beside.
+
+    A colour is a model; dashed is uniform noise where a model is evaluated with another as well.
+    """
     shown = [r for r in summary if r["unit"] == evaluation.UNIT and r["value"] is not None]
-    series = dict.fromkeys((r["at"]["model"], r["at"].get("noise")) for r in shown
-                           if r["kind"] in ("upper_bound", "exact"))  # fmt: skip
-    for (model, noise), colour in zip(series, itertools.cycle(COLOURS.values()), strict=False):
-        own = [r for r in shown if (r["at"]["model"], r["at"].get("noise")) == (model, noise)]
-        points = sorted((r["at"]["k"], r) for r in own if r["kind"] == "upper_bound")
-        label = model if sum(m == model for m, _ in series) == 1 else f"{model}, {noise} noise"
-        if points:
-            axes.errorbar(
-                [k for k, _ in points], [r["value"] for _, r in points],
-                yerr=[_interval(r) for _, r in points] if points[0][1]["n"] > 1 else None,
-                color=colour, label=label, marker="o", ms=4, lw=1.2, capsize=2,
-            )  # fmt: skip
-        for r in own:
-            if r["kind"] == "exact":
-                axes.axhline(r["value"], color=colour, ls="--", lw=1, label=f"{model}, exact")
+    exact = [r for r in shown if r["kind"] == "exact"]
+    gaps = [r for r in shown if r["name"].endswith(" gap")]
+    figure, grid = new_figure(1, 2 if gaps else 1, (13 if gaps else 7.5, 4.2), squeeze=False)
+    models = dict.fromkeys(r["at"]["model"] for r in shown if r["kind"] != "estimate")
+    colours = dict(zip(models, itertools.cycle(COLOURS.values()), strict=False))
+    _lines(grid[0, 0], [r for r in shown if r["kind"] == "upper_bound"], colours)
+    for r in exact:
+        model = r["at"]["model"]
+        grid[0, 0].axhline(
+            r["value"], color=colours[model], ls=":", lw=1.2, label=f"{model}, exact"
+        )
+    several = any(r["n"] > 1 for r in shown)
+    grid[0, 0].set_ylabel(f"test bits/dim{' (95% intervals over seeds)' if several else ''}")
+    if gaps:
+        _lines(grid[0, 1], gaps, colours)
+        grid[0, 1].set_yscale("log")
+        grid[0, 1].set_ylabel("gap to the exact value, bits/dim")
+    if gaps:
+        outside: Any = "outside right"  # not in matplotlib's own list of types
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc=outside, fontsize=8)
+    elif shown:
+        grid[0, 0].legend(fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def _lines(axes, rows: list[Row], colours: dict[str, str]) -> None:
+    """One line for each model and noise."""
+    series = dict.fromkeys((r["at"]["model"], r["at"]["noise"]) for r in rows)
+    for model, noise in series:
+        own = [r for r in rows if (r["at"]["model"], r["at"]["noise"]) == (model, noise)]
+        own.sort(key=lambda r: r["at"]["k"])
+        alone = sum(m == model for m, _ in series) == 1
+        axes.errorbar(
+            [r["at"]["k"] for r in own], [r["value"] for r in own],
+            yerr=[_interval(r) for r in own] if own[0]["n"] > 1 else None,
+            color=colours[model], label=model if alone else f"{model}, {noise} noise",
+            ls="-" if alone or noise != "uniform" else "--", marker="o", ms=4, lw=1.2, capsize=2,
+        )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xlabel("k, samples of noise")
-    several = any(r["n"] > 1 for r in shown)
-    axes.set_ylabel(f"test bits/dim{' (95% intervals over seeds)' if several else ''}")
-    axes.set_title(title)
-    if series:
-        axes.legend(fontsize=8)
-    return figure
 
 
 def _interval(r: Row) -> float:

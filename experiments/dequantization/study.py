@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.dequantization import build, evaluation
+from experiments.dequantization import build, evaluation, training
 from experiments.dequantization.build import Model, Problem
 from experiments.runtime import checks, fit
 from experiments.runtime.errors import UserError
@@ -110,12 +110,12 @@ def check(problem: Problem, config: Any, models: list[Point]) -> dict[str, Model
         own = settings(config, name, models[0].seeds[0])
         fit.check_config(own)
         model, refitted = build.make_model(problem, own), None
-        build.make_run(problem, model, own)
+        training.make_run(problem, model, own)
         if own.refit_noise:
             checks.whole(own, 1, "refit_steps")
             changed = _refit_settings(own)
             refitted = build.make_model(problem, changed)
-            build.make_run(problem, refitted, changed)
+            training.make_run(problem, refitted, changed)
         made[name] = Models(model, refitted)
     return made
 
@@ -177,7 +177,7 @@ def run(
 def _train(
     problem: Problem, model: Model, each: list[ConfigDict], folder: str, directory: str | None
 ) -> tuple[list[bounds.Params], float]:
-    runs = [build.make_run(problem, model, own) for own in each]
+    runs = [training.make_run(problem, model, own) for own in each]
     # A model's own config: another study, or another evaluation, may go on with the same folders.
     named = {k: v for k, v in each[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
     if len(runs) > 1:
@@ -203,7 +203,7 @@ def _refit(
     """
     changed = [_refit_settings(own) for own in each]
     runs = [
-        build.make_run(problem, model, own, theta=found.theta)
+        training.make_run(problem, model, own, theta=found.theta)
         for own, found in zip(changed, params, strict=True)
     ]
     named = {k: v for k, v in changed[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
