@@ -29,7 +29,7 @@ def run() -> list[Row]:
     vae, params, images = make_problem()
     images = np.resize(np.asarray(images), (NUM_IMAGES, NUM_PIXELS))
     evaluate = functools.partial(
-        per_image, vae, params, images, jax.random.key(0), many=NUM_SAMPLES
+        per_image, vae.model, params, images, jax.random.key(0), many=NUM_SAMPLES
     )
     passes, rows = 80, 2500  # images_per_pass times samples_per_pass, as per_image has them
     keys = jax.random.split(jax.random.key(1), len(WIDTHS))

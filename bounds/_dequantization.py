@@ -63,6 +63,9 @@ def dequantized(log_density: LogDensity, dequantizer: Dequantizer) -> LatentMode
     Returns:
       A `LatentModel` of one datum x of integers (of a floating dtype or not), z = v.
 
+    Raises:
+      Nothing: errors of `log_density` and of the dequantizer pass through when they are called.
+
     Example:
       >>> import jax, jax.numpy as jnp, bounds
       >>> from jax.scipy.stats import logistic
@@ -89,6 +92,15 @@ def dequantized(log_density: LogDensity, dequantizer: Dequantizer) -> LatentMode
 def uniform_dequantizer() -> Dequantizer:
     """Noise u uniform in [0, 1)^D: v is standard logistic. phi is not looked at.
 
+    Args:
+      There are none.
+
+    Returns:
+      A `Dequantizer`.
+
+    Raises:
+      Nothing.
+
     Example:
       >>> import jax, jax.numpy as jnp, bounds
       >>> v, log_q = bounds.uniform_dequantizer().propose(None, jax.random.key(0), jnp.zeros(3))
@@ -108,6 +120,9 @@ def logistic_dequantizer(parameters: Parameters) -> Dequantizer:
 
     Returns:
       A `Dequantizer`.
+
+    Raises:
+      Nothing: errors of the functions given pass through when they are called.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
@@ -129,6 +144,9 @@ def normal_dequantizer(parameters: Parameters) -> Dequantizer:
 
     Returns:
       A `Dequantizer`.
+
+    Raises:
+      Nothing: errors of the functions given pass through when they are called.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
@@ -161,6 +179,9 @@ def flow_dequantizer(
 
     Returns:
       A `Dequantizer`; its `log_q` is None without `inverse`.
+
+    Raises:
+      Nothing: errors of the functions given pass through when they are called.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
@@ -202,6 +223,9 @@ def autoregressive_dequantizer(
 
     Returns:
       A `Dequantizer`.
+
+    Raises:
+      Nothing: errors of the functions given pass through when they are called.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds

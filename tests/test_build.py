@@ -110,10 +110,9 @@ def test_evaluations_multiply_matrices_in_full_precision(problem):
     """Accelerators round the factors to 10 bits or 8 unless told not to."""
     params = build.init_params(problem, jax.random.key(0))
     x, index, key = jnp.zeros((3, 64)), jnp.arange(3), jax.random.key(1)
-    mesh = held_out.meshes.device_mesh(held_out.meshes.DATA)
     _, z = sandwich.simulated(problem.vae, params, jax.random.key(2), 3)
     programs = [
-        (held_out._evaluator(problem.vae, 2, 4, 4, mesh), (params, key, x, index)),
+        (held_out._evaluator(problem.vae.model, 2, 4, 4), (params, key, x, index)),
         (sandwich._chains(problem.vae, 4, 2, 2), (params, key, x, z, index)),
     ]
     for program, arguments in programs:

@@ -102,7 +102,7 @@ def test_a_flow_is_a_density_of_noisy_integers():
     @jax.jit
     def log_prob(x):
         return bounds.log_likelihood(
-            model.latent(), params, jax.random.key(1), x, num_samples=20_000, chunk_size=2000
+            model.latent(), params, jax.random.key(1), x, num_samples=4000, chunk_size=1000
         )
 
     values, diagnostics = jax.lax.map(log_prob, cells)

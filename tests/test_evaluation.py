@@ -16,7 +16,6 @@ from scipy import stats
 
 import bounds
 from configs import evaluate, train_digits
-from experiments.runtime import mesh as meshes
 from experiments.training import evaluation, held_out, sandwich
 from experiments.training.build import make_problem
 from models.vae import make_vae
@@ -67,7 +66,7 @@ def z_score(values, expected=0.0):
 @functools.cache
 def measured():
     return held_out.per_image(
-        MODEL, params(), simulated()[0][:300], jax.random.key(1), few=4, many=2000,
+        MODEL.model, params(), simulated()[0][:300], jax.random.key(1), few=4, many=2000,
         images_per_pass=50, samples_per_pass=500,
     )  # fmt: skip
 
@@ -114,7 +113,7 @@ def test_passes_change_nothing():
     """Passes of 3 leave one image for the last, which is padded; 30 does not divide K = 100."""
     images = simulated()[0][[0, 1, 2, 3, 4, 5, 0]]
     run = functools.partial(
-        held_out.per_image, MODEL, params(), images, jax.random.key(1), few=8, many=100
+        held_out.per_image, MODEL.model, params(), images, jax.random.key(1), few=8, many=100
     )
     got = run(images_per_pass=3, samples_per_pass=30)
     expected = run(images_per_pass=20, samples_per_pass=100)
@@ -131,12 +130,11 @@ def test_passes_change_nothing():
 def test_memory_is_flat_in_the_number_of_samples():
     vae = make_vae(200, latents=(20,), hidden=((100,),))
     shapes = jax.eval_shape(vae.init, jax.random.key(0), np.ones(200, np.float32))
-    mesh = meshes.device_mesh(meshes.DATA)
     key = jax.eval_shape(lambda: jax.random.key(0))
     batch = (jax.ShapeDtypeStruct((10, 200), jnp.float32), jax.ShapeDtypeStruct((10,), jnp.int32))
 
     def temporary_bytes(many, samples_per_pass=250):
-        program = held_out._evaluator(vae, 64, many, samples_per_pass, mesh)
+        program = held_out._evaluator(vae.model, 64, many, samples_per_pass)
         memory = program.lower(shapes, key, *batch).compile().memory_analysis()
         return memory.temp_size_in_bytes
 

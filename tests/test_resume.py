@@ -188,8 +188,11 @@ def two_processes(workdir, **changes):
 
 @pytest.mark.parametrize(
     ("optimizer", "steps", "rate", "x64", "tolerance"),
-    [("adam", 10, 1e-3, "0", 1e-5), ("sgd", 100, 1e-3, "0", 1e-5), ("adam", 100, 1e-3, "1", 1e-9)],
-    ids=["adam-float32", "sgd-float32", "adam-float64"],
+    [
+        pytest.param("adam", 10, 1e-3, "0", 1e-5, id="adam-float32"),
+        pytest.param("sgd", 100, 1e-3, "0", 1e-5, id="sgd-float32", marks=pytest.mark.slow),
+        pytest.param("adam", 100, 1e-3, "1", 1e-9, id="adam-float64", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_of_two_devices_reach_what_one_device_reaches(
     tmp_path, optimizer, steps, rate, x64, tolerance

@@ -47,7 +47,7 @@ def refusal(call, *arguments):
     ("changes", "wanted"),
     [
         ({"objective": "iwea"}, ["config.objective", "elbo, iwae", "'iwea'"]),
-        ({"dataset": "digit"}, ["data set", "digits, mnist", "'digit'"]),
+        ({"dataset": "digit"}, ["data set", "digits, digits_shuffled, mnist", "'digit'"]),
         ({"likelihood": "gauss"}, ["config.likelihood", "bernoulli, categorical", "'gauss'"]),
         ({"optimizer": "adm"}, ["config.optimizer", "adam, sgd, paper", "'adm'"]),
         ({"objective": "vimco", "num_samples": 1}, ["vimco", "num_samples", "at least 2"]),

@@ -292,5 +292,7 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
 
 
 def test_unknown_optimizer_names_the_known_ones():
-    with pytest.raises(UserError, match="adam, sgd, paper, released_code, got 'adma'"):
+    with pytest.raises(
+        UserError, match="adam, sgd, paper, released_code, adam_warmup, adam_cosine, got 'adma'"
+    ):
         optimizers.make_optimizer(settings(optimizer="adma"), 1)

@@ -35,13 +35,13 @@ def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransform
         checks.positive(config, "learning_rate")
     known = {
         "adam": lambda: optax.adam(config.learning_rate),
-        "adam_warmup": lambda: optax.adam(_warmup(config)),
-        "adam_cosine": lambda: optax.adam(_warmup_cosine(config)),
         "sgd": lambda: optax.sgd(config.learning_rate),
         "paper": lambda: optax.adam(burda_schedule(steps_per_epoch), b1=0.9, b2=0.999, eps=1e-4),
         "released_code": lambda: optax.chain(
             optax.scale(config.batch_size), released_adam(burda_schedule(steps_per_epoch))
         ),
+        "adam_warmup": lambda: optax.adam(_warmup(config)),
+        "adam_cosine": lambda: optax.adam(_warmup_cosine(config)),
     }
     if config.optimizer not in known:
         raise UserError(
