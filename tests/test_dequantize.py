@@ -242,7 +242,7 @@ def test_errors_of_the_noise_average_over_images_in_bits():
     images = np.zeros((7, 2, 2), np.uint8)
     small = build.Problem(data.Dataset("small", images, images, images, 4), (2, 2, 1))
     params = bounds.Params((), ())
-    found = evaluation.rows(small, model, params, {}, config)
+    found = evaluation.rows(small, model, params, {}, config, None)
     nats = evaluation.curve(model, params, images, jax.random.key(0), config)
     scale = 4 * math.log(2)
     for i, r in enumerate(found):

@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,6 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.training import held_out
 from experiments.training.held_out import mean_row
-from models import noise
 
 UNIT = "bits/dim"
 ROUND_TRIPS = 100  # images
@@ -86,49 +86,60 @@ def _curve_of(model: Model, counts: tuple[int, ...], samples_per_pass: int):
 
 
 @functools.cache
-def _log_prob_of(model: Model):
-    log_prob = model.density.log_prob
-    assert log_prob is not None
+def _log_prob_of(log_prob: Callable[..., Array]):
     return held_out.compiled(lambda params, key, x, index: (log_prob(params.theta, x),))
 
 
-def with_uniform_noise(model: Model) -> Model:
-    """The same density, dequantized uniformly."""
-    return model._replace(noise=noise.uniform_noise())
+@functools.cache
+def _of_each(function: Callable[..., Array]):
+    """(theta, batch) -> function of each, compiled once for a model and not for every seed."""
+    return jax.jit(precise(jax.vmap(function, (None, 0))))
+
+
+def exact_bits(
+    problem: Problem, model: Model, params: bounds.Params, config: Any
+) -> np.ndarray | None:
+    """Bits/dim of each test image, of a density that knows them."""
+    if model.density.log_prob is None:
+        return None
+    (nats,) = held_out.over_images(
+        _log_prob_of(model.density.log_prob), params, as_images(_images(problem, config)),
+        jax.random.key(config.evaluation_seed), images_per_pass=config.images_per_pass,
+    )  # fmt: skip
+    return problem.bits(nats)
+
+
+def _images(problem: Problem, config: Any) -> np.ndarray:
+    return problem.dataset.test[: config.evaluation_images or None]
 
 
 def rows(
-    problem: Problem, model: Model, params: bounds.Params, at: dict[str, Any], config: Any
+    problem: Problem,
+    model: Model,
+    params: bounds.Params,
+    at: dict[str, Any],
+    config: Any,
+    exact: np.ndarray | None,
 ) -> list[Row]:
-    """The table of a model on the test images.
+    """The bounds of a model on the test images, and their gaps to `exact` of each.
 
     A lower bound on log P(x) is an upper bound in bits/dim. `monte_carlo_error` is the part of a
     standard error that comes from the noise drawn, and that more of it would take away.
     """
-    images = problem.dataset.test[: config.evaluation_images or None]
-    key = jax.random.key(config.evaluation_seed)
+    images = _images(problem, config)
     out, start = [], time.perf_counter()
-    exact = None
-    if model.density.log_prob is not None:
-        (nats,) = held_out.over_images(
-            _log_prob_of(model), params, as_images(images), key,
-            images_per_pass=config.images_per_pass,
-        )  # fmt: skip
-        exact = problem.bits(nats)
-        out.append(mean_row("exact", at, exact, "exact", unit=UNIT))
-    if model.density.log_density is not None:
-        measured = curve(model, params, images, key, config)
-        for i, k in enumerate(config.evaluation_samples):
-            noise_error = float(np.linalg.norm(measured.monte_carlo_error[:, i].astype(float)))
-            per_dim = noise_error / len(images) / (math.prod(problem.shape) * math.log(2))
-            values = problem.bits(measured.values[:, i])
-            name = "ELBO" if k == 1 else f"IW-{k}"
-            here = {**at, "k": k}
-            out.append(
-                mean_row(name, here, values, "upper_bound", unit=UNIT, monte_carlo_error=per_dim)
-            )
-            if exact is not None:
-                out.append(mean_row(f"{name} gap", here, values - exact, "estimate", unit=UNIT))
+    measured = curve(model, params, images, jax.random.key(config.evaluation_seed), config)
+    for i, k in enumerate(config.evaluation_samples):
+        noise_error = float(np.linalg.norm(measured.monte_carlo_error[:, i].astype(float)))
+        per_dim = noise_error / len(images) / (math.prod(problem.shape) * math.log(2))
+        values = problem.bits(measured.values[:, i])
+        name = "ELBO" if k == 1 else f"IW-{k}"
+        here = {**at, "k": k}
+        out.append(
+            mean_row(name, here, values, "upper_bound", unit=UNIT, monte_carlo_error=per_dim)
+        )
+        if exact is not None:
+            out.append(mean_row(f"{name} gap", here, values - exact, "estimate", unit=UNIT))
     spent = (time.perf_counter() - start) / max(len(images), 1)
     return [{**r, "seconds_per_image": spent} for r in out]
 
@@ -143,8 +154,8 @@ def round_trip(
     images = as_images(problem.dataset.test[:ROUND_TRIPS])
     key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 3)
     y = images + np.asarray(jax.random.uniform(key, images.shape))
-    back = jax.jit(precise(jax.vmap(there_and_back, (None, 0))))
-    error = np.abs(np.asarray(back(params.theta, y)) - y).max(axis=(1, 2, 3))
+    back = _of_each(there_and_back)(params.theta, y)
+    error = np.abs(np.asarray(back) - y).max(axis=(1, 2, 3))
     return [largest("round-trip error", at, error)]
 
 
@@ -180,7 +191,7 @@ def samples(model: Model, params: bounds.Params, key: Array, count: int) -> np.n
 
     NaN where the inverse of a coupling did not converge.
     """
-    draw = jax.jit(precise(jax.vmap(model.density.simulate, (None, 0))))
+    draw = _of_each(model.density.simulate)
     return np.asarray(draw(params.theta, jax.random.split(key, count)))
 
 

@@ -16,6 +16,7 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.training.ensemble import train_members
 from experiments.training.held_out import mean_row
+from models import noise
 
 _OF_STUDY = ("models", "seeds", "together", "compare")
 _OF_SCORING = (
@@ -86,10 +87,16 @@ def settings(config: Any, name: str, seed: int) -> ConfigDict:
 
 
 class Models(NamedTuple):
-    """The models of one name: as trained, and with the noise that is fitted to it after."""
+    """The models of one name.
+
+    Attributes:
+      trained: density and noise of the training.
+      evaluated: name of a noise -> the same density with it; empty where there are no bounds. One
+        that is fitted to the finished density comes first.
+    """
 
     trained: Model
-    refitted: Model | None
+    evaluated: dict[str, Model]
 
 
 def check(problem: Problem, config: Any, models: list[Point]) -> dict[str, Models]:
@@ -109,14 +116,18 @@ def check(problem: Problem, config: Any, models: list[Point]) -> dict[str, Model
     for name in dict.fromkeys(point.name for point in models):
         own = settings(config, name, models[0].seeds[0])
         fit.check_config(own)
-        model, refitted = build.make_model(problem, own), None
+        model = build.make_model(problem, own)
         training.make_run(problem, model, own)
+        evaluated = {own.noise: model} if model.density.log_density else {}
         if own.refit_noise:
             checks.whole(own, 1, "refit_steps")
             changed = _refit_settings(own)
-            refitted = build.make_model(problem, changed)
+            # The same density, or everything of it would be compiled twice.
+            refitted = build.make_model(problem, changed)._replace(density=model.density)
             training.make_run(problem, refitted, changed)
-        made[name] = Models(model, refitted)
+            uniform = model._replace(noise=noise.uniform_noise())
+            evaluated = {own.refit_noise: refitted, "uniform": uniform}
+        made[name] = Models(model, evaluated)
     return made
 
 
@@ -144,28 +155,20 @@ def run(
     each = [settings(config, point.name, seed) for seed in point.seeds]
     model = models.trained
     params, seconds = _train(problem, model, each, folder, checkpoint_dir)
-    refitted = []
-    if models.refitted is not None:
-        refitted = _refit(problem, models.refitted, each, params, folder, checkpoint_dir)
+    fitted = params
+    if each[0].refit_noise:
+        refitted = models.evaluated[each[0].refit_noise]
+        fitted = _refit(problem, refitted, each, params, folder, checkpoint_dir)
     rows = []
     for i, seed in enumerate(point.seeds):
-        noise = each[0].noise if model.density.log_density else None
-        at = {"model": point.name, "seed": seed, "noise": noise}
-        if models.refitted is not None:
-            rows += evaluation.rows(
-                problem, models.refitted, refitted[i], {**at, "noise": each[0].refit_noise}, config
-            )
-            # The exact value is of the density, whatever noise it is evaluated with.
-            with_uniform = evaluation.with_uniform_noise(model)
-            rows += [
-                r
-                for r in evaluation.rows(
-                    problem, with_uniform, params[i], {**at, "noise": "uniform"}, config
-                )
-                if r["kind"] != "exact"
-            ]
-        else:
-            rows += evaluation.rows(problem, model, params[i], at, config)
+        own_noise = each[0].noise if models.evaluated else None
+        at = {"model": point.name, "seed": seed, "noise": own_noise}
+        exact = evaluation.exact_bits(problem, model, params[i], config)
+        if exact is not None:
+            rows.append(mean_row("exact", at, exact, "exact", unit=evaluation.UNIT))
+        for name, evaluated in models.evaluated.items():
+            here = {**at, "noise": name}
+            rows += evaluation.rows(problem, evaluated, fitted[i], here, config, exact)
         rows += evaluation.round_trip(problem, model, params[i], at, config)
         rows += [
             row("parameters", at, kind="exact", unit="count", value=count_parameters(params[i])),
@@ -178,11 +181,18 @@ def _train(
     problem: Problem, model: Model, each: list[ConfigDict], folder: str, directory: str | None
 ) -> tuple[list[bounds.Params], float]:
     runs = [training.make_run(problem, model, own) for own in each]
+    return _fit(runs, each, folder, directory)
+
+
+def _fit(
+    runs: list[fit.Run], each: list[ConfigDict], folder: str, directory: str | None, **extra: Any
+) -> tuple[list[bounds.Params], float]:
+    """(parameters of the best step on validation, seconds each); `extra` tells it from others."""
     # A model's own config: another study, or another evaluation, may go on with the same folders.
     named = {k: v for k, v in each[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
     if len(runs) > 1:
         named["seed"] = [own.seed for own in each]
-    params, seconds = train_members(runs, each[0], folder, named, directory, best=True)
+    params, seconds = train_members(runs, each[0], folder, named | extra, directory, best=True)
     return [bounds.Params(*own) for own in params], seconds
 
 
@@ -206,18 +216,13 @@ def _refit(
         training.make_run(problem, model, own, theta=found.theta)
         for own, found in zip(changed, params, strict=True)
     ]
-    named = {k: v for k, v in changed[0].to_dict().items() if k not in (*_OF_SCORING, *_OF_REFIT)}
-    named["trained_with"] = {
-        k: each[0][k] for k in ("noise", "objective", "num_samples", "num_steps")
-    }
-    if len(runs) > 1:
-        named["seed"] = [own.seed for own in each]
-    fitted, _ = train_members(
-        runs, changed[0], os.path.join(folder, "refit"), named,
-        directory and os.path.join(directory, "refit"), best=True,
+    before = {k: each[0][k] for k in ("noise", "objective", "num_samples", "num_steps")}
+    fitted, _ = _fit(
+        runs, changed, os.path.join(folder, "refit"),
+        directory and os.path.join(directory, "refit"), trained_with=before,
     )  # fmt: skip
     # Their average rounds anew at every step; the densities are those that were trained.
-    return [bounds.Params(found.theta, own[1]) for found, own in zip(params, fitted, strict=True)]
+    return [bounds.Params(found.theta, own.phi) for found, own in zip(params, fitted, strict=True)]
 
 
 def count_parameters(params: PyTree) -> int:

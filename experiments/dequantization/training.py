@@ -38,10 +38,6 @@ def make_objective(model: Model, config: Any, *, noise_only: bool = False) -> bo
     if model.density.log_density is None:
         raise UserError(f"config.density={config.density} is of integers; its objective is exact.")
     checks.whole(config, 1, "num_samples")
-    if config.objective == "rws" and config.sleep:
-        raise UserError(
-            "config.sleep must be False: a density of integers has no sleep phase here."
-        )
     vae.make_objective(model.latent(), config)  # refuses what is wrong before any key is there
 
     def objective(params, key, x):

@@ -111,6 +111,9 @@ def make_objective(
       model: its latent-variable model.
       config: of the run.
       simulate: (theta, key) -> (x, z), for rws where `config.sleep` asks for that phase.
+
+    Raises:
+      UserError: `bounds` refuses it, or the sleep phase is asked for and cannot be simulated.
     """
     if config.objective not in OBJECTIVES:
         raise UserError(
@@ -120,6 +123,8 @@ def make_objective(
         raise UserError(f"config.beta must be in [0, 1], got {config.beta}.")
     try:
         if config.objective == "rws" and config.sleep:
+            if simulate is None:
+                raise UserError("config.sleep must be False: this model has no sleep phase.")
             return bounds.rws(model, num_samples=config.num_samples, simulate=simulate)
         return OBJECTIVES[config.objective](model, config)
     except (TypeError, ValueError) as error:

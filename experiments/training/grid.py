@@ -101,7 +101,8 @@ def check(problem: Problem, config: Any, models: list[Point]) -> None:
     checks.whole(config, 1, "evaluation_samples", "few_samples")
     checks.whole(config, 0, "evaluation_images")
     for point in models:
-        make_objective(problem.vae.model, _settings(config, point, point.seeds[0]))
+        own = _settings(config, point, point.seeds[0])
+        make_objective(problem.vae.model, own, problem.vae.simulate)
     make_run(problem, _settings(config, models[0], models[0].seeds[0]))
 
 
