@@ -8,7 +8,7 @@ For accelerators; not run so far, so nothing is expected. Published, bits/dim: 3
 Parameters, ours and those stated in the released code:
   cifar10            31,443,440 and 31,443,440
   ablation: uniform  32,324,408 and 32,324,408; affine 32,045,708 and 32,045,708; no attention
-                     31,491,926, and 31,443,440 with a perceptron in its place
+                     31,396,961, and 31,443,440 with a perceptron in its place
   imagenet32        157,364,934 and 168,955,724; imagenet64 63,268,328 and 73,489,960. The released
                      code has another nonlinearity before the last convolution of a coupling there,
                      which doubles its input, weight norm, and attention in the network of features.

@@ -10,9 +10,7 @@ time, and the same command continues where it was stopped. Writes figure.png (IW
 samples of every model beside it.
 """
 
-import os
-
-from absl import flags, logging
+from absl import flags
 
 from experiments.runtime import cli, cluster
 
@@ -24,26 +22,22 @@ def main(config, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
     from experiments.dequantization import build, evaluation, report, study
     from experiments.runtime import results
+    from experiments.training.points import run_missing
 
     cluster.refuse("experiments.dequantize")
     points = study.points(config)
     problem = build.make_problem(config)
     models = study.check(problem, config, points)
     record = results.open_record(workdir, "dequantize", config)
-    finished = {r["point"] for r in record["rows"] if "point" in r}
-    for number, point in enumerate(points, 1):
-        if point.label in finished:
-            continue
-        logging.info("%d/%d  %s", number, len(points), point.label)
-        base = cluster.CHECKPOINT_DIR.value
-        directory = base and os.path.join(base, point.label)
-        folder = os.path.join(workdir, point.label)
+
+    def run(point, folder, checkpoint_dir):
         own = models[point.name]
-        rows, params = study.run(problem, own, point, config, folder, directory)
-        rows += report.draw_samples(problem, own.trained, params[0], point.name, config, folder)
-        record["rows"] += [{**r, "point": point.label} for r in rows]
-        results.save_record(workdir, record)
-    rows = [r for r in record["rows"] if "point" in r]
+        rows, params = study.run(problem, own, point, config, folder, checkpoint_dir)
+        return rows + report.draw_samples(
+            problem, own.trained, params[0], point.name, config, folder
+        )
+
+    rows = run_missing(record, points, workdir, run)
     record["rows"] = rows + study.summarise(rows, config)
     results.save_record(workdir, record)
     report.show(problem, record["rows"], config, workdir)

@@ -10,7 +10,7 @@ differ by more than the images of one test set can tell.
 
 import os
 
-from absl import flags, logging
+from absl import flags
 
 from experiments.runtime import cli, cluster
 
@@ -22,23 +22,19 @@ def main(config, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
     from experiments.runtime import results
     from experiments.training import build, grid
+    from experiments.training.points import run_missing
 
     cluster.refuse("experiments.reference")
     points = grid.points(config)
     problem = build.make_problem(config)
     grid.check(problem, config, points)
     record = results.open_record(workdir, "reference", config)
-    finished = {r["point"] for r in record["rows"] if "point" in r}
-    for number, point in enumerate(points, 1):
-        if point.label in finished:
-            continue
-        logging.info("%d/%d  %s", number, len(points), point.label)
-        base = cluster.CHECKPOINT_DIR.value
-        directory = base and os.path.join(base, point.label)
-        rows = grid.run(problem, point, config, os.path.join(workdir, point.label), directory)
-        record["rows"] += [{**r, "point": point.label} for r in rows]
-        results.save_record(workdir, record)
-    rows = [r for r in record["rows"] if "point" in r]
+    rows = run_missing(
+        record, points, workdir,
+        lambda point, folder, checkpoint_dir: grid.run(
+            problem, point, config, folder, checkpoint_dir
+        ),
+    )  # fmt: skip
     summary = grid.summarise(rows, config)
     record["rows"] = rows + summary
     results.save_record(workdir, record)

@@ -97,17 +97,13 @@ def subset_flow(
     """The truncated kind: exact, and a continuous density at once."""
     mixtures, init = _network(num_dims, levels, hidden, num_components, dropout)
 
-    def log_prob(params, x, dropout=None):
-        x = x.astype(jnp.float32)
-        mixture = mixtures(params, x, dropout)
-        return jnp.sum(quantized_mixture.truncated_log_prob(mixture, levels, x))
-
     def log_density(params, x, u, dropout=None):
         x = x.astype(jnp.float32)
         mixture = mixtures(params, x, dropout)
         return jnp.sum(quantized_mixture.truncated_log_density(mixture, levels, x, u))
 
-    simulate = _simulator(num_dims, levels, mixtures, quantized_mixture.truncated_log_prob)
+    of_pixel = quantized_mixture.truncated_log_prob
+    log_prob, simulate = _of_integers(num_dims, levels, mixtures, of_pixel)
     return Autoregressive(init, log_prob, log_density, simulate)
 
 
@@ -121,13 +117,8 @@ def discretized(
 ) -> Autoregressive:
     """The discretised kind: the likelihood of PixelCNN++, exact and of integers alone."""
     mixtures, init = _network(num_dims, levels, hidden, num_components, dropout)
-
-    def log_prob(params, x, dropout=None):
-        x = x.astype(jnp.float32)
-        mixture = mixtures(params, x, dropout)
-        return jnp.sum(quantized_mixture.discretized_log_prob(mixture, levels, x))
-
-    simulate = _simulator(num_dims, levels, mixtures, quantized_mixture.discretized_log_prob)
+    of_pixel = quantized_mixture.discretized_log_prob
+    log_prob, simulate = _of_integers(num_dims, levels, mixtures, of_pixel)
     return Autoregressive(init, log_prob, None, simulate)
 
 
@@ -160,17 +151,21 @@ def _network(
     return mixtures, init
 
 
-def _simulator(num_dims, levels, mixtures, log_prob):
-    """Pixel by pixel; the conditioner is evaluated once for each."""
+def _of_integers(num_dims, levels, mixtures, log_prob_of_pixel):
+    """`log_prob` and `simulate`: pixel by pixel, the conditioner is evaluated once for each."""
     values = jnp.arange(levels, dtype=jnp.float32)
+
+    def log_prob(params, x, dropout=None):
+        x = x.astype(jnp.float32)
+        return jnp.sum(log_prob_of_pixel(mixtures(params, x, dropout), levels, x))
 
     def simulate(params, key):
         def one_more(x, d):
             mixture = jax.tree.map(lambda leaf: leaf[d], mixtures(params, x))
-            logits = log_prob(mixture, levels, values)
+            logits = log_prob_of_pixel(mixture, levels, values)
             drawn = jax.random.categorical(jax.random.fold_in(key, d), logits)
             return x.at[d].set(values[drawn]), None
 
         return jax.lax.scan(one_more, jnp.zeros(num_dims), jnp.arange(num_dims))[0]
 
-    return simulate
+    return log_prob, simulate

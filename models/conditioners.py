@@ -104,8 +104,27 @@ class GatedAttention(nn.Module):
         return x + nn.glu(h)
 
 
+class _Turn(nn.Module):
+    """A gated convolution and, where `position` is there, attention: a layer norm behind each."""
+
+    dropout: float
+
+    @nn.compact
+    def __call__(self, h: Array, position: Array | None, context: Context) -> tuple[Array, None]:
+        """Returns an array shaped as h, as a scan wants it."""
+        h = GatedConv(self.dropout, name="conv")(h, context)
+        h = nn.LayerNorm(name="conv_norm")(h)
+        if position is not None:
+            h = GatedAttention(self.dropout, name="attention")(h, position, context)
+            h = nn.LayerNorm(name="attention_norm")(h)
+        return h, None
+
+
 class ConvNet(nn.Module):
-    """Gated convolutions and attention in turns, each with a layer norm behind it."""
+    """Gated convolutions and attention in turns; the leading axis of their parameters is the turn.
+
+    They are scanned over: the ten of Flow++ in each of its couplings are compiled as one.
+    """
 
     filters: int
     num_blocks: int
@@ -119,15 +138,14 @@ class ConvNet(nn.Module):
         """Returns [*a.shape, num_outputs]."""
         h = nn.Conv(self.filters, (3, 3), name="in")(a)
         position = None
-        if self.attention:  # one embedding for all blocks
+        if self.attention:  # one embedding for all turns
             position = self.param("position", nn.initializers.normal(0.01), h.shape)
-        for index in range(self.num_blocks):
-            h = GatedConv(self.dropout, name=f"conv_{index}")(h, context)
-            h = nn.LayerNorm(name=f"conv_norm_{index}")(h)
-            if position is not None:
-                attend = GatedAttention(self.dropout, name=f"attention_{index}")
-                h = attend(h, position, context)
-                h = nn.LayerNorm(name=f"attention_norm_{index}")(h)
+        every_turn: Any = nn.broadcast
+        turns = nn.scan(
+            _Turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
+            in_axes=every_turn, length=self.num_blocks,
+        )  # fmt: skip
+        h, _ = turns(self.dropout, name="turns")(h, position, context)
         init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
         count = a.shape[-1] * self.num_outputs
         out = nn.Conv(count, (3, 3), kernel_init=init, name="outputs")(h)

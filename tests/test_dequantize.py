@@ -176,16 +176,20 @@ def test_refitted_noise_leaves_the_density_as_it_was(problem):
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads.theta))
 
 
-def test_summary_is_over_seeds_and_pairs_them():
-    def measured(model, seed, value):
-        return row("ELBO", {"model": model, "seed": seed, "noise": "uniform", "k": 1},
+def test_summary_is_over_seeds_and_pairs_them_with_the_fitted_noise():
+    def measured(model, seed, value, noise="flow"):
+        return row("ELBO", {"model": model, "seed": seed, "noise": noise, "k": 1},
                    kind="upper_bound", unit="bits/dim", value=value)  # fmt: skip
 
-    rows = [measured("a", s, v) for s, v in enumerate((2.0, 2.2, 2.4))]
+    rows = []
+    for seed, value in enumerate((2.0, 2.2, 2.4)):
+        rows += [measured("a", seed, value), measured("a", seed, 3.0, "uniform")]
     rows += [measured("b", s, v) for s, v in enumerate((1.9, 2.1, 2.2))]
     config = types.SimpleNamespace(compare=(("a", "b"),))
     summary = study.summarise(rows, config)
-    by_name = {(r["name"], r["at"]["model"]): r for r in summary}
+    by_name = {
+        (r["name"], r["at"]["model"]): r for r in summary if r["at"].get("noise") != "uniform"
+    }
     mean = by_name["ELBO", "a"]
     np.testing.assert_allclose([mean["value"], mean["standard_error"]], [2.2, 0.2 / 3**0.5])
     assert (mean["n"], mean["kind"]) == (3, "upper_bound")

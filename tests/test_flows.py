@@ -1,6 +1,7 @@
 """Flows and noise for images: determinants, round trips, uniform starts, published sizes."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -10,8 +11,8 @@ import pytest
 
 import bounds
 from configs import dequantize_digits, dequantize_flowpp
-from experiments.dequantization import build, study
-from experiments.runtime import data
+from experiments.dequantization import build, study, training
+from experiments.runtime import data, trainer
 from models import bijectors, conditioners, elementwise, flows, noise
 
 LEVELS = 17
@@ -183,6 +184,37 @@ def test_dropout_is_one_mask_for_a_key_and_off_without_one():
     assert masked != log_det(jax.random.clone(key))
 
 
+def test_turns_of_a_convolutional_network_differ_in_weights_and_in_dropout():
+    net = conditioners.ConvNet(
+        filters=8, num_blocks=3, dropout=0.0, attention=True, num_outputs=2, last_scale=0.1
+    )
+    variables = net.init(jax.random.key(0), images()[0], conditioners.Context())
+    turns = variables["params"]["turns"]
+    for kernel in (turns["conv"]["first"]["kernel"], turns["attention"]["out"]["kernel"]):
+        assert len(kernel) == 3
+        assert all(np.abs(a - b).max() > 0.01 for a, b in itertools.combinations(kernel, 2))
+
+
+def test_turns_of_a_convolutional_network_drop_out_other_units():
+    filters, x = 32, images()[0]
+    net = conditioners.ConvNet(
+        filters, num_blocks=2, dropout=0.5, attention=False, num_outputs=filters, last_scale=0.1
+    )
+    params = net.init(jax.random.key(0), x, conditioners.Context())["params"]
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    # A turn adds its mask, whatever comes in: masks alike would leave two values in a pixel.
+    turn = zeros["turns"]["conv"]
+    turn["first"]["bias"] += 1
+    kernel, first = turn["second"]["kernel"], jnp.arange(2 * filters) < filters
+    turn["second"]["kernel"] = jnp.broadcast_to(jnp.diag(first * 1.0), kernel.shape)
+    zeros["turns"]["conv_norm"] = params["turns"]["conv_norm"]
+    zeros["outputs"]["kernel"] = zeros["outputs"]["kernel"].at[1, 1].set(jnp.eye(filters))
+    context = conditioners.Context(dropout=jax.random.key(1))
+    rngs = {"dropout": jax.random.key(2)}
+    out = np.asarray(net.apply({"params": zeros}, x, context, rngs=rngs))
+    assert len(np.unique(out[0, 0].round(3))) == 4
+
+
 def count(config, name, shape, levels=256):
     blank = np.zeros((1, *shape), np.uint8)
     dataset = data.Dataset("blank", blank, blank[:0], blank[:0], levels)
@@ -202,6 +234,26 @@ PUBLISHED = {"flowpp": 31_443_440, "uniform": 32_324_408, "affine": 32_045_708}
 def test_flowpp_has_the_published_number_of_parameters(name):
     config = dequantize_flowpp.get_config("ablation")
     assert count(config, name, (32, 32, 3)) == PUBLISHED[name]
+
+
+@pytest.mark.slow
+def test_the_cifar_model_of_flowpp_takes_a_training_step():
+    config = dequantize_flowpp.get_config("cifar10")
+    config.batch_size, config.num_steps = 1, 1
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
+    problem = build.Problem(data.Dataset("noise", images, images, images, 256), (32, 32, 3))
+    own = study.settings(config, "flowpp", 0)
+    run = training.make_run(problem, build.make_model(problem, own), own)
+    state = trainer.init_state(run.init(), run.optimizer, ema=True)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == PUBLISHED["flowpp"]
+    metrics = []
+    after = trainer.train(
+        run.loss_fn, state, run.stream, run.optimizer, run.key, num_steps=1, steps_per_chunk=1,
+        ema_decay=config.ema_decay, on_chunk=lambda _, m: metrics.append(m),
+    )  # fmt: skip
+    # Images of noise have 8 bits; it starts near a logistic of their average and deviation.
+    assert 8 < problem.bits(metrics[0]["bound"]) < 10
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(after.params))
 
 
 def test_models_of_the_digits_table_have_matched_parameters():

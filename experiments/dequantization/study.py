@@ -16,6 +16,7 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.training.ensemble import train_members
 from experiments.training.held_out import mean_row
+from experiments.training.points import groups_of_seeds, seeds_label
 from models import noise
 
 _OF_STUDY = ("models", "seeds", "together", "compare")
@@ -37,7 +38,7 @@ class Point(NamedTuple):
     @property
     def label(self) -> str:
         """Its name in records and its folder."""
-        return f"{self.name}_seed{'_'.join(map(str, self.seeds))}"
+        return f"{self.name}_{seeds_label(self.seeds)}"
 
 
 def points(config: Any) -> list[Point]:
@@ -46,8 +47,6 @@ def points(config: Any) -> list[Point]:
     Raises:
       UserError: names of models, or seeds, make no sense.
     """
-    checks.distinct(config, "seeds")
-    checks.seeds("seeds", config.seeds)
     if not config.models:
         raise UserError("config.models is empty; name at least one model.")
     for name in config.models:
@@ -56,8 +55,7 @@ def points(config: Any) -> list[Point]:
                 f"config.models has the name {name!r}; it is that of a folder as well, so use "
                 "letters, digits, _, + and - only."
             )
-    groups = [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
-    return [Point(name, seeds) for seeds in groups for name in config.models]
+    return [Point(name, seeds) for seeds in groups_of_seeds(config) for name in config.models]
 
 
 def settings(config: Any, name: str, seed: int) -> ConfigDict:

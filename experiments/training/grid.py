@@ -2,7 +2,6 @@
 
 import math
 import time
-import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from experiments.training.build import (
     prepared,
 )
 from experiments.training.ensemble import train_members
+from experiments.training.points import groups_of_seeds, seeds_label
 
 # MNIST, one layer, by (objective, M, K).
 PUBLISHED = {
@@ -57,11 +57,8 @@ class Point(NamedTuple):
     @property
     def label(self) -> str:
         """Its name in records and its folder."""
-        seeds = "_".join(map(str, self.seeds))
-        if len(seeds) > 50:  # the name of a folder has an end
-            seeds = f"{self.seeds[0]}_and_{len(self.seeds) - 1}_more_{zlib.crc32(seeds.encode())}"
         groups = f"_M{self.num_groups}" if self.objective in GROUPED else ""
-        return f"{self.objective}{groups}_K{self.num_samples}_seed{seeds}"
+        return f"{self.objective}{groups}_K{self.num_samples}_{seeds_label(self.seeds)}"
 
 
 def points(config: Any) -> list[Point]:
@@ -70,10 +67,9 @@ def points(config: Any) -> list[Point]:
     Raises:
       UserError: the grid or the seeds make no sense.
     """
-    checks.distinct(config, "grid", "seeds")
-    checks.seeds("seeds", config.seeds)
+    checks.distinct(config, "grid")
     models = [_model(entry) for entry in config.grid]
-    groups = [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
+    groups = groups_of_seeds(config)
     return [Point(name, k, seeds, m) for seeds in groups for name, m, k in models]
 
 

@@ -1,0 +1,70 @@
+"""Points of a study: models that are trained in one go, scored one after another and kept."""
+
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from absl import logging
+
+from experiments.runtime import checks, cluster, results
+from experiments.runtime.results import Row
+
+
+class Point(Protocol):
+    """What is trained in one go; `label` is its name in records and its folder."""
+
+    @property
+    def label(self) -> str:
+        """Ends in `seeds_label`."""
+        ...
+
+
+P = TypeVar("P", bound=Point)
+
+
+def groups_of_seeds(config: Any) -> list[tuple[int, ...]]:
+    """The seeds that are trained in one go: all where `config.together`, else each.
+
+    Raises:
+      UserError: the seeds make no sense.
+    """
+    checks.distinct(config, "seeds")
+    checks.seeds("seeds", config.seeds)
+    return [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
+
+
+def seeds_label(seeds: tuple[int, ...]) -> str:
+    """The end of a label."""
+    text = "_".join(map(str, seeds))
+    if len(text) > 50:  # the name of a folder has an end
+        text = f"{seeds[0]}_and_{len(seeds) - 1}_more_{zlib.crc32(text.encode())}"
+    return f"seed{text}"
+
+
+def run_missing(
+    record: dict[str, Any],
+    points: Sequence[P],
+    workdir: str,
+    run: Callable[[P, str, str | None], list[Row]],
+) -> list[Row]:
+    """The rows of all points: `run` makes those the record does not hold, and each is saved.
+
+    Args:
+      record: of `results.open_record`; rows of no point are taken out of it.
+      points: what to run.
+      workdir: of the record.
+      run: (point, its folder, its folder of checkpoints or None for one in the former) -> rows.
+    """
+    finished = {r["point"] for r in record["rows"] if "point" in r}
+    base = cluster.CHECKPOINT_DIR.value
+    for number, point in enumerate(points, 1):
+        if point.label in finished:
+            continue
+        logging.info("%d/%d  %s", number, len(points), point.label)
+        directory = base and os.path.join(base, point.label)
+        rows = run(point, os.path.join(workdir, point.label), directory)
+        record["rows"] += [{**r, "point": point.label} for r in rows]
+        results.save_record(workdir, record)
+    record["rows"] = [r for r in record["rows"] if "point" in r]
+    return record["rows"]
