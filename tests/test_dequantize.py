@@ -16,6 +16,7 @@ import bounds
 from experiments.dequantization import build, evaluation, report, study, training
 from experiments.runtime import data
 from experiments.runtime.results import row
+from experiments.training.ensemble import train_members
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,23 @@ def test_rows_of_a_density_with_an_exact_answer(problem, tmp_path):
             gap = found[where, name] - by_hand
             np.testing.assert_allclose(found[where, f"{name} gap"], gap, atol=1e-5)
             assert gap > 0
+
+
+def test_noise_is_refitted_to_the_density_that_was_trained(problem, tmp_path, monkeypatch):
+    starts = []
+
+    def watched(runs, *arguments, **named):
+        start = runs[0].init()
+        starts.append(start.theta)
+        return train_members([runs[0]._replace(init=lambda: start)], *arguments, **named)
+
+    monkeypatch.setattr(study, "train_members", watched)
+    config = only(tiny("exact", seeds=(0,)), "exact")
+    _, params = trained(problem, config, "exact", (0,), tmp_path)
+    before, refit = starts
+    for a, b, c in zip(*map(jax.tree.leaves, (refit, params[0].theta, before)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.any(a != c) or not np.any(a)
 
 
 def test_refitted_noise_leaves_the_density_as_it_was(problem):
