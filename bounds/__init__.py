@@ -18,6 +18,22 @@ from bounds._dequantization import flow_dequantizer as flow_dequantizer
 from bounds._dequantization import logistic_dequantizer as logistic_dequantizer
 from bounds._dequantization import normal_dequantizer as normal_dequantizer
 from bounds._dequantization import uniform_dequantizer as uniform_dequantizer
+from bounds._diffusion import Diffusion as Diffusion
+from bounds._diffusion import DiffusionTerms as DiffusionTerms
+from bounds._diffusion import denoiser as denoiser
+from bounds._diffusion import diffusion_bound as diffusion_bound
+from bounds._diffusion import diffusion_terms as diffusion_terms
+from bounds._diffusion import reverse_step as reverse_step
+from bounds._diffusion import trajectory as trajectory
+from bounds._diffusion_estimates import BoundEstimate as BoundEstimate
+from bounds._diffusion_estimates import continuous_estimate as continuous_estimate
+from bounds._diffusion_estimates import diffusion_estimate as diffusion_estimate
+from bounds._diffusion_estimates import noise_error as noise_error
+from bounds._discretized import discretized_gaussian_log_prob as discretized_gaussian_log_prob
+from bounds._discretized import discretized_logistic_log_prob as discretized_logistic_log_prob
+from bounds._discretized import level_softmax_log_prob as level_softmax_log_prob
+from bounds._discretized import scale_levels as scale_levels
+from bounds._discretized import unscale_levels as unscale_levels
 from bounds._divergences import gaussian_entropy as gaussian_entropy
 from bounds._divergences import gaussian_kl as gaussian_kl
 from bounds._elbo import elbo_analytic_entropy as elbo_analytic_entropy
@@ -34,6 +50,13 @@ from bounds._moments import merge_moments as merge_moments
 from bounds._multi_sample import miwae as miwae
 from bounds._multi_sample import piwae as piwae
 from bounds._sampling import log_weights as log_weights
+from bounds._schedules import betas_schedule as betas_schedule
+from bounds._schedules import cosine_schedule as cosine_schedule
+from bounds._schedules import discretize as discretize
+from bounds._schedules import init_monotone_gamma as init_monotone_gamma
+from bounds._schedules import linear_gamma as linear_gamma
+from bounds._schedules import linear_schedule as linear_schedule
+from bounds._schedules import monotone_gamma as monotone_gamma
 from bounds._score_function import reinforce as reinforce
 from bounds._score_function import rws as rws
 from bounds._score_function import vimco as vimco
@@ -44,6 +67,10 @@ from bounds._snr import snr as snr
 from bounds._snr import snr_floor as snr_floor
 from bounds._snr import snr_interval as snr_interval
 from bounds._snr import snr_squared as snr_squared
+from bounds._times import discrete_times as discrete_times
+from bounds._times import importance_probabilities as importance_probabilities
+from bounds._times import low_discrepancy_times as low_discrepancy_times
+from bounds._times import uniform_times as uniform_times
 from bounds._types import Aux as Aux
 from bounds._types import LatentModel as LatentModel
 from bounds._types import Objective as Objective
@@ -61,8 +88,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Aux",
+    "BoundEstimate",
     "Dequantizer",
     "Diagnostics",
+    "Diffusion",
+    "DiffusionTerms",
     "Estimate",
     "LatentModel",
     "Moments",
@@ -72,9 +102,20 @@ __all__ = [
     "annealing_schedule",
     "autoregressive_dequantizer",
     "bernoulli_log_prob",
+    "betas_schedule",
     "bits_per_dim",
     "ciwae",
+    "continuous_estimate",
+    "cosine_schedule",
+    "denoiser",
     "dequantized",
+    "diffusion_bound",
+    "diffusion_estimate",
+    "diffusion_terms",
+    "discrete_times",
+    "discretize",
+    "discretized_gaussian_log_prob",
+    "discretized_logistic_log_prob",
     "dreg",
     "dsnr",
     "effective_sample_size",
@@ -87,13 +128,21 @@ __all__ = [
     "gaussian_kl",
     "gaussian_log_prob",
     "gradient_moments",
+    "importance_probabilities",
+    "init_monotone_gamma",
     "iwae",
     "k_hat_threshold",
+    "level_softmax_log_prob",
+    "linear_gamma",
+    "linear_schedule",
     "log_likelihood",
     "log_weights",
     "logistic_dequantizer",
+    "low_discrepancy_times",
     "merge_moments",
     "miwae",
+    "monotone_gamma",
+    "noise_error",
     "normal_dequantizer",
     "normalized_weights",
     "pareto_k_hat",
@@ -103,13 +152,18 @@ __all__ = [
     "reinforce",
     "renyi",
     "reverse_ais",
+    "reverse_step",
     "rws",
+    "scale_levels",
     "snr",
     "snr_floor",
     "snr_interval",
     "snr_squared",
     "stl",
+    "trajectory",
     "tune_step_sizes",
     "uniform_dequantizer",
+    "uniform_times",
+    "unscale_levels",
     "vimco",
 ]

@@ -106,7 +106,7 @@ def check_betas(betas: object) -> Float[Array, "T"]:
     array = jnp.asarray(betas, float)  # type: ignore[arg-type]
     if array.ndim != 1 or array.shape[0] < 2:
         raise ValueError(f"betas must be at least [0, 1], one per temperature; got {array.shape}.")
-    if _is_known(betas):
+    if is_known(betas):
         # Looked at as they are used: in float32 two neighbours may have become one.
         known = np.asarray(betas, array.dtype)
         if known[0] != 0 or known[-1] != 1 or not np.all(np.diff(known) > 0):
@@ -125,12 +125,33 @@ def check_step_sizes(step_sizes: object, count: int) -> Float[Array, "steps"]:
             f"step_sizes must be one number or have shape {(count,)}, one for each beta "
             f"strictly between 0 and 1; got shape {array.shape}."
         )
-    if _is_known(step_sizes):
+    if is_known(step_sizes):
         known = np.asarray(step_sizes, array.dtype)
         if not np.all((known > 0) & np.isfinite(known)):
             raise ValueError(f"step_sizes must be positive and finite, got {known}.")
     return jnp.broadcast_to(array, (count,))
 
 
-def _is_known(value: object) -> bool:
+def check_gamma(gamma: object) -> Float[Array, "T"]:
+    """Returns a schedule of discrete time that falls in its SNR, or raises."""
+    if callable(gamma):
+        raise ValueError(
+            "this model's gamma is a function of continuous time, which has no steps; use "
+            "bounds.continuous_estimate, or give the model bounds.discretize(gamma, num_steps)."
+        )
+    array = jnp.asarray(gamma, float)  # type: ignore[arg-type]
+    if array.ndim != 1 or array.shape[0] < 1:
+        raise ValueError(f"gamma must have shape [T] with T at least 1, got shape {array.shape}.")
+    if is_known(gamma):
+        known = np.asarray(array)
+        if not (np.all(np.isfinite(known)) and np.all(np.diff(known) > 0)):
+            raise ValueError(
+                "gamma = -log SNR must be finite and increase strictly with t, got "
+                f"{np.array2string(known, threshold=6)}."
+            )
+    return array
+
+
+def is_known(value: object) -> bool:
+    """Whether its numbers can be looked at, which tracers do not allow."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))

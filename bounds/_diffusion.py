@@ -1,0 +1,352 @@
+r"""The variational bound of diffusion models, in all its forms.
+
+Latents x_1 .. x_T, from little noise to nothing but noise, with fixed q and a Markov chain back:
+
+    log p(x) >= E_q[log p(x | x_1)] - KL(q(x_T | x) || p(x_T))
+                - sum_{t=2}^T E_q KL(q(x_{t-1} | x_t, x) || p(x_{t-1} | x_t)).
+
+`diffusion_terms` evaluates every term, the KLs in closed form; `trajectory` is the same bound as a
+`LatentModel`, whose log-weights all bounds of this package take; the estimates by a single time,
+with which one trains, are in `_diffusion_estimates`.
+
+With the prediction x_hat of x, and r times the variance of q(x_{t-1} | x_t, x) as that of
+p(x_{t-1} | x_t), a KL is
+
+    1/2 sum_d [log r + (1 + (SNR_{t-1} - SNR_t) (x - x_hat)^2) / r - 1],
+
+in which nothing cancels in float32.
+
+Sources: Sohl-Dickstein et al. 2015 (arXiv 1503.03585), Ho et al. 2020 (arXiv 2006.11239), Kingma
+et al. 2021 (arXiv 2107.00630).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from bounds._checks import check_gamma, check_scalar
+from bounds._types import Key, LatentModel
+
+PREDICTIONS = ("eps", "x", "v")
+VARIANCES = ("fixed_small", "fixed_large", "learned")
+
+Denoise = Callable[[PyTree, Array, Array, Array], tuple[Array, Array]]
+"""(theta, x_t, gamma_s, gamma_t) -> (x_hat, log r) of the step from t to s < t."""
+
+
+class Diffusion(NamedTuple):
+    """A diffusion model of ONE datum x.
+
+    Attributes:
+      gamma: - log SNR of x_1 .. x_T, [T] increasing; for continuous time a function of t in
+        [0, 1] (whose gamma(0) is that of VDM's z_0). It may be traced, if it is learned.
+      encode: x -> array of any shape, what noise is added to.
+      denoise: (theta, x_t, gamma_s, gamma_t) -> (x_hat, log r): the prediction of encode(x), and
+        the log-ratio of the variance of p(x_s | x_t) to that of q(x_s | x_t, x), broadcastable
+        to it. See `denoiser`.
+      log_decoder: (theta, x, x_1) -> [], log p(x | x_1) in nats.
+    """
+
+    gamma: Any
+    encode: Callable[[Any], Array]
+    denoise: Denoise
+    log_decoder: Callable[[PyTree, Any, Array], Any]
+
+
+class DiffusionTerms(NamedTuple):
+    """The parts of the bound for one datum, in nats; their sum with signs is `diffusion_bound`.
+
+    Attributes:
+      prior: KL(q(x_T | x) || N(0, 1)).
+      diffusion: KL(q(x_{t-1} | x_t, x) || p(x_{t-1} | x_t)) at one draw of x_t, t = 2 .. T, [T-1].
+      reconstruction: log p(x | x_1) at one draw of x_1.
+    """
+
+    prior: Float[Array, "*batch"]
+    diffusion: Float[Array, "*batch steps"]
+    reconstruction: Float[Array, "*batch"]
+
+
+def denoiser(
+    predict: Callable[..., Any], *, prediction: str = "eps", variance: str = "fixed_small"
+) -> Denoise:
+    r"""A `Diffusion.denoise` from a network and the quantity it predicts.
+
+    .. math:: \hat x = \frac{x_t - \sigma_t \hat\epsilon}{\alpha_t}
+       \quad\text{or}\quad \hat x \quad\text{or}\quad \alpha_t x_t - \sigma_t \hat v
+
+    Args:
+      predict: (theta, x_t, gamma_t) -> the prediction, shaped as x_t; with the learned variance
+        (prediction, share), the share in [0, 1] and broadcastable to x_t.
+      prediction: "eps", "x" or "v" = alpha_t eps - sigma_t x.
+      variance: of p(x_s | x_t): "fixed_small" is that of q(x_s | x_t, x), "fixed_large" beta_t;
+        "learned" lies between them, a `share` of the latter in log space.
+
+    Returns:
+      A `Denoise`.
+
+    Raises:
+      ValueError: `prediction` or `variance` is unknown.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> denoise = bounds.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
+      >>> x_hat, log_ratio = denoise(0.5, jnp.ones(2), jnp.array(-1.0), jnp.array(1.0))
+      >>> x_hat.tolist(), float(log_ratio)
+      ([0.5, 0.5], 0.0)
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), section 3.2; Salimans & Ho 2022 (arXiv 2202.00512)
+    for v; Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15 for the learned variance.
+    """
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {prediction!r}.")
+    if variance not in VARIANCES:
+        raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, got {variance!r}.")
+
+    def denoise(theta, x_t, gamma_s, gamma_t):
+        out = predict(theta, x_t, gamma_t)
+        out, share = out if variance == "learned" else (out, float(variance == "fixed_large"))
+        if out.shape != x_t.shape:
+            raise ValueError(
+                f"predict must return an array shaped as x_t, {x_t.shape}, got {out.shape}."
+            )
+        alpha, sigma = signal_and_noise(gamma_t)
+        if prediction == "eps":
+            out = (x_t - sigma * out) / alpha
+        elif prediction == "v":
+            out = alpha * x_t - sigma * out
+        # beta_t / var q(x_s | x_t, x) = sigma_t^2 / sigma_s^2
+        largest = jax.nn.log_sigmoid(gamma_t) - jax.nn.log_sigmoid(gamma_s)
+        return out, share * largest
+
+    return denoise
+
+
+def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> DiffusionTerms:
+    r"""Every term of the bound for one datum, with x_t drawn for each t on its own.
+
+    Args:
+      model: of discrete time.
+      theta: its parameters.
+      key: PRNG key; x_t uses fold_in(key, t).
+      x: one datum.
+
+    Returns:
+      `DiffusionTerms`; the network is evaluated once for each t, one after the other, so that
+      memory does not grow with T.
+
+    Raises:
+      ValueError: gamma does not increase or is of continuous time, or the model returns wrong
+        shapes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> from jax.scipy.stats import norm
+      >>> model = bounds.Diffusion(  # of a standard normal datum, denoised as well as can be
+      ...     bounds.cosine_schedule(8), lambda x: x,
+      ...     bounds.denoiser(lambda theta, x_t, g: jnp.sqrt(jax.nn.sigmoid(-g)) * x_t,
+      ...                     prediction="x", variance="fixed_large"),
+      ...     lambda theta, x, x_1: norm.logpdf(x, theta * x_1, jnp.sqrt(1 - theta**2)))
+      >>> theta = jnp.sqrt(jax.nn.sigmoid(-model.gamma[0]))
+      >>> terms = bounds.diffusion_terms(model, theta, jax.random.key(0), jnp.array(0.5))
+      >>> terms.diffusion.shape, bounds.diffusion_bound(terms).shape
+      ((7,), ())
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), eq. 5.
+    """
+    return terms_at(model, theta, x, lambda t, like: normal(jax.random.fold_in(key, t), like))
+
+
+def terms_at(
+    model: Diffusion, theta: PyTree, x: Any, noise: Callable[[Array, Array], Array]
+) -> DiffusionTerms:
+    """`diffusion_terms` with the noise of x_t given: (t, an array shaped as it) -> eps_t."""
+    gamma, data = check_gamma(model.gamma), model.encode(x)
+
+    def one(_, step):
+        t, gamma_s, gamma_t = step
+        x_t = noised(data, noise(t, data), gamma_t)
+        return None, kl_term(model, theta, data, x_t, gamma_s, gamma_t)
+
+    steps = (jnp.arange(2, gamma.size + 1), gamma[:-1], gamma[1:])
+    _, diffusion = jax.lax.scan(one, None, steps)
+    x_1 = noised(data, noise(jnp.asarray(1), data), gamma[0])
+    reconstruction = check_scalar("log_decoder", model.log_decoder(theta, x, x_1))
+    return DiffusionTerms(prior(data, gamma[-1]), diffusion, reconstruction)
+
+
+def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
+    """The bound from its parts: reconstruction - prior - the sum over t.
+
+    Args:
+      terms: of `diffusion_terms`, with batch axes in front or without.
+
+    Returns:
+      The lower bound on log p(x) in nats, without the axis of time.
+
+    Raises:
+      Nothing.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> terms = bounds.DiffusionTerms(jnp.array(1.0), jnp.array([2.0, 3.0]), jnp.array(-4.0))
+      >>> float(bounds.diffusion_bound(terms))
+      -10.0
+    """
+    return terms.reconstruction - terms.prior - jnp.sum(terms.diffusion, axis=-1)
+
+
+def trajectory(model: Diffusion) -> LatentModel:
+    r"""The model with all of x_1 .. x_T as its latent: log-weights that every bound takes.
+
+    .. math:: \log w = \log \frac{p(x_T) \prod_t p(x_{t-1} | x_t)}{\prod_t q(x_t | x_{t-1})}
+       , \quad x_0 = x
+
+    Their expectation is that of `diffusion_bound`, and IWAE-K of them rises to log p(x). The
+    closed forms lower the variance of each term, not always of the sum: under the exact reverse
+    chain log w does not vary at all.
+
+    Args:
+      model: of discrete time.
+
+    Returns:
+      A `LatentModel` with z = x_1 .. x_T [T, *shape], whose phi is not looked at; q has no
+      parameters but those that `model.gamma` closes over.
+
+    Raises:
+      ValueError: gamma does not increase, or is of continuous time.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> from jax.scipy.stats import norm
+      >>> model = bounds.trajectory(bounds.Diffusion(
+      ...     bounds.cosine_schedule(4), lambda x: x,
+      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      ...     lambda theta, x, x_1: norm.logpdf(x, x_1, 0.1)))
+      >>> log_w = bounds.log_weights(model, bounds.Params(0.5, ()), jax.random.key(0),
+      ...                            jnp.array(0.5), num_samples=8)
+      >>> bool(bounds.elbo(log_w) < bounds.iwae(log_w))
+      True
+
+    Source: Sohl-Dickstein et al. 2015 (arXiv 1503.03585), eq. 11 to 14.
+    """
+    gamma = check_gamma(model.gamma)
+    # Of q(x_t | x_{t-1}): alpha_{t|s} x_{t-1} and beta_t; the first is q(x_1 | x).
+    log_alpha_bar = jnp.concatenate([jnp.zeros(1), jax.nn.log_sigmoid(-gamma)])
+    shrinkage = jnp.exp(0.5 * jnp.diff(log_alpha_bar))
+    share = jnp.concatenate([jnp.ones(1), -jnp.expm1(gamma[:-1] - gamma[1:])])
+    log_betas = jax.nn.log_sigmoid(gamma) + jnp.log(share)
+
+    def log_q(phi, x, z):
+        before = jnp.concatenate([model.encode(x)[None], z[:-1]])
+        mean = _along(shrinkage, z) * before
+        return _gaussian(z, mean, _along(log_betas, z))
+
+    def propose(phi, key, x):
+        data = model.encode(x)
+        noise = jax.random.normal(key, (gamma.size, *data.shape), data.dtype)
+
+        def forward(before, step):
+            shrink, log_beta, epsilon = step
+            after = shrink * before + jnp.exp(0.5 * log_beta) * epsilon
+            return after, after
+
+        _, z = jax.lax.scan(forward, data, (shrinkage, log_betas, noise))
+        return z, log_q(phi, x, z)
+
+    def log_p(theta, x, z):
+        def one(_, step):
+            x_s, x_t, gamma_s, gamma_t = step
+            mean, log_variance = reverse_step(model.denoise, theta, x_t, gamma_s, gamma_t)
+            return None, _gaussian(x_s, mean, log_variance)
+
+        _, steps = jax.lax.scan(one, None, (z[:-1], z[1:], gamma[:-1], gamma[1:]))
+        prior = _gaussian(z[-1], jnp.zeros(()), jnp.zeros(()))
+        decoder = check_scalar("log_decoder", model.log_decoder(theta, x, z[0]))
+        return decoder + jnp.sum(steps) + prior
+
+    return LatentModel(propose, log_q, log_p)
+
+
+def reverse_step(
+    denoise: Denoise, theta: PyTree, x_t: Array, gamma_s: Array, gamma_t: Array
+) -> tuple[Array, Array]:
+    r"""Mean and log-variance of p(x_s | x_t).
+
+    .. math:: \alpha_s c \, \hat x + \frac{\alpha_s}{\alpha_t} (1 - c) \, x_t, \qquad
+       \log(r \, \sigma_s^2 c), \qquad c = 1 - e^{\gamma_s - \gamma_t}
+
+    Args:
+      denoise: of a `Diffusion`.
+      theta: its parameters.
+      x_t: the latent of the noisier time.
+      gamma_s: - log SNR of the time before.
+      gamma_t: - log SNR of x_t.
+
+    Returns:
+      (mean, log variance), the second broadcastable to the first.
+
+    Raises:
+      Nothing: errors of `denoise` pass through.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> denoise = bounds.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
+      >>> mean, log_variance = bounds.reverse_step(
+      ...     denoise, 0.5, jnp.ones(2), jnp.array(-1.0), jnp.array(1.0))
+      >>> mean.shape, log_variance.shape
+      ((2,), ())
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7, in terms of gamma.
+    """
+    x_hat, log_ratio = denoise(theta, x_t, gamma_s, gamma_t)
+    log_share = jnp.log(-jnp.expm1(gamma_s - gamma_t))
+    half_s, half_t = 0.5 * jax.nn.log_sigmoid(-gamma_s), 0.5 * jax.nn.log_sigmoid(-gamma_t)
+    mean = jnp.exp(half_s + log_share) * x_hat + jnp.exp(half_s - half_t + gamma_s - gamma_t) * x_t
+    return mean, log_ratio + jax.nn.log_sigmoid(gamma_s) + log_share
+
+
+def signal_and_noise(gamma: Array) -> tuple[Array, Array]:
+    """(alpha, sigma) of x_t = alpha x + sigma eps."""
+    return jnp.exp(0.5 * jax.nn.log_sigmoid(-gamma)), jnp.exp(0.5 * jax.nn.log_sigmoid(gamma))
+
+
+def normal(key: Key, like: Array) -> Array:
+    return jax.random.normal(key, like.shape, like.dtype)
+
+
+def noised(data: Array, noise: Array, gamma: Array) -> Array:
+    alpha, sigma = signal_and_noise(gamma)
+    return alpha * data + sigma * noise
+
+
+def kl_term(model, theta, data, x_t, gamma_s, gamma_t):
+    """KL(q(x_s | x_t, x) || p(x_s | x_t)), see the head of this file."""
+    x_hat, log_ratio = model.denoise(theta, x_t, gamma_s, gamma_t)
+    drop = jnp.exp(-gamma_s) * -jnp.expm1(gamma_s - gamma_t)  # SNR_s - SNR_t
+    excess = log_ratio + jnp.expm1(-log_ratio)
+    errors = jnp.exp(-log_ratio) * drop * jnp.square(data - x_hat)
+    return 0.5 * jnp.sum(jnp.broadcast_to(excess, data.shape) + errors)
+
+
+def prior(data: Array, gamma: Array) -> Array:
+    """KL(N(alpha x, sigma^2) || N(0, 1)), with sigma^2 - 1 = -alpha^2."""
+    alpha_squared = jax.nn.sigmoid(-gamma)
+    return 0.5 * jnp.sum(
+        alpha_squared * jnp.square(data) - alpha_squared - jax.nn.log_sigmoid(gamma)
+    )
+
+
+def _gaussian(value: Array, mean: Array, log_variance: Array) -> Array:
+    log_variance = jnp.broadcast_to(log_variance, value.shape)
+    squares = jnp.square(value - mean) * jnp.exp(-log_variance)
+    return -0.5 * jnp.sum(squares + log_variance + math.log(2 * math.pi))
+
+
+def _along(values: Array, z: Array) -> Array:
+    """[T] against [T, *shape]."""
+    return values.reshape(-1, *(1,) * (z.ndim - 1))

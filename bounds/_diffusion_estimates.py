@@ -1,0 +1,194 @@
+r"""Single-time estimates of the bound of a diffusion model, with which one trains.
+
+They are unbiased for the ELBO and for nothing else, so they are no log-weights: in a logsumexp they
+would estimate no bound at all. Averages over data and times are what they are for.
+
+Sources: Ho et al. 2020 (arXiv 2006.11239), Nichol & Dhariwal 2021 (arXiv 2102.09672), Kingma et
+al. 2021 (arXiv 2107.00630).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
+
+from bounds._checks import check_gamma, check_scalar, is_known
+from bounds._diffusion import Diffusion, kl_term, noised, normal, prior
+from bounds._types import Key
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BoundEstimate:
+    """An unbiased estimate of an ELBO from one time: to be averaged, and nothing else.
+
+    It is no array, so that it cannot enter `iwae` or another logsumexp, where it would estimate
+    no bound at all.
+
+    Attributes:
+      value: the estimate in nats.
+      term: the term of the drawn time alone, not weighted: what importance sampling keeps.
+    """
+
+    value: Float[Array, "*batch"]
+    term: Float[Array, "*batch"]
+
+
+def diffusion_estimate(
+    model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike, probability: ArrayLike
+) -> BoundEstimate:
+    r"""The bound from one drawn step t, by one evaluation of the network.
+
+    .. math:: -L_T - \frac{L_t}{p_t}, \qquad
+       \mathbb E_{t \sim p}\Bigl[\frac{L_t}{p_t}\Bigr] = \sum_{t=1}^T L_t
+
+    where L_1 = - log p(x | x_1), L_t the KL of step t, and L_T here the prior's, without a draw.
+
+    Args:
+      model: of discrete time.
+      theta: its parameters.
+      key: PRNG key of x_t.
+      x: one datum.
+      t: the step, in 1 .. T, of `discrete_times`.
+      probability: p_t with which it was drawn; 1 / T where all steps are alike.
+
+    Returns:
+      A `BoundEstimate`, to be averaged over data and steps only.
+
+    Raises:
+      ValueError: gamma does not increase or is of continuous time, or a known t is not in 1 .. T.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> from jax.scipy.stats import norm
+      >>> model = bounds.Diffusion(
+      ...     bounds.cosine_schedule(4), lambda x: x,
+      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      ...     lambda theta, x, x_1: norm.logpdf(x, x_1, 0.1))
+      >>> found = bounds.diffusion_estimate(
+      ...     model, 0.5, jax.random.key(0), jnp.array(0.5), t=2, probability=0.25)
+      >>> found.value.shape
+      ()
+
+    Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 18, with the factor 1 / p_t.
+    """
+    gamma, data = check_gamma(model.gamma), model.encode(x)
+    t = check_time(t, gamma.size)
+    x_t = noised(data, normal(key, data), gamma[t - 1])
+
+    def first():
+        return -check_scalar("log_decoder", model.log_decoder(theta, x, x_t))
+
+    def later():
+        s = jnp.maximum(t - 2, 0)
+        return kl_term(model, theta, data, x_t, gamma[s], gamma[jnp.maximum(t - 1, 1)])
+
+    term = jax.lax.cond(t == 1, first, later) if gamma.size > 1 else first()
+    return BoundEstimate(-prior(data, gamma[-1]) - term / probability, term)
+
+
+def continuous_estimate(
+    model: Diffusion, theta: PyTree, key: Key, x: Any, time: ArrayLike
+) -> BoundEstimate:
+    r"""The bound of continuous time from one drawn time, VDM with T = infinity.
+
+    .. math:: \log p(x | z_0) - \mathrm{KL}(q(z_1 | x) \| \mathcal N(0, 1))
+       - \tfrac12 \gamma'(t) \, \mathrm{SNR}(t) \, \|x - \hat x\|^2
+
+    of which the last is 1/2 gamma'(t) |eps - eps_hat|^2. The reverse variance is that of q, since
+    any other gives an infinite bound there: the `log r` of `model.denoise` is not looked at.
+
+    Args:
+      model: its gamma is a function of t in [0, 1].
+      theta: its parameters.
+      key: PRNG key.
+      x: one datum.
+      time: t in [0, 1], drawn uniformly: `low_discrepancy_times`.
+
+    Returns:
+      A `BoundEstimate`, to be averaged over data and times only.
+
+    Raises:
+      ValueError: gamma is no function, a known time is not in [0, 1], or the SNR does not fall
+        from gamma(0) to gamma(1).
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> model = bounds.Diffusion(
+      ...     bounds.linear_gamma, lambda x: bounds.scale_levels(x, levels=4),
+      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      ...     lambda theta, x, z_0: bounds.level_softmax_log_prob(
+      ...         x, z_0, bounds.linear_gamma(0.0), levels=4))
+      >>> found = bounds.continuous_estimate(model, 0.5, jax.random.key(0), jnp.array(3), 0.7)
+      >>> found.value.shape
+      ()
+
+    Source: Kingma et al. 2021 (arXiv 2107.00630), eq. 17.
+    """
+    if not callable(model.gamma):
+        raise ValueError(
+            "continuous_estimate takes a model whose gamma is a function of t in [0, 1]; "
+            "use diffusion_estimate for an array of steps."
+        )
+    time = jnp.asarray(time, float)
+    if is_known(time) and not 0 <= float(time) <= 1:
+        raise ValueError(f"time must lie in [0, 1], got {float(time)}.")
+    ends = check_gamma(model.gamma(jnp.array([0.0, 1.0])))
+    decoder_key, noise_key = jax.random.split(key)
+    data = model.encode(x)
+    gamma, slope = jax.jvp(model.gamma, (time,), (jnp.ones_like(time),))
+    x_t = noised(data, normal(noise_key, data), gamma)
+    x_hat, _ = model.denoise(theta, x_t, gamma, gamma)
+    term = 0.5 * slope * jnp.exp(-gamma) * jnp.sum(jnp.square(data - x_hat))
+    z_0 = noised(data, normal(decoder_key, data), ends[0])
+    reconstruction = check_scalar("log_decoder", model.log_decoder(theta, x, z_0))
+    return BoundEstimate(reconstruction - prior(data, ends[1]) - term, term)
+
+
+def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike) -> Array:
+    r"""DDPM's L_simple at one step: a weighting of the terms that bounds nothing.
+
+    .. math:: \|\epsilon - \hat\epsilon\|^2 = \mathrm{SNR}_t \, \|x - \hat x\|^2
+
+    Args:
+      model: of discrete time.
+      theta: its parameters.
+      key: PRNG key of x_t.
+      x: one datum.
+      t: the step, in 1 .. T.
+
+    Returns:
+      The squared error, summed over the dimensions; without a unit.
+
+    Raises:
+      ValueError: gamma does not increase or is of continuous time, or a known t is not in 1 .. T.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> model = bounds.Diffusion(
+      ...     bounds.cosine_schedule(4), lambda x: x,
+      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t), lambda theta, x, x_1: 0.0)
+      >>> bounds.noise_error(model, 0.5, jax.random.key(0), jnp.ones(3), t=2).shape
+      ()
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), eq. 14.
+    """
+    gamma, data = check_gamma(model.gamma), model.encode(x)
+    t = check_time(t, gamma.size)
+    gamma_t = gamma[t - 1]
+    x_t = noised(data, normal(key, data), gamma_t)
+    x_hat, _ = model.denoise(theta, x_t, gamma[jnp.maximum(t - 2, 0)], gamma_t)
+    return jnp.exp(-gamma_t) * jnp.sum(jnp.square(data - x_hat))
+
+
+def check_time(t: ArrayLike, num_steps: int) -> Array:
+    """Returns a step as an array, or raises where it is known not to be in 1 .. T."""
+    array = jnp.asarray(t)
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"t must be one integer, got {array.dtype} of shape {array.shape}.")
+    if is_known(t) and not 1 <= int(array) <= num_steps:
+        raise ValueError(f"t must lie in 1 .. {num_steps}, got {int(array)}.")
+    return array

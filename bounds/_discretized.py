@@ -1,0 +1,224 @@
+r"""Probabilities of the integers 0 .. L-1 from a density around a mean: the decoders of diffusion.
+
+The cell of x reaches from x - 1/2 to x + 1/2; the tails belong to the first and the last, so that
+the probabilities sum to 1 for any number of levels. Everything is in the unit of the levels, and
+log-probabilities come from differences of distribution functions in log space: a Gaussian by
+`log_ndtr`, a logistic by identities that subtract nothing. No probability is cut off from below.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import log_ndtr
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from bounds._checks import check_count, is_known
+
+
+def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
+    """Integers 0 .. levels-1 as numbers from -1 to 1, the unit in which diffusion adds its noise.
+
+    Args:
+      x: of any shape and dtype.
+      levels: L.
+
+    Returns:
+      2 x / (L - 1) - 1.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> bounds.scale_levels(jnp.array([0, 1, 2]), levels=3).tolist()
+      [-1.0, 0.0, 1.0]
+    """
+    x, levels = _check_levels(x, levels)
+    return x * (2 / (levels - 1)) - 1
+
+
+def unscale_levels(value: ArrayLike, *, levels: int) -> Float[Array, "..."]:
+    """What `scale_levels` scaled, back in the unit of the levels; not rounded.
+
+    Args:
+      value: of any shape.
+      levels: L.
+
+    Returns:
+      (value + 1) (L - 1) / 2.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2.
+
+    Example:
+      >>> import bounds
+      >>> float(bounds.unscale_levels(0.0, levels=17))
+      8.0
+    """
+    levels = check_count("levels", levels, 2)
+    return (jnp.asarray(value, float) + 1) * ((levels - 1) / 2)
+
+
+def discretized_gaussian_log_prob(
+    x: ArrayLike, mean: ArrayLike, log_scale: ArrayLike, *, levels: int
+) -> Float[Array, "..."]:
+    r"""Log-probability of integers under a Gaussian, elementwise.
+
+    .. math:: P(x) = \Phi\Bigl(\frac{x + 1/2 - m}{s}\Bigr) - \Phi\Bigl(\frac{x - 1/2 - m}{s}\Bigr),
+       \qquad \Phi(-1/2\text{ edge}) := 0, \ \Phi(L - 1/2\text{ edge}) := 1
+
+    Args:
+      x: whole numbers 0 .. levels-1.
+      mean: m, in the unit of the levels, broadcastable to x.
+      log_scale: log s, in the unit of the levels, broadcastable to x.
+      levels: L.
+
+    Returns:
+      The log-probability in nats of each element; sum over the event yourself.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> p = jnp.exp(bounds.discretized_gaussian_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
+      >>> bool(abs(p.sum() - 1) < 1e-5)
+      True
+
+    Source: Ho et al. 2020 (arXiv 2006.11239), eq. 13, at any number of levels.
+    """
+    x, levels = _check_levels(x, levels)
+    rate = jnp.exp(-jnp.asarray(log_scale, float))
+    centre = (x - mean) * rate
+    half = jnp.broadcast_to(0.5 * rate, centre.shape)
+    # By symmetry on the left, where log_ndtr of either edge is far from 0.
+    inside = _log_ndtr_between(-jnp.abs(centre), half)
+    return _with_open_ends(x, levels, log_ndtr(centre + half), inside, log_ndtr(half - centre))
+
+
+def discretized_logistic_log_prob(
+    x: ArrayLike, mean: ArrayLike, log_scale: ArrayLike, *, levels: int
+) -> Float[Array, "..."]:
+    r"""Log-probability of integers under a logistic distribution, elementwise.
+
+    .. math:: P(x) = \sigma\Bigl(\frac{x + 1/2 - m}{s}\Bigr)
+       - \sigma\Bigl(\frac{x - 1/2 - m}{s}\Bigr)
+       = \sigma(b) \, \sigma(-a) \, (1 - e^{a - b})
+
+    with the outer edges at minus and plus infinity.
+
+    Args:
+      x: whole numbers 0 .. levels-1.
+      mean: m, in the unit of the levels, broadcastable to x.
+      log_scale: log s, in the unit of the levels, broadcastable to x.
+      levels: L.
+
+    Returns:
+      The log-probability in nats of each element; sum over the event yourself.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> p = jnp.exp(bounds.discretized_logistic_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
+      >>> bool(abs(p.sum() - 1) < 1e-5)
+      True
+
+    Source: Salimans et al. 2017 (arXiv 1701.05517), eq. 2.
+    """
+    x, levels = _check_levels(x, levels)
+    rate = jnp.exp(-jnp.asarray(log_scale, float))
+    centre = (x - mean) * rate
+    half = jnp.broadcast_to(0.5 * rate, centre.shape)
+    below, above = jax.nn.log_sigmoid(centre + half), jax.nn.log_sigmoid(half - centre)
+    return _with_open_ends(x, levels, below, below + above + log1mexp(2 * half), above)
+
+
+def level_softmax_log_prob(
+    x: ArrayLike, z: ArrayLike, gamma: ArrayLike, *, levels: int
+) -> Float[Array, "..."]:
+    r"""VDM's decoder: log P(x | z_0) from the likelihood of every level, elementwise.
+
+    .. math:: P(x | z_0) = \frac{\mathcal N(z_0; \alpha_0 v_x, \sigma_0^2)}
+       {\sum_k \mathcal N(z_0; \alpha_0 v_k, \sigma_0^2)}, \qquad v_k = 2k / (L - 1) - 1
+
+    Args:
+      x: whole numbers 0 .. levels-1.
+      z: z_0, the first latent, shaped as x.
+      gamma: - log SNR of z_0, a scalar.
+      levels: L.
+
+    Returns:
+      The log-probability in nats of each element; sum over the event yourself.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> x = jnp.arange(17)
+      >>> z = jnp.broadcast_to(0.1, x.shape)
+      >>> p = jnp.exp(bounds.level_softmax_log_prob(x, z, -3.0, levels=17))
+      >>> bool(abs(p.sum() - 1) < 1e-5)
+      True
+
+    Source: Kingma et al. 2021 (arXiv 2107.00630), section 3.3.
+    """
+    x, levels = _check_levels(x, levels)
+    gamma = jnp.asarray(gamma, float)
+    inverse_alpha = jnp.exp(0.5 * jax.nn.softplus(gamma))
+    centre = jnp.asarray(z, float) * inverse_alpha  # of one level, in the unit of the data
+    values = jnp.linspace(-1.0, 1.0, levels).reshape(*(1,) * x.ndim, levels)
+    logits = -0.5 * jnp.exp(-gamma) * jnp.square(centre[..., None] - values)
+    own = -0.5 * jnp.exp(-gamma) * jnp.square(centre - (x * (2 / (levels - 1)) - 1))
+    return own - jax.nn.logsumexp(logits, axis=-1)
+
+
+def log1mexp(value: Array) -> Array:
+    """log(1 - exp(-value)) for value > 0, without cancellation at either end."""
+    small = value < math.log(2)
+    near = jnp.log(-jnp.expm1(-jnp.where(small, value, 1.0)))
+    return jnp.where(small, near, jnp.log1p(-jnp.exp(-jnp.where(small, 1.0, value))))
+
+
+def _with_open_ends(x: Array, levels: int, below: Array, inside: Array, above: Array) -> Array:
+    return jnp.where(x <= 0.5, below, jnp.where(x >= levels - 1.5, above, inside))
+
+
+def _log_ndtr_between(centre: Array, half: Array) -> Array:
+    """log [Phi(centre + half) - Phi(centre - half)] for centre <= 0."""
+    # Two values near each other lose their difference: narrow cells take the density in their
+    # middle, with the tilt by exp(-centre s) over the cell exact and its curvature to s^2.
+    narrow = half < 0.01
+    safe = jnp.where(narrow, 1.0, half)
+    high, low = log_ndtr(centre + safe), log_ndtr(centre - safe)
+    wide = high + log1mexp(high - low)
+    h = jnp.where(narrow, half, 0.01)
+    tilt = jnp.abs(centre) * h
+    bent = tilt > 1e-2
+    t = jnp.where(bent, tilt, 1.0)
+    log_sinhc = jnp.where(bent, t + log1mexp(2 * t) - jnp.log(2 * t), jnp.square(tilt) / 6)
+    density = -0.5 * (jnp.square(centre) + math.log(2 * math.pi))
+    return jnp.where(narrow, density + jnp.log(2 * h) + log_sinhc - jnp.square(h) / 6, wide)
+
+
+def _check_levels(x: ArrayLike, levels: int) -> tuple[Array, int]:
+    levels = check_count("levels", levels, 2)
+    array = jnp.asarray(x, float)
+    if is_known(x):
+        known = np.asarray(x)
+        if not np.all((known >= 0) & (known <= levels - 1) & (known == np.round(known))):
+            raise ValueError(
+                f"x must be whole numbers from 0 to {levels - 1} at levels={levels}; got numbers "
+                f"from {known.min():g} to {known.max():g}. Are the levels those of the data?"
+            )
+    return array, levels

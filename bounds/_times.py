@@ -1,0 +1,133 @@
+"""Draws of a time of diffusion for every example of a batch, and of steps by their probability."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bounds._checks import check_count
+from bounds._types import Key
+
+
+def uniform_times(key: Key, num_examples: int) -> Float[Array, "N"]:
+    """Independent times of a batch, uniform in [0, 1).
+
+    Args:
+      key: PRNG key of the step.
+      num_examples: N, of the whole batch, whatever devices share it.
+
+    Returns:
+      Times [N].
+
+    Raises:
+      TypeError: `num_examples` is not an integer.
+      ValueError: it is below 1.
+
+    Example:
+      >>> import jax, bounds
+      >>> bounds.uniform_times(jax.random.key(0), 4).shape
+      (4,)
+    """
+    return jax.random.uniform(key, (check_count("num_examples", num_examples),))
+
+
+def low_discrepancy_times(key: Key, num_examples: int) -> Float[Array, "N"]:
+    r"""Times of a batch that share one draw and are spread evenly.
+
+    .. math:: t_i = (u + i / N) \bmod 1, \quad u \sim \mathrm{Uniform}[0, 1)
+
+    Each is uniform in [0, 1), so that the mean over the batch of a single-time estimate keeps its
+    expectation, and that of a smooth loss loses most of its variance.
+
+    Args:
+      key: PRNG key of the step.
+      num_examples: N, of the WHOLE batch: stratified within each device the times would depend
+        on how many there are.
+
+    Returns:
+      Times [N], of example i of the batch in place i.
+
+    Raises:
+      TypeError: `num_examples` is not an integer.
+      ValueError: it is below 1.
+
+    Example:
+      >>> import jax, bounds
+      >>> times = bounds.low_discrepancy_times(jax.random.key(0), 4)
+      >>> sorted(int(4 * t) for t in times)
+      [0, 1, 2, 3]
+
+    Source: Kingma et al. 2021 (arXiv 2107.00630), appendix I.1.
+    """
+    num_examples = check_count("num_examples", num_examples)
+    return _below_one((jax.random.uniform(key) + jnp.arange(num_examples) / num_examples) % 1.0)
+
+
+def discrete_times(
+    times: Float[Array, "*batch"], probabilities: Float[Array, "T"]
+) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
+    r"""Steps t in 1 .. T by inversion of their distribution function.
+
+    Args:
+      times: uniform in [0, 1), of `uniform_times` or `low_discrepancy_times`.
+      probabilities: p_t [T], positive and of sum 1: 1 / T each, or those of
+        `importance_probabilities`.
+
+    Returns:
+      (t, p_t), each shaped as `times`, for `diffusion_estimate`.
+
+    Raises:
+      ValueError: `probabilities` is not an array [T].
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> t, p = bounds.discrete_times(jnp.array([0.1, 0.9]), jnp.array([0.75, 0.25]))
+      >>> t.tolist(), p.tolist()
+      ([1, 2], [0.75, 0.25])
+    """
+    probabilities = jnp.asarray(probabilities, float)
+    if probabilities.ndim != 1 or not probabilities.size:
+        raise ValueError(f"probabilities must have shape [T], got {probabilities.shape}.")
+    edges = jnp.cumsum(probabilities)
+    # The last edge is 1 up to rounding: every time below 1 must find its step.
+    place = jnp.searchsorted(edges / edges[-1], times, side="right")
+    place = jnp.minimum(place, probabilities.size - 1)
+    return place + 1, probabilities[place]
+
+
+def importance_probabilities(
+    mean_squares: Float[Array, "T"], *, uniform_share: float = 0.001
+) -> Float[Array, "T"]:
+    r"""Probabilities of the steps that make single-time estimates vary least.
+
+    .. math:: p_t \propto \sqrt{\mathbb E[L_t^2]}, \quad \text{mixed with a share of } 1 / T
+
+    Args:
+      mean_squares: running means of L_t^2 [T], not negative; of the last ten values in the source.
+      uniform_share: of the uniform distribution, in (0, 1]: without it a step whose loss was
+        small once would not be drawn again.
+
+    Returns:
+      p_t [T]; uniform where all `mean_squares` are 0.
+
+    Raises:
+      ValueError: `uniform_share` is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> p = bounds.importance_probabilities(jnp.array([1.0, 9.0]), uniform_share=0.2)
+      >>> [round(float(v), 3) for v in p]
+      [0.3, 0.7]
+
+    Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 18.
+    """
+    if not 0 < uniform_share <= 1:
+        raise ValueError(f"uniform_share must be in (0, 1], got {uniform_share}.")
+    root = jnp.sqrt(jnp.asarray(mean_squares, float))
+    total = jnp.sum(root)
+    shares = jnp.where(total > 0, root / jnp.where(total > 0, total, 1.0), 1.0 / root.size)
+    return (1 - uniform_share) * shares + uniform_share / root.size
+
+
+def _below_one(times: Array) -> Array:
+    """u + i / N may round up to 1."""
+    return jnp.where(times >= 1, 0.0, times)

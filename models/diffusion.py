@@ -1,0 +1,154 @@
+"""Diffusion models: of integers with a network, and of Gaussian data with an exact denoiser."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+import bounds
+
+Predict = Callable[..., Any]
+"""(theta, x_t, gamma_t) -> prediction, see `bounds.denoiser`."""
+
+DECODERS = {
+    "gaussian": bounds.discretized_gaussian_log_prob,
+    "logistic": bounds.discretized_logistic_log_prob,
+}
+
+
+class IntegerDiffusion(NamedTuple):
+    """A diffusion model of integers x, and what its last step makes of x_1.
+
+    Attributes:
+      model: the bound's.
+      decode: (theta, x_1) -> the most likely integers.
+    """
+
+    model: bounds.Diffusion
+    decode: Callable[[PyTree, Array], Array]
+
+
+def ddpm(
+    gamma: Float[Array, "T"],
+    predict: Predict,
+    *,
+    levels: int,
+    prediction: str = "eps",
+    variance: str = "fixed_small",
+    decoder: str = "gaussian",
+) -> IntegerDiffusion:
+    """DDPM: a discretised Gaussian, or logistic, around the prediction at t = 1.
+
+    Its scale is the standard deviation of q(x_1 | x_2, x), the smallest of the chain, as in Ho et
+    al. 2020 (arXiv 2006.11239) and its code; a logistic gets the scale of the same deviation.
+
+    Raises:
+      ValueError: there are fewer than two steps, or a name is unknown.
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}.")
+    if gamma.shape[0] < 2:
+        raise ValueError("DDPM's decoder takes its variance from t = 2; take at least two steps.")
+    denoise = bounds.denoiser(predict, prediction=prediction, variance=variance)
+    smallest = jax.nn.log_sigmoid(gamma[0]) + jnp.log(-jnp.expm1(gamma[0] - gamma[1]))
+    log_scale = 0.5 * smallest + math.log((levels - 1) / 2)
+    if decoder == "logistic":
+        log_scale += 0.5 * math.log(3) - math.log(math.pi)
+
+    def mean(theta, x_1):
+        x_hat, _ = denoise(theta, x_1, gamma[0], gamma[0])
+        return bounds.unscale_levels(x_hat, levels=levels)
+
+    def log_decoder(theta, x, x_1):
+        return jnp.sum(DECODERS[decoder](x, mean(theta, x_1), log_scale, levels=levels))
+
+    def decode(theta, x_1):
+        return jnp.clip(jnp.round(mean(theta, x_1)), 0, levels - 1)
+
+    encode = functools.partial(bounds.scale_levels, levels=levels)
+    return IntegerDiffusion(bounds.Diffusion(gamma, encode, denoise, log_decoder), decode)
+
+
+def vdm(
+    gamma: Callable[[Array], Array],
+    predict: Predict,
+    *,
+    levels: int,
+    num_steps: int,
+    prediction: str = "eps",
+) -> IntegerDiffusion:
+    """VDM: the softmax over the levels given z_0; in continuous time where `num_steps` is 0.
+
+    Source: Kingma et al. 2021 (arXiv 2107.00630).
+    """
+    first = gamma(jnp.zeros(()))
+    schedule = bounds.discretize(gamma, num_steps) if num_steps else gamma
+    denoise = bounds.denoiser(predict, prediction=prediction)
+
+    def log_decoder(theta, x, z_0):
+        del theta
+        return jnp.sum(bounds.level_softmax_log_prob(x, z_0, first, levels=levels))
+
+    def decode(theta, z_0):
+        del theta
+        x_hat = z_0 * jnp.exp(-0.5 * jax.nn.log_sigmoid(-first))
+        return jnp.clip(jnp.round(bounds.unscale_levels(x_hat, levels=levels)), 0, levels - 1)
+
+    encode = functools.partial(bounds.scale_levels, levels=levels)
+    return IntegerDiffusion(bounds.Diffusion(schedule, encode, denoise, log_decoder), decode)
+
+
+def reverse_chain(
+    model: bounds.Diffusion, theta: PyTree, key: Array, shape: tuple[int, ...], *, kept: int
+) -> Float[Array, "kept *shape"]:
+    """A draw of x_T .. x_1 under the model, of which `kept` stay, evenly spread, x_1 the last."""
+    gamma = jnp.asarray(model.gamma)
+    start_key, key = jax.random.split(key)
+
+    def back(carry, t):
+        x_t, pictures = carry
+        mean, log_variance = bounds.reverse_step(
+            model.denoise, theta, x_t, gamma[t - 2], gamma[t - 1]
+        )
+        noise = jax.random.normal(jax.random.fold_in(key, t), shape)
+        x_s = mean + jnp.exp(0.5 * log_variance) * noise
+        # The last of the steps that share a place stays in it.
+        place = (gamma.size - t + 1) * (kept - 1) // max(gamma.size - 1, 1)
+        return (x_s, pictures.at[place].set(x_s)), None
+
+    x_T = jax.random.normal(start_key, shape)
+    pictures = jnp.broadcast_to(x_T, (kept, *shape))
+    (_, pictures), _ = jax.lax.scan(back, (x_T, pictures), jnp.arange(gamma.size, 1, -1))
+    return pictures
+
+
+def gaussian_denoise(variance: float | Array) -> Callable[..., tuple[Array, Array]]:
+    r"""The exact reverse chain of data N(0, s^2), each dimension on its own.
+
+    .. math:: \mathbb E[x | x_t] = \frac{s^2 \alpha_t}{s^2 \alpha_t^2 + \sigma_t^2} x_t, \qquad
+       r = 1 + (\mathrm{SNR}_s - \mathrm{SNR}_t) \, \mathrm{Var}[x | x_t]
+    """
+
+    def denoise(theta, x_t, gamma_s, gamma_t):
+        del theta
+        drop = jnp.exp(-gamma_s) * -jnp.expm1(gamma_s - gamma_t)
+        return gaussian_posterior_mean(variance, x_t, gamma_t), jnp.log1p(
+            drop * gaussian_posterior_variance(variance, gamma_t)
+        )
+
+    return denoise
+
+
+def gaussian_posterior_mean(variance: float | Array, x_t: Array, gamma: Array) -> Array:
+    """E[x | x_t] of data N(0, variance)."""
+    alpha = jnp.exp(0.5 * jax.nn.log_sigmoid(-gamma))
+    return gaussian_posterior_variance(variance, gamma) * jnp.exp(-gamma) * x_t / alpha
+
+
+def gaussian_posterior_variance(variance: float | Array, gamma: Array) -> Array:
+    """Var[x | x_t] = s^2 / (1 + s^2 SNR_t) of data N(0, s^2)."""
+    return variance / (1 + variance * jnp.exp(-gamma))
