@@ -32,7 +32,13 @@ def check_chunk_size(chunk_size: object) -> int | None:
 
 def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
     """Returns log-weights in at least float32 and a non-negative axis, or raises."""
-    array = jnp.asarray(log_w)  # type: ignore[arg-type]
+    try:
+        array = jnp.asarray(log_w)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"log_w must be an array of log-weights, got {type(log_w).__name__}; an estimate of a "
+            "bound by one drawn time (BoundEstimate) can only be averaged."
+        ) from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
             f"log_w must be floating-point log-weights in nats, got dtype {array.dtype}; "

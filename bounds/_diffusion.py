@@ -165,7 +165,7 @@ def terms_at(
     model: Diffusion, theta: PyTree, x: Any, noise: Callable[[Array, Array], Array]
 ) -> DiffusionTerms:
     """`diffusion_terms` with the noise of x_t given: (t, an array shaped as it) -> eps_t."""
-    gamma, data = check_gamma(model.gamma), model.encode(x)
+    gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
 
     def one(_, step):
         t, gamma_s, gamma_t = step
@@ -242,12 +242,12 @@ def trajectory(model: Diffusion) -> LatentModel:
     log_betas = jax.nn.log_sigmoid(gamma) + jnp.log(share)
 
     def log_q(phi, x, z):
-        before = jnp.concatenate([model.encode(x)[None], z[:-1]])
+        before = jnp.concatenate([jnp.asarray(model.encode(x), z.dtype)[None], z[:-1]])
         mean = _along(shrinkage, z) * before
         return _gaussian(z, mean, _along(log_betas, z))
 
     def propose(phi, key, x):
-        data = model.encode(x)
+        data = jnp.asarray(model.encode(x), float)
         noise = jax.random.normal(key, (gamma.size, *data.shape), data.dtype)
 
         def forward(before, step):

@@ -75,7 +75,7 @@ def diffusion_estimate(
 
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 18, with the factor 1 / p_t.
     """
-    gamma, data = check_gamma(model.gamma), model.encode(x)
+    gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
     t = check_time(t, gamma.size)
     x_t = noised(data, normal(key, data), gamma[t - 1])
 
@@ -138,7 +138,7 @@ def continuous_estimate(
         raise ValueError(f"time must lie in [0, 1], got {float(time)}.")
     ends = check_gamma(model.gamma(jnp.array([0.0, 1.0])))
     decoder_key, noise_key = jax.random.split(key)
-    data = model.encode(x)
+    data = jnp.asarray(model.encode(x), float)
     gamma, slope = jax.jvp(model.gamma, (time,), (jnp.ones_like(time),))
     x_t = noised(data, normal(noise_key, data), gamma)
     x_hat, _ = model.denoise(theta, x_t, gamma, gamma)
@@ -176,7 +176,7 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 14.
     """
-    gamma, data = check_gamma(model.gamma), model.encode(x)
+    gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
     t = check_time(t, gamma.size)
     gamma_t = gamma[t - 1]
     x_t = noised(data, normal(key, data), gamma_t)

@@ -12,7 +12,7 @@ al. 2021 (arXiv 2107.00630).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PyTree
 from bounds._checks import check_count, check_gamma, is_known
 
 
-def betas_schedule(betas: ArrayLike) -> Float[Array, "T"]:
+def betas_schedule(betas: ArrayLike | Sequence[float]) -> Float[Array, "T"]:
     r"""The schedule of the variances beta_t of DDPM's steps q(x_t | x_{t-1}).
 
     .. math:: \bar\alpha_t = \prod_{s \le t} (1 - \beta_s), \qquad
@@ -130,7 +130,7 @@ def cosine_schedule(
 
 
 def linear_gamma(
-    time: ArrayLike, *, gamma_min: float = -13.3, gamma_max: float = 5.0
+    time: ArrayLike, *, gamma_min: float | int = -13.3, gamma_max: float | int = 5.0
 ) -> Float[Array, "..."]:
     r"""The linear schedule of VDM in continuous time.
 
@@ -159,7 +159,7 @@ def linear_gamma(
 
 
 def monotone_gamma(
-    params: PyTree, time: ArrayLike, *, gamma_min: float = -13.3, gamma_max: float = 5.0
+    params: PyTree, time: ArrayLike, *, gamma_min: float | int = -13.3, gamma_max: float | int = 5.0
 ) -> Float[Array, "..."]:
     r"""A learned schedule in continuous time whose end points stay where they are.
 
@@ -228,7 +228,7 @@ def init_monotone_gamma(num_units: int) -> dict[str, Float[Array, "J"]]:
     }
 
 
-def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, "T+1"]:
+def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, "points"]:
     """A schedule of continuous time cut into steps, from gamma(0) to gamma(1).
 
     Args:
@@ -259,7 +259,7 @@ def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, 
     return check_gamma(gamma(jnp.arange(num_steps + 1) / num_steps))
 
 
-def _check_ends(gamma_min: float, gamma_max: float) -> None:
+def _check_ends(gamma_min: float | int, gamma_max: float | int) -> None:
     if not (math.isfinite(gamma_min) and math.isfinite(gamma_max) and gamma_min < gamma_max):
         raise ValueError(
             "gamma_min must be below gamma_max (the noise grows with time, the SNR falls), "

@@ -1,6 +1,7 @@
 r"""Diffusion of one categorical variable, small enough to sum over every trajectory.
 
-    q(x_t | x_{t-1}) = Q_t[x_{t-1}, x_t],   p(x_T) = softmax(prior),   p(x_{t-1} | x_t) = softmax(steps_t[x_t])
+    q(x_t | x_{t-1}) = Q_t[x_{t-1}, x_t],   p(x_{t-1} | x_t) = softmax(steps_t[x_t]),
+    p(x_T) = softmax(prior).
 
 With S states and T steps all S^T trajectories x_1 .. x_T can be listed, and log p(x_0) is a product
 of matrices: values and variances of every form of the bound are exact.
@@ -62,12 +63,12 @@ def make_model(transitions: Float[Array, "T S S"]) -> bounds.LatentModel:
 
     def propose(phi, key, x):
         def forward(before, step):
-            logits, key = step
-            after = jax.random.categorical(key, logits[before])
+            logits, noise = step
+            after = jnp.argmax(logits[before] + noise)
             return after, after
 
-        keys = jax.random.split(key, len(transitions))
-        _, z = jax.lax.scan(forward, x, (log_transitions, keys))
+        noise = jax.random.gumbel(key, log_transitions.shape[:2])
+        _, z = jax.lax.scan(forward, x, (log_transitions, noise))
         return z, log_q(phi, x, z)
 
     def log_p(theta, x, z):
