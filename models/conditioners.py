@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from models.bijectors import Conditioner
+from models.convolutions import Conv
 
 
 class Context(NamedTuple):
@@ -74,12 +75,11 @@ class GatedConv(nn.Module):
     def __call__(self, x: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c"]:
         """Returns an array shaped as x."""
         filters = x.shape[-1]
-        h = nn.Conv(filters, (3, 3), name="first")(concat_elu(x))
+        h = Conv(filters, name="first")(concat_elu(x))
         if context.features is not None:
             h += nn.Dense(filters, name="context")(concat_elu(context.features))
         h = nn.Dropout(self.dropout, deterministic=context.dropout is None)(concat_elu(h))
-        size = (self.window, self.window)
-        h = nn.Conv(2 * filters, size, kernel_init=_small(), name="second")(h)
+        h = Conv(2 * filters, self.window, kernel_init=_small(), name="second")(h)
         return x + nn.glu(h)
 
 
@@ -136,7 +136,7 @@ class ConvNet(nn.Module):
     @nn.compact
     def __call__(self, a: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c p"]:
         """Returns [*a.shape, num_outputs]."""
-        h = nn.Conv(self.filters, (3, 3), name="in")(a)
+        h = Conv(self.filters, name="in")(a)
         position = None
         if self.attention:  # one embedding for all turns
             position = self.param("position", nn.initializers.normal(0.01), h.shape)
@@ -148,7 +148,7 @@ class ConvNet(nn.Module):
         h, _ = turns(self.dropout, name="turns")(h, position, context)
         init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
         count = a.shape[-1] * self.num_outputs
-        out = nn.Conv(count, (3, 3), kernel_init=init, name="outputs")(h)
+        out = Conv(count, kernel_init=init, name="outputs")(h)
         return out.reshape(*a.shape, self.num_outputs)
 
 

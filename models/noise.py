@@ -21,6 +21,7 @@ from models import bijectors, conditioners
 from models.autoregressive import MADE
 from models.bijectors import Bijector, Conditioner
 from models.conditioners import Context
+from models.convolutions import Conv
 from models.elementwise import Elementwise
 from models.flows import MakeConditioner
 
@@ -107,7 +108,7 @@ class FeatureNet(nn.Module):
     @nn.compact
     def __call__(self, image: Array, context: Context) -> Array:
         """Returns the features."""
-        h = nn.Conv(self.filters, (3, 3), name="in")(image)
+        h = Conv(self.filters, name="in")(image)
         for index in range(self.num_blocks):
             convolve = conditioners.GatedConv(self.dropout, window=3, name=f"conv_{index}")
             h = convolve(h, context)
