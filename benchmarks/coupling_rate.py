@@ -21,6 +21,7 @@ from benchmarks.timing import Row, ratio, version
 from configs import dequantize_digits
 from experiments.dequantization import build, study, training
 from experiments.runtime import trainer
+from experiments.training import problems
 
 MODEL = "mixture_uniform"
 STEPS = 40
@@ -34,7 +35,7 @@ def run() -> list[Row]:
         return [Row(name, None, detail=EXTRA)]
     config = dequantize_digits.get_config()
     own = study.settings(config, MODEL, 0)
-    problem = build.make_problem(own)
+    problem = problems.make_problem(own)
     model = build.make_model(problem, own)
     params = training.make_run(problem, model, own).init()
     contestants = {
@@ -155,7 +156,7 @@ def pytorch(problem, model, params, config) -> Callable[[], float]:
             z = join(*((b, a) if odd else (a, b)), by_colour)
         return total - 0.5 * (z.square() + np.log(2 * np.pi)).flatten(1).sum(1)
 
-    images = build.as_images(problem.dataset.train)
+    images = problems.as_images(problem.dataset.train)
     u = np.random.default_rng(0).random(images[:8].shape, np.float32)
     wanted = jax.vmap(model.density.log_density, (None, 0, 0))(params.theta, images[:8], u)
     found = log_density(torch.tensor(images[:8] + u), 0.0)

@@ -20,13 +20,14 @@ flags.declare_key_flag("checkpoint_dir")
 
 def main(config, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
-    from experiments.dequantization import build, evaluation, report, study
+    from experiments.dequantization import evaluation, report, study
     from experiments.runtime import results
+    from experiments.training import problems, studies
     from experiments.training.points import run_missing
 
     cluster.refuse("experiments.dequantize")
-    points = study.points(config)
-    problem = build.make_problem(config)
+    points = studies.points(config)
+    problem = problems.make_problem(config)
     models = study.check(problem, config, points)
     record = results.open_record(workdir, "dequantize", config)
 
@@ -38,7 +39,7 @@ def main(config, workdir: str) -> None:
         )
 
     rows = run_missing(record, points, workdir, run)
-    record["rows"] = rows + study.summarise(rows, config)
+    record["rows"] = rows + studies.summarise(rows, config)
     results.save_record(workdir, record)
     report.show(problem, record["rows"], config, workdir)
     evaluation.complain(rows)

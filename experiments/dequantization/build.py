@@ -1,4 +1,4 @@
-"""From a config to a model of images of integers: data, density and noise."""
+"""From a config to a model of images of integers: density and noise."""
 
 import functools
 from collections.abc import Callable
@@ -10,35 +10,16 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import bounds
-from experiments.runtime import batches, checks, data
+from experiments.runtime import checks
+from experiments.runtime.checks import known
 from experiments.runtime.errors import UserError
+from experiments.training.problems import Problem
 from models import autoregressive, conditioners, elementwise, flows, noise
 
 COUPLINGS: dict[str, Callable[[int], elementwise.Elementwise]] = {
     "affine": lambda num_components: elementwise.affine(),
     "mixture": elementwise.mixture,
 }
-
-
-class Problem(NamedTuple):
-    """Images [height, width, channels] with pixels 0 .. levels - 1."""
-
-    dataset: data.Dataset
-    shape: tuple[int, int, int]
-
-    @property
-    def levels(self) -> int:
-        """How many values a pixel can take."""
-        return self.dataset.levels
-
-    def bits(self, log_prob: Any) -> np.ndarray:
-        """log P(x) in nats, or a bound on it, as bits/dim."""
-        return np.asarray(
-            bounds.bits_per_dim(
-                log_prob, num_dims=int(np.prod(self.shape)), levels=self.levels,
-                data_range=None, dequantized=False,
-            ), np.float64,
-        )  # fmt: skip
 
 
 class Density(NamedTuple):
@@ -86,49 +67,6 @@ class Model(NamedTuple):
         return bounds.dequantized(log_density, self.noise.make(dropout))
 
 
-# --- data ---------------------------------------------------------------------------------------
-
-
-def make_problem(config: Any) -> Problem:
-    """Reads the data.
-
-    Raises:
-      UserError: the data cannot be read, or are no integers of the stated levels.
-    """
-    dataset = check_images(data.load(config.dataset, config.data_dir))
-    return Problem(dataset, batches.image_shape(dataset.train.shape[1:]))
-
-
-def check_images(dataset: data.Dataset) -> data.Dataset:
-    """Refuses images that are not integers 0 .. levels - 1, or not of one size."""
-    for split in ("train", "validation", "test"):
-        images = getattr(dataset, split)
-        if not np.issubdtype(images.dtype, np.integer):
-            raise UserError(
-                f"{dataset.name}: pixels must be integers to be dequantized, got {images.dtype} "
-                f"in {split}; scale them back to 0 .. {dataset.levels - 1}."
-            )
-        if len(images) and not 0 <= images.min() <= images.max() < dataset.levels:
-            raise UserError(
-                f"{dataset.name}: pixels must be 0 .. {dataset.levels - 1}, got values from "
-                f"{images.min()} to {images.max()} in {split}."
-            )
-        if images.shape[1:] != dataset.train.shape[1:]:
-            raise UserError(
-                f"{dataset.name}: images must have one size, got {dataset.train.shape[1:]} in "
-                f"train and {images.shape[1:]} in {split}."
-            )
-    return dataset
-
-
-def as_images(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, ...] as float32 [N, height, width, channels]."""
-    return images.reshape(len(images), *batches.image_shape(images.shape[1:])).astype(np.float32)
-
-
-# --- models -------------------------------------------------------------------------------------
-
-
 def make_model(problem: Problem, config: Any) -> Model:
     """The density and the noise of a config.
 
@@ -140,11 +78,11 @@ def make_model(problem: Problem, config: Any) -> Model:
     checks.whole(config, 0, "noise_features", "noise_feature_blocks", "noise_couplings")
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
-    _known(config, "network", NETWORKS)
-    _known(config, "coupling", COUPLINGS)
-    _known(config, "noise_coupling", COUPLINGS)
-    make_density = _known(config, "density", DENSITIES)
-    make_noise = _known(config, "noise", NOISES)
+    known(config, "network", NETWORKS)
+    known(config, "coupling", COUPLINGS)
+    known(config, "noise_coupling", COUPLINGS)
+    make_density = known(config, "density", DENSITIES)
+    make_noise = known(config, "noise", NOISES)
     if not all(isinstance(stage, str) for stage in config.layout):
         raise UserError(f"config.layout must hold words like 'squeeze', got {config.layout}.")
     try:  # sizes that do not fit show where shapes are followed through
@@ -154,12 +92,6 @@ def make_model(problem: Problem, config: Any) -> Model:
     except ValueError as error:
         raise UserError(f"images of shape {problem.shape} do not fit this model: {error}") from None
     return made
-
-
-def _known(config: Any, field: str, table: dict[str, Any]) -> Any:
-    if config[field] not in table:
-        raise UserError(f"config.{field} must be one of {', '.join(table)}, got {config[field]!r}.")
-    return table[config[field]]
 
 
 def _dense(width: int, num_layers: int, index: int, config: Any, last: float):
@@ -180,7 +112,7 @@ NETWORKS = {"dense": _dense, "convolutional": _convolutional}
 
 
 def _flow(problem: Problem, config: Any) -> Density:
-    _known(config, "norm", flows.NORMS)
+    known(config, "norm", flows.NORMS)
     network = NETWORKS[config.network]
     flow = flows.image_flow(
         problem.levels,

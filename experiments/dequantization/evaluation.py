@@ -13,15 +13,16 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.dequantization.build import Model, Problem, as_images
+from experiments.dequantization.build import Model
 from experiments.runtime import checks
 from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.training import held_out
 from experiments.training.held_out import mean_row
+from experiments.training.problems import Problem, as_images
+from experiments.training.studies import UNIT
 
-UNIT = "bits/dim"
 ROUND_TRIPS = 100  # images
 
 

@@ -11,11 +11,13 @@ from scipy.special import stdtrit
 
 import bounds
 from experiments.dequantization import evaluation
-from experiments.dequantization.build import Model, Problem
+from experiments.dequantization.build import Model
 from experiments.dequantization.published import PUBLISHED
 from experiments.runtime import plots, results
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
+from experiments.training.problems import Problem
+from experiments.training.studies import UNIT
 
 COLUMNS = {
     "": "at.model", "bound": "name", "noise": "at.noise", "kind": "kind", "unit": "unit",
@@ -73,7 +75,7 @@ def curves(summary: list[Row], title: str):
 
     A colour is a model; dashed is uniform noise where a model is evaluated with another as well.
     """
-    shown = [r for r in summary if r["unit"] == evaluation.UNIT and r["value"] is not None]
+    shown = [r for r in summary if r["unit"] == UNIT and r["value"] is not None]
     exact = [r for r in shown if r["kind"] == "exact"]
     gaps = [r for r in shown if r["name"].endswith(" gap")]
     figure, grid = new_figure(1, 2 if gaps else 1, (13 if gaps else 7.5, 4.2), squeeze=False)

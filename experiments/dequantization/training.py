@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 import bounds
-from experiments.dequantization.build import Model, Problem, as_images
+from experiments.dequantization.build import Model
 from experiments.runtime import batches, checks
 from experiments.runtime import mesh as meshes
 from experiments.runtime.errors import UserError
@@ -16,6 +16,7 @@ from experiments.runtime.optimizers import make_optimizer
 from experiments.runtime.trainer import from_objective
 from experiments.training import build as vae
 from experiments.training import held_out
+from experiments.training.problems import Problem, as_images
 
 EXACT = "exact"  # the objective that needs no noise
 STATISTICS = 128  # images that start the activation norms, as in Flow++

@@ -50,3 +50,10 @@ def is_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """Whether it is an integer, and no truth value."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def known(config: Any, field: str, table: dict[str, Any]) -> Any:
+    """What a field names in a table; refuses other names."""
+    if config[field] not in table:
+        raise UserError(f"config.{field} must be one of {', '.join(table)}, got {config[field]!r}.")
+    return table[config[field]]
