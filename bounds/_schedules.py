@@ -155,7 +155,7 @@ def linear_gamma(
     Source: Kingma et al. 2021 (arXiv 2107.00630), appendix D.
     """
     _check_ends(gamma_min, gamma_max)
-    return gamma_min + (gamma_max - gamma_min) * jnp.asarray(time, float)
+    return _between(gamma_min, gamma_max, jnp.asarray(time, float))
 
 
 def monotone_gamma(
@@ -199,7 +199,7 @@ def monotone_gamma(
 
     start, end = f(jnp.zeros(())), f(jnp.ones(()))
     # At t = 1 the share is 1 to the last bit, so that the end points are those that were given.
-    return gamma_min + (gamma_max - gamma_min) * ((f(time) - start) / (end - start))
+    return _between(gamma_min, gamma_max, (f(time) - start) / (end - start))
 
 
 def init_monotone_gamma(num_units: int) -> dict[str, Float[Array, "J"]]:
@@ -257,6 +257,10 @@ def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, 
         )
     num_steps = check_count("num_steps", num_steps)
     return check_gamma(gamma(jnp.arange(num_steps + 1) / num_steps))
+
+
+def _between(gamma_min: float | int, gamma_max: float | int, share: Array) -> Array:
+    return gamma_min * (1 - share) + gamma_max * share
 
 
 def _check_ends(gamma_min: float | int, gamma_max: float | int) -> None:

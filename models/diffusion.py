@@ -105,7 +105,7 @@ def vdm(
 def reverse_chain(
     model: bounds.Diffusion, theta: PyTree, key: Array, shape: tuple[int, ...], *, kept: int
 ) -> Float[Array, "kept *shape"]:
-    """A draw of x_T .. x_1 under the model, of which `kept` stay, evenly spread, x_1 the last."""
+    """A draw of x_T .. x_1 under the model, of which `kept` stay: x_T, evenly spread ones, x_1."""
     gamma = jnp.asarray(model.gamma)
     start_key, key = jax.random.split(key)
 
@@ -117,7 +117,7 @@ def reverse_chain(
         noise = jax.random.normal(jax.random.fold_in(key, t), shape)
         x_s = mean + jnp.exp(0.5 * log_variance) * noise
         # The last of the steps that share a place stays in it.
-        place = (gamma.size - t + 1) * (kept - 1) // max(gamma.size - 1, 1)
+        place = -(-(gamma.size - t + 1) * (kept - 1) // max(gamma.size - 1, 1))
         return (x_s, pictures.at[place].set(x_s)), None
 
     x_T = jax.random.normal(start_key, shape)

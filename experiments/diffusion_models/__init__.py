@@ -1,0 +1,1 @@
+"""Diffusion models of integers: what `experiments.diffusion` trains and scores."""

@@ -1,0 +1,113 @@
+"""Networks of diffusion: convolution, shapes, sizes that do not halve, starts, dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bounds
+from models import convolutions, denoisers, diffusion
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("window", [1, 3, 5])
+@pytest.mark.parametrize("shape", [(4, 6, 3), (5, 7, 2)])
+def test_patches_and_xlas_convolution_agree(shape, window, strides):
+    x = jax.random.normal(jax.random.key(0), shape)
+    kernel = jax.random.normal(jax.random.key(1), (window, window, shape[-1], 4))
+
+    def both(convolve):
+        def value(x, kernel):
+            return jnp.sum(jnp.sin(convolve(x, kernel)))
+
+        return convolve(x, kernel), *jax.grad(value, (0, 1))(x, kernel)
+
+    wanted = both(lambda x, k: convolutions._native(x, k, strides))
+    for convolve in (
+        lambda x, k: convolutions._by_patches(x, k, strides),
+        lambda x, k: convolutions.convolve(x, k, strides=strides),
+    ):
+        for a, b in zip(both(convolve), wanted, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 3)])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("kind", ["unet", "mlp"])
+def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
+    if kind == "unet":
+        net = denoisers.unet(8, (1, 2), 1, attention=(1,), learned_variance=learned)
+    else:
+        net = denoisers.mlp(16, 2, fourier=(1,), learned_variance=learned)
+    theta = net.init(jax.random.key(0), shape)
+    out = net.predict(theta, jnp.ones(shape), jnp.array(0.5))
+    if learned:
+        out, share = out
+        assert share.shape == shape
+        np.testing.assert_allclose(share, 0.5)
+    assert out.shape == shape
+    np.testing.assert_array_equal(out, 0)
+
+
+def perturbed(net, shape):
+    theta = net.init(jax.random.key(0), shape)
+    leaves, tree = jax.tree.flatten(theta)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return jax.tree.unflatten(
+        tree,
+        [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)],
+    )
+
+
+@pytest.mark.parametrize("kind", ["unet", "mlp"])
+def test_networks_see_the_time_every_pixel_and_dropout(kind):
+    shape = (8, 8, 1)
+    net = (
+        denoisers.unet(8, (1, 2), 1, attention=(1,), dropout=0.5)
+        if kind == "unet"
+        else denoisers.mlp(16, 2, dropout=0.5)
+    )
+    theta = perturbed(net, shape)
+    x = jax.random.normal(jax.random.key(2), shape)
+
+    def out(x, gamma, key=None):
+        return np.asarray(net.predict(theta, x, jnp.asarray(gamma), key))
+
+    assert np.abs(out(x, 0.0) - out(x, 0.1)).max() > 1e-4
+    assert np.abs(out(x, 0.0) - out(x, 3.0)).max() > 1e-3
+    jacobian = jax.jacobian(lambda x: net.predict(theta, x, jnp.array(0.0))[0, 0, 0])(x)
+    assert np.all(np.abs(jacobian) > 0)  # attention and the middle reach every corner
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(out(x, 0.0, key), out(x, 0.0, jax.random.clone(key)))
+    assert np.abs(out(x, 0.0, jax.random.clone(key)) - out(x, 0.0)).max() > 1e-3
+    assert np.abs(out(x, 0.0, jax.random.key(4)) - out(x, 0.0, jax.random.clone(key))).max() > 1e-3
+
+
+def test_fourier_features_tell_neighbouring_levels_from_what_lies_between():
+    x = bounds.scale_levels(jnp.arange(17), levels=17).reshape(17, 1, 1)
+    features = denoisers.with_fourier_features(x, (4,))
+    assert features.shape == (17, 1, 3)
+    np.testing.assert_allclose(features[..., 1], 0, atol=1e-4)  # the period is one level
+    between = denoisers.with_fourier_features(x + 1 / 32, (4,))
+    np.testing.assert_allclose(np.abs(between[..., 1]), 1, atol=1e-3)
+
+
+def test_reverse_chain_of_gaussian_data_draws_that_data():
+    """Mean and variance of x_1 under the exact chain are those of q(x_1)."""
+    s2, gamma = 0.25, bounds.cosine_schedule(30)
+    model = bounds.Diffusion(
+        gamma, lambda x: x, diffusion.gaussian_denoise(s2), lambda theta, x, x_1: 0.0
+    )
+    keys = jax.random.split(jax.random.key(0), 4000)
+    chains = jax.jit(jax.vmap(lambda k: diffusion.reverse_chain(model, None, k, (2,), kept=4)))(
+        keys
+    )
+    assert chains.shape == (4000, 4, 2)
+    x_1 = np.asarray(chains[:, -1]).reshape(-1)
+    a2 = float(jax.nn.sigmoid(-gamma[0]))
+    wanted = a2 * s2 + 1 - a2
+    assert abs(x_1.mean()) < 4.5 * np.sqrt(wanted / 8000)
+    assert abs(x_1.var() / wanted - 1) < 4.5 * np.sqrt(2 / 8000)
+    np.testing.assert_allclose(np.asarray(chains[:, 0]).var(), 1, atol=0.08)  # noise comes first
+    spread = np.asarray(chains).var(axis=(0, 2))
+    assert np.all(np.diff(spread) < 0)
