@@ -99,7 +99,7 @@ def make_loss(model: Model, config: Any) -> LossFn:
             loss = -value
             if learned:
                 again = jax.vmap(estimate, (None, 0, 0, 0))
-                loss += _variance_alone(again, params, keys, x, times)
+                loss += _variance_alone(again, params, jax.random.clone(keys), x, times)
             return loss, (extra, {"bound": value})
 
         gamma = model.make(params, None, model.timesteps).model.gamma
