@@ -20,6 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from benchmarks import (
     coupling_rate,
+    denoising_rate,
     dreg_cost,
     evaluation_rate,
     interval_coverage,
@@ -38,6 +39,7 @@ BENCHMARKS = {
     "training_rate": training_rate.run,
     "evaluation_rate": evaluation_rate.run,
     "coupling_rate": coupling_rate.run,
+    "denoising_rate": denoising_rate.run,
     "interval_coverage": interval_coverage.run,
 }
 

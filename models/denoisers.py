@@ -212,4 +212,5 @@ def _denoiser(make: Callable[[int], nn.Module], learned_variance: bool) -> Denoi
 
 
 def _group_norm(name: str) -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups=None, group_size=8, name=name)
+    # Without the axes Flax takes the rows of one image for a batch.
+    return nn.GroupNorm(num_groups=None, group_size=8, reduction_axes=(0, 1, 2), name=name)

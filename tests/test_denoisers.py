@@ -111,3 +111,14 @@ def test_reverse_chain_of_gaussian_data_draws_that_data():
     np.testing.assert_allclose(np.asarray(chains[:, 0]).var(), 1, atol=0.08)  # noise comes first
     spread = np.asarray(chains).var(axis=(0, 2))
     assert np.all(np.diff(spread) < 0)
+
+
+def test_group_norms_are_of_a_whole_image():
+    """Not of its rows, which Flax would take for a batch: their means would not pass."""
+    net = denoisers.unet(8, (1,), 1)
+    theta = perturbed(net, (8, 8, 1))
+    x = jnp.ones((8, 8, 1)) * jnp.arange(8.0)[:, None, None]
+    block = theta["params"]["down_0_0"]
+    norm = denoisers._group_norm("norm_in")
+    out = norm.apply({"params": block["norm_in"]}, x.repeat(8, axis=-1))
+    assert np.asarray(out).std(axis=(0, 1)).min() > 0.1

@@ -47,7 +47,8 @@ def batch_of(problem, count=16):
 DDPM = {"schedule": "cosine", "timesteps": 12, "evaluation_timesteps": 0, "prediction": "eps"}
 FINE = {"evaluation_timesteps": 400}  # close to continuous time
 LOSSES = {
-    "continuous": FINE, "discrete": {"timesteps": 12}, "learned": {"schedule": "vdm_learned", **FINE},
+    "continuous": FINE, "discrete": {"timesteps": 12},
+    "learned": {"schedule": "vdm_learned", **FINE},
     "ddpm": DDPM, "variance": {**DDPM, "variance": "learned"},
     "uniform": {**DDPM, "times": "uniform", "decoder": "logistic"},
 }  # fmt: skip
