@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact test lint bench clean
+	dequantize dequantize-gap dequantize-exact diffusion test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -68,6 +68,9 @@ dequantize-gap: $(VENV)/.experiments ## the same on densities with exact P(x): t
 
 dequantize-exact: $(VENV)/.experiments ## one and two pixels by quadrature, and what noise is for
 	$(BIN)/python -m experiments.dequantize_exact --config=configs/dequantize_exact.py --workdir=$(WORKDIR)/dequantize_exact
+
+diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term by term: ten minutes
+	$(BIN)/python -m experiments.diffusion --config=configs/diffusion_digits.py --workdir=$(WORKDIR)/diffusion_digits
 
 test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .

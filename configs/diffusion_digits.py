@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.gamma_min = -8.0
     config.gamma_max = 5.0
     config.timesteps = 0  # of training; 0: continuous time
-    config.evaluation_timesteps = 256  # 0: those of training
+    config.evaluation_timesteps = 128  # 0: those of training
     config.prediction = "v"  # or eps, x
     config.variance = "fixed_small"  # or fixed_large, learned
     config.decoder = "gaussian"  # or logistic; of linear and cosine
@@ -42,15 +42,16 @@ def get_config() -> ConfigDict:
     config.learning_rate = 3e-3
     config.warmup_steps = 200
     config.batch_size = 32
-    config.num_steps = 2000
+    config.num_steps = 1600
     config.clip_norm = 1.0
     config.ema_decay = 0.995
     # Records.
     config.log_every = 50
-    config.save_every = 500
+    config.save_every = 400
     config.keep_checkpoints = 1
     config.validation_samples = 16
     config.evaluation_images = 0  # 0: all test images
+    config.evaluation_times = 64  # of each image, for the bound of continuous time
     config.evaluation_seed = 0
     config.images_per_pass = 100
     config.sample_grid = 64

@@ -71,6 +71,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config.keep_checkpoints = 2
     config.validation_samples = 4
     config.evaluation_images = 1000
+    config.evaluation_times = 64
     config.evaluation_seed = 0
     config.images_per_pass = 250
     config.sample_grid = 64

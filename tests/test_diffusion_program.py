@@ -155,6 +155,18 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
     nats = next(r for r in rows if r["unit"] == "nats" and r["name"] == "ELBO")
     assert nats["kind"] == "lower_bound"
     np.testing.assert_allclose(-nats["value"] / (64 * np.log(2)), total, rtol=1e-6)
+    limit = bits["ELBO, T = infinity"]
+    assert limit["kind"] == "upper_bound"
+    fine = tiny(evaluation_timesteps=1000)
+    fine_model = made(problem, fine)[1]
+    images = problem.dataset.test[:6]
+    whole = bounds.diffusion_bound(
+        bounds.DiffusionTerms(
+            *evaluation.terms(fine_model, params, images, jax.random.key(8), fine)
+        )
+    )
+    error = np.hypot(0.02, limit["value"] * 0.02)  # of one draw for each of six images
+    assert abs(problem.bits(whole).mean() - limit["value"]) < error
     steps = [r for r in rows if r["name"] == "KL of a step"]
     assert [r["at"]["t"] for r in steps] == list(range(2, 14))
     np.testing.assert_allclose(

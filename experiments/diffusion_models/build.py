@@ -30,6 +30,7 @@ class Model(NamedTuple):
         its functions take the same parameters.
       timesteps: T of the training.
       evaluation_timesteps: T of the evaluation.
+      continuous: whether there is a limit of many steps, so that 0 of them make sense.
       shape: of an image.
     """
 
@@ -37,6 +38,7 @@ class Model(NamedTuple):
     make: Callable[[PyTree, Any, int], IntegerDiffusion]
     timesteps: int
     evaluation_timesteps: int
+    continuous: bool
     shape: tuple[int, int, int]
 
     def evaluated(self, params: PyTree) -> IntegerDiffusion:
@@ -138,7 +140,7 @@ def _ddpm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
         )  # fmt: skip
 
     init = _init(denoiser, problem.shape, ())
-    return Model(init, make, config.timesteps, config.timesteps, problem.shape)
+    return Model(init, make, config.timesteps, config.timesteps, False, problem.shape)
 
 
 def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
@@ -167,4 +169,4 @@ def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
         )  # fmt: skip
 
     init = _init(denoiser, problem.shape, start)
-    return Model(init, make, config.timesteps, evaluation, problem.shape)
+    return Model(init, make, config.timesteps, evaluation, True, problem.shape)

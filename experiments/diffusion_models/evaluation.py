@@ -20,6 +20,7 @@ from experiments.training import held_out
 from experiments.training.held_out import mean_row
 from experiments.training.problems import Problem, as_images
 from experiments.training.studies import UNIT
+from models.diffusion import reverse_chain
 
 BINS = 40  # of the steps, in the record and the figure
 BATCH = 64  # images whose mean a single-time estimate is
@@ -43,6 +44,35 @@ def terms(model: Model, params: PyTree, images: np.ndarray, key: Array, config: 
             images_per_pass=config.images_per_pass,
         )
     )  # fmt: skip
+
+
+def in_continuous_time(
+    model: Model, params: PyTree, images: np.ndarray, key: Array, config: Any
+) -> np.ndarray:
+    """The bound of the limit of many steps, by `config.evaluation_times` times of each image."""
+    evaluate = _continuous_of(model, config.evaluation_times)
+    (values,) = held_out.over_images(
+        evaluate, params, as_images(images), key, images_per_pass=config.images_per_pass
+    )
+    return values
+
+
+@functools.cache
+def _continuous_of(model: Model, count: int):
+    def one(params, key, x, index):
+        time_key, key = jax.random.split(jax.random.fold_in(key, index))
+        made = model.make(params, None, 0).model
+        times = bounds.low_discrepancy_times(time_key, count)
+
+        def add(total, drawn):
+            key, time = drawn
+            found = bounds.continuous_estimate(made, params, key, x, time)
+            return total + found.value, None
+
+        total, _ = jax.lax.scan(add, jnp.zeros(()), (jax.random.split(key, count), times))
+        return (total / count,)
+
+    return held_out.compiled(one)
 
 
 @functools.cache
@@ -79,6 +109,10 @@ def rows(
             for name, part in parts.items()
         ),
     ]
+    if model.continuous:
+        key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 6)
+        limit = problem.bits(in_continuous_time(model, params, images, key, config))
+        out.append(mean_row("ELBO, T = infinity", at, limit, "upper_bound", unit=UNIT))
     gamma = np.asarray(model.evaluated(params).model.gamma)
     for steps in np.array_split(np.arange(2, gamma.size + 1), min(BINS, gamma.size - 1)):
         if len(steps):
@@ -151,8 +185,6 @@ def sampled(model: Model, params: PyTree, key: Array, count: int) -> tuple[np.nd
 
 @functools.cache
 def _sampler_of(model: Model):
-    from models.diffusion import reverse_chain
-
     @jax.jit
     @precise
     def sample(params, keys):
@@ -182,6 +214,6 @@ def noised(model: Model, params: PyTree, key: Array, images: np.ndarray) -> np.n
 
 def check_config(config: Any) -> None:
     """Refuses what makes no sense before anything is computed."""
-    checks.whole(config, 1, "images_per_pass")
+    checks.whole(config, 1, "images_per_pass", "evaluation_times")
     checks.whole(config, 0, "evaluation_images", "sample_grid")
     checks.seeds("evaluation_seed", [config.evaluation_seed])

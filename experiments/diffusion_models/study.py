@@ -13,7 +13,9 @@ from experiments.training.ensemble import train_members
 from experiments.training.problems import Problem
 from experiments.training.studies import Point, count_parameters
 
-_OF_SCORING = ("evaluation_images", "evaluation_seed", "images_per_pass", "sample_grid")
+_OF_SCORING = (
+    "evaluation_images", "evaluation_times", "evaluation_seed", "images_per_pass", "sample_grid",
+)  # fmt: skip
 
 
 def settings(config: Any, name: str, seed: int) -> Any:
