@@ -8,6 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+GREATEST_GAMMA = 60.0
+
 
 def check_count(name: str, value: object, minimum: int = 1) -> int:
     """Returns `value` as an int of at least `minimum`, or raises."""
@@ -149,11 +151,16 @@ def check_gamma(gamma: object) -> Float[Array, "T"]:
     if array.ndim != 1 or array.shape[0] < 1:
         raise ValueError(f"gamma must have shape [T] with T at least 1, got shape {array.shape}.")
     if is_known(gamma):
-        known = np.asarray(array)
+        known = np.asarray(gamma, array.dtype)
         if not (np.all(np.isfinite(known)) and np.all(np.diff(known) > 0)):
             raise ValueError(
                 "gamma = -log SNR must be finite and increase strictly with t, got "
                 f"{np.array2string(known, threshold=6)}."
+            )
+        if np.max(np.abs(known)) > GREATEST_GAMMA:
+            raise ValueError(
+                f"gamma = -log SNR must lie within +-{GREATEST_GAMMA:g}, where float32 holds the "
+                f"SNR, got {np.array2string(known, threshold=6)}."
             )
     return array
 

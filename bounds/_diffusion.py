@@ -48,13 +48,14 @@ class Diffusion(NamedTuple):
       denoise: (theta, x_t, gamma_s, gamma_t) -> (x_hat, log r): the prediction of encode(x), and
         the log-ratio of the variance of p(x_s | x_t) to that of q(x_s | x_t, x), broadcastable
         to it. See `denoiser`.
-      log_decoder: (theta, x, x_1) -> [], log p(x | x_1) in nats.
+      log_decoder: (theta, x, x_1, x_hat) -> [], log p(x | x_1) in nats, with the prediction x_hat
+        from x_1 for those decoders that are made of it.
     """
 
     gamma: Any
     encode: Callable[[Any], Array]
     denoise: Denoise
-    log_decoder: Callable[[PyTree, Any, Array], Any]
+    log_decoder: Callable[[PyTree, Any, Array, Array], Any]
 
 
 class DiffusionTerms(NamedTuple):
@@ -109,6 +110,11 @@ def denoiser(
 
     def denoise(theta, x_t, gamma_s, gamma_t):
         out = predict(theta, x_t, gamma_t)
+        if isinstance(out, tuple) != (variance == "learned"):
+            raise ValueError(
+                "predict must return (prediction, share) with variance='learned', and the "
+                f"prediction alone with the others; got {type(out).__name__} with {variance!r}."
+            )
         out, share = out if variance == "learned" else (out, float(variance == "fixed_large"))
         if out.shape != x_t.shape:
             raise ValueError(
@@ -150,7 +156,7 @@ def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Diffus
       ...     bounds.cosine_schedule(8), lambda x: x,
       ...     bounds.denoiser(lambda theta, x_t, g: jnp.sqrt(jax.nn.sigmoid(-g)) * x_t,
       ...                     prediction="x", variance="fixed_large"),
-      ...     lambda theta, x, x_1: norm.logpdf(x, theta * x_1, jnp.sqrt(1 - theta**2)))
+      ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, theta * x_1, jnp.sqrt(1 - theta**2)))
       >>> theta = jnp.sqrt(jax.nn.sigmoid(-model.gamma[0]))
       >>> terms = bounds.diffusion_terms(model, theta, jax.random.key(0), jnp.array(0.5))
       >>> terms.diffusion.shape, bounds.diffusion_bound(terms).shape
@@ -170,17 +176,22 @@ def terms_at(
     def one(_, step):
         t, gamma_s, gamma_t = step
         x_t = noised(data, noise(t, data), gamma_t)
-        return None, kl_term(model, theta, data, x_t, gamma_s, gamma_t)
+        found = predicted(model.denoise, theta, x_t, gamma_s, gamma_t)
+        return None, kl_term(data, *found, gamma_s, gamma_t)
 
     steps = (jnp.arange(2, gamma.size + 1), gamma[:-1], gamma[1:])
     _, diffusion = jax.lax.scan(one, None, steps)
     x_1 = noised(data, noise(jnp.asarray(1), data), gamma[0])
-    reconstruction = check_scalar("log_decoder", model.log_decoder(theta, x, x_1))
-    return DiffusionTerms(prior(data, gamma[-1]), diffusion, reconstruction)
+    return DiffusionTerms(
+        prior(data, gamma[-1]), diffusion, reconstruction(model, theta, x, x_1, gamma[0])
+    )
 
 
 def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
     """The bound from its parts: reconstruction - prior - the sum over t.
+
+    To be averaged over draws: it is no log-weight, and IWAE of several of them can exceed
+    log p(x). The log-weights of the model are those of `trajectory`.
 
     Args:
       terms: of `diffusion_terms`, with batch axes in front or without.
@@ -226,7 +237,7 @@ def trajectory(model: Diffusion) -> LatentModel:
       >>> model = bounds.trajectory(bounds.Diffusion(
       ...     bounds.cosine_schedule(4), lambda x: x,
       ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
-      ...     lambda theta, x, x_1: norm.logpdf(x, x_1, 0.1)))
+      ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, x_hat, 0.1)))
       >>> log_w = bounds.log_weights(model, bounds.Params(0.5, ()), jax.random.key(0),
       ...                            jnp.array(0.5), num_samples=8)
       >>> bool(bounds.elbo(log_w) < bounds.iwae(log_w))
@@ -266,7 +277,7 @@ def trajectory(model: Diffusion) -> LatentModel:
 
         _, steps = jax.lax.scan(one, None, (z[:-1], z[1:], gamma[:-1], gamma[1:]))
         prior = _gaussian(z[-1], jnp.zeros(()), jnp.zeros(()))
-        decoder = check_scalar("log_decoder", model.log_decoder(theta, x, z[0]))
+        decoder = reconstruction(model, theta, x, z[0], gamma[0])
         return decoder + jnp.sum(steps) + prior
 
     return LatentModel(propose, log_q, log_p)
@@ -303,7 +314,7 @@ def reverse_step(
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7, in terms of gamma.
     """
-    x_hat, log_ratio = denoise(theta, x_t, gamma_s, gamma_t)
+    x_hat, log_ratio = predicted(denoise, theta, x_t, gamma_s, gamma_t)
     log_share = jnp.log(-jnp.expm1(gamma_s - gamma_t))
     half_s, half_t = 0.5 * jax.nn.log_sigmoid(-gamma_s), 0.5 * jax.nn.log_sigmoid(-gamma_t)
     mean = jnp.exp(half_s + log_share) * x_hat + jnp.exp(half_s - half_t + gamma_s - gamma_t) * x_t
@@ -324,9 +335,33 @@ def noised(data: Array, noise: Array, gamma: Array) -> Array:
     return alpha * data + sigma * noise
 
 
-def kl_term(model, theta, data, x_t, gamma_s, gamma_t):
+def predicted(
+    denoise: Denoise, theta: PyTree, x_t: Array, gamma_s: Array, gamma_t: Array
+) -> tuple[Array, Array]:
+    """What `denoise` returns, refused where its shapes would broadcast to something else."""
+    found = denoise(theta, x_t, gamma_s, gamma_t)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError("denoise must return a pair (x_hat, log r); bounds.denoiser makes one.")
+    x_hat, log_ratio = (jnp.asarray(value) for value in found)
+    if x_hat.shape != x_t.shape or jnp.broadcast_shapes(log_ratio.shape, x_t.shape) != x_t.shape:
+        raise ValueError(
+            f"denoise must return x_hat shaped as x_t, {x_t.shape}, and log r broadcastable to it, "
+            f"got {x_hat.shape} and {log_ratio.shape}."
+        )
+    return x_hat, log_ratio
+
+
+def reconstruction(
+    model: Diffusion, theta: PyTree, x: Any, x_1: Array, gamma_1: Array, x_hat: Array | None = None
+) -> Array:
+    """log p(x | x_1); the network is asked where its prediction is not there yet."""
+    if x_hat is None:
+        x_hat, _ = predicted(model.denoise, theta, x_1, gamma_1, gamma_1)
+    return check_scalar("log_decoder", model.log_decoder(theta, x, x_1, x_hat))
+
+
+def kl_term(data: Array, x_hat: Array, log_ratio: Array, gamma_s: Array, gamma_t: Array) -> Array:
     """KL(q(x_s | x_t, x) || p(x_s | x_t)), see the head of this file."""
-    x_hat, log_ratio = model.denoise(theta, x_t, gamma_s, gamma_t)
     drop = jnp.exp(-gamma_s) * -jnp.expm1(gamma_s - gamma_t)  # SNR_s - SNR_t
     excess = log_ratio + jnp.expm1(-log_ratio)
     errors = jnp.exp(-log_ratio) * drop * jnp.square(data - x_hat)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_gamma, check_scalar, is_known
-from bounds._diffusion import Diffusion, kl_term, noised, normal, prior
+from bounds._checks import check_gamma, is_known
+from bounds._diffusion import Diffusion, kl_term, noised, normal, predicted, prior, reconstruction
 from bounds._types import Key
 
 
@@ -67,7 +67,7 @@ def diffusion_estimate(
       >>> model = bounds.Diffusion(
       ...     bounds.cosine_schedule(4), lambda x: x,
       ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
-      ...     lambda theta, x, x_1: norm.logpdf(x, x_1, 0.1))
+      ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, x_hat, 0.1))
       >>> found = bounds.diffusion_estimate(
       ...     model, 0.5, jax.random.key(0), jnp.array(0.5), t=2, probability=0.25)
       >>> found.value.shape
@@ -77,16 +77,17 @@ def diffusion_estimate(
     """
     gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
     t = check_time(t, gamma.size)
+    probability = jnp.asarray(probability, float)
+    if probability.shape != ():
+        raise ValueError(f"probability must be p_t alone, a scalar, got {probability.shape}.")
+    if is_known(probability) and not 0 < float(probability) <= 1:
+        raise ValueError(f"probability must lie in (0, 1], got {float(probability)}.")
     x_t = noised(data, normal(key, data), gamma[t - 1])
-
-    def first():
-        return -check_scalar("log_decoder", model.log_decoder(theta, x, x_t))
-
-    def later():
-        s = jnp.maximum(t - 2, 0)
-        return kl_term(model, theta, data, x_t, gamma[s], gamma[jnp.maximum(t - 1, 1)])
-
-    term = jax.lax.cond(t == 1, first, later) if gamma.size > 1 else first()
+    # One evaluation of the network serves both: under vmap both are computed.
+    gamma_s, gamma_t = gamma[jnp.maximum(t - 2, 0)], gamma[t - 1]
+    x_hat, log_ratio = predicted(model.denoise, theta, x_t, gamma_s, gamma_t)
+    first = -reconstruction(model, theta, x, x_t, gamma_t, x_hat)
+    term = jnp.where(t == 1, first, kl_term(data, x_hat, log_ratio, gamma_s, gamma_t))
     return BoundEstimate(-prior(data, gamma[-1]) - term / probability, term)
 
 
@@ -112,15 +113,15 @@ def continuous_estimate(
       A `BoundEstimate`, to be averaged over data and times only.
 
     Raises:
-      ValueError: gamma is no function, a known time is not in [0, 1], or the SNR does not fall
-        from gamma(0) to gamma(1).
+      ValueError: gamma is no function, a known time is not one number in [0, 1], or the SNR does
+        not fall all the way from gamma(0) to gamma(1).
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
       >>> model = bounds.Diffusion(
       ...     bounds.linear_gamma, lambda x: bounds.scale_levels(x, levels=4),
       ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
-      ...     lambda theta, x, z_0: bounds.level_softmax_log_prob(
+      ...     lambda theta, x, z_0, x_hat: bounds.level_softmax_log_prob(
       ...         x, z_0, bounds.linear_gamma(0.0), levels=4))
       >>> found = bounds.continuous_estimate(model, 0.5, jax.random.key(0), jnp.array(3), 0.7)
       >>> found.value.shape
@@ -134,18 +135,21 @@ def continuous_estimate(
             "use diffusion_estimate for an array of steps."
         )
     time = jnp.asarray(time, float)
+    if time.shape != ():
+        raise ValueError(f"time must be one number, got shape {time.shape}; jax.vmap over times.")
     if is_known(time) and not 0 <= float(time) <= 1:
         raise ValueError(f"time must lie in [0, 1], got {float(time)}.")
-    ends = check_gamma(model.gamma(jnp.array([0.0, 1.0])))
+    with jax.ensure_compile_time_eval():  # under jit too the order can be looked at
+        ends = check_gamma(model.gamma(jnp.linspace(0.0, 1.0, 33)))[jnp.array([0, -1])]
     decoder_key, noise_key = jax.random.split(key)
     data = jnp.asarray(model.encode(x), float)
     gamma, slope = jax.jvp(model.gamma, (time,), (jnp.ones_like(time),))
     x_t = noised(data, normal(noise_key, data), gamma)
-    x_hat, _ = model.denoise(theta, x_t, gamma, gamma)
+    x_hat, _ = predicted(model.denoise, theta, x_t, gamma, gamma)
     term = 0.5 * slope * jnp.exp(-gamma) * jnp.sum(jnp.square(data - x_hat))
     z_0 = noised(data, normal(decoder_key, data), ends[0])
-    reconstruction = check_scalar("log_decoder", model.log_decoder(theta, x, z_0))
-    return BoundEstimate(reconstruction - prior(data, ends[1]) - term, term)
+    decoded = reconstruction(model, theta, x, z_0, ends[0])
+    return BoundEstimate(decoded - prior(data, ends[1]) - term, term)
 
 
 def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike) -> Array:
@@ -170,7 +174,8 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
       >>> import jax, jax.numpy as jnp, bounds
       >>> model = bounds.Diffusion(
       ...     bounds.cosine_schedule(4), lambda x: x,
-      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t), lambda theta, x, x_1: 0.0)
+      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t),
+      ...     lambda theta, x, x_1, x_hat: 0.0)
       >>> bounds.noise_error(model, 0.5, jax.random.key(0), jnp.ones(3), t=2).shape
       ()
 
@@ -180,7 +185,8 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
     t = check_time(t, gamma.size)
     gamma_t = gamma[t - 1]
     x_t = noised(data, normal(key, data), gamma_t)
-    x_hat, _ = model.denoise(theta, x_t, gamma[jnp.maximum(t - 2, 0)], gamma_t)
+    gamma_s = gamma[jnp.maximum(t - 2, 0)]
+    x_hat, _ = predicted(model.denoise, theta, x_t, gamma_s, gamma_t)
     return jnp.exp(-gamma_t) * jnp.sum(jnp.square(data - x_hat))
 
 

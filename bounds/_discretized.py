@@ -179,7 +179,7 @@ def level_softmax_log_prob(
     centre = jnp.asarray(z, float) * inverse_alpha  # of one level, in the unit of the data
     values = jnp.linspace(-1.0, 1.0, levels).reshape(*(1,) * x.ndim, levels)
     logits = -0.5 * jnp.exp(-gamma) * jnp.square(centre[..., None] - values)
-    own = -0.5 * jnp.exp(-gamma) * jnp.square(centre - (x * (2 / (levels - 1)) - 1))
+    own = jnp.take_along_axis(logits, x.astype(int)[..., None], axis=-1)[..., 0]
     return own - jax.nn.logsumexp(logits, axis=-1)
 
 

@@ -12,6 +12,7 @@ al. 2021 (arXiv 2107.00630).
 """
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 
 import jax
@@ -20,7 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_count, check_gamma, is_known
+from bounds._checks import GREATEST_GAMMA, check_count, check_gamma, is_known
 
 
 def betas_schedule(betas: ArrayLike | Sequence[float]) -> Float[Array, "T"]:
@@ -36,6 +37,7 @@ def betas_schedule(betas: ArrayLike | Sequence[float]) -> Float[Array, "T"]:
       gamma [T], computed in float64 before it is rounded.
 
     Raises:
+      TypeError: they are traced.
       ValueError: there is none, or one is not between 0 and 1.
 
     Example:
@@ -44,6 +46,8 @@ def betas_schedule(betas: ArrayLike | Sequence[float]) -> Float[Array, "T"]:
       >>> [round(float(a), 4) for a in jax.nn.sigmoid(-gamma)]
       [0.5, 0.25]
     """
+    if not is_known(betas):
+        raise TypeError("betas must be known numbers, got a traced array.")
     known = np.asarray(betas, np.float64)
     if known.ndim != 1 or not known.size or not np.all((known > 0) & (known < 1)):
         raise ValueError(
@@ -60,7 +64,8 @@ def linear_schedule(
     r"""The schedule of DDPM, rescaled to its number of steps.
 
     .. math:: \beta_t = \frac{1000}{T} \Bigl[\beta_{min}
-       + \frac{t - 1}{T - 1} (\beta_{max} - \beta_{min})\Bigr]
+       + \frac{t - 1}{T - 1} (\beta_{max} - \beta_{min})\Bigr],
+       \quad \beta_1 = 1000 \, \beta_{min} \text{ at } T = 1
 
     Args:
       num_steps: T; more than 20 at the default `beta_max`, which is scaled up below 1000.
@@ -120,7 +125,7 @@ def cosine_schedule(
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17.
     """
     num_steps = check_count("num_steps", num_steps)
-    if not (offset >= 0 and 0 < beta_max < 1):
+    if not (0 <= offset < math.inf and 0 < beta_max < 1):
         raise ValueError(
             f"offset must be at least 0 and beta_max between 0 and 1, got {offset} and {beta_max}."
         )
@@ -145,7 +150,8 @@ def linear_gamma(
       gamma, shaped as `time`.
 
     Raises:
-      ValueError: the end points are not in order.
+      TypeError: an end point is no number.
+      ValueError: the end points are not in order, or beyond what float32 holds.
 
     Example:
       >>> import bounds
@@ -177,7 +183,8 @@ def monotone_gamma(
       gamma, shaped as `time`; strictly increasing.
 
     Raises:
-      ValueError: the end points are not in order.
+      TypeError: an end point is no number.
+      ValueError: the end points are not in order, or beyond what float32 holds.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -239,7 +246,7 @@ def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, 
       gamma at 0, 1/T, ..., 1.
 
     Raises:
-      TypeError: `num_steps` is not an integer.
+      TypeError: `num_steps` is not an integer, or `gamma` is no function.
       ValueError: it is below 1: no steps, VDM's T = 0, stand for continuous time, which is
         `continuous_estimate`'s; or the schedule does not increase.
 
@@ -250,13 +257,16 @@ def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, 
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), section 3.
     """
-    if is_known(num_steps) and num_steps == 0:
+    if not callable(gamma):
+        raise TypeError(f"gamma must be a function of t in [0, 1], got {type(gamma).__name__}.")
+    if num_steps == 0 and not isinstance(num_steps, bool):
         raise ValueError(
             "num_steps=0 stands for continuous time: pass the function itself to "
             "Diffusion(gamma=...) and use continuous_estimate."
         )
     num_steps = check_count("num_steps", num_steps)
-    return check_gamma(gamma(jnp.arange(num_steps + 1) / num_steps))
+    with jax.ensure_compile_time_eval():  # under jit too the order can be looked at
+        return check_gamma(gamma(jnp.arange(num_steps + 1) / num_steps))
 
 
 def _between(gamma_min: float | int, gamma_max: float | int, share: Array) -> Array:
@@ -264,8 +274,11 @@ def _between(gamma_min: float | int, gamma_max: float | int, share: Array) -> Ar
 
 
 def _check_ends(gamma_min: float | int, gamma_max: float | int) -> None:
-    if not (math.isfinite(gamma_min) and math.isfinite(gamma_max) and gamma_min < gamma_max):
+    for end in (gamma_min, gamma_max):
+        if not is_known(end) or not isinstance(end, numbers.Real):
+            raise TypeError(f"gamma_min and gamma_max must be Python numbers, got {end!r}.")
+    if not -GREATEST_GAMMA <= gamma_min < gamma_max <= GREATEST_GAMMA:
         raise ValueError(
-            "gamma_min must be below gamma_max (the noise grows with time, the SNR falls), "
-            f"got {gamma_min} and {gamma_max}."
+            "gamma_min must be below gamma_max (the noise grows with time, the SNR falls), both "
+            f"within +-{GREATEST_GAMMA:g}, got {gamma_min} and {gamma_max}."
         )

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from bounds._checks import check_count
+from bounds._checks import check_count, is_known
 from bounds._types import Key
 
 
@@ -76,7 +77,7 @@ def discrete_times(
       (t, p_t), each shaped as `times`, for `diffusion_estimate`.
 
     Raises:
-      ValueError: `probabilities` is not an array [T].
+      ValueError: `probabilities` is not an array [T], or known not to be probabilities.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -87,11 +88,19 @@ def discrete_times(
     probabilities = jnp.asarray(probabilities, float)
     if probabilities.ndim != 1 or not probabilities.size:
         raise ValueError(f"probabilities must have shape [T], got {probabilities.shape}.")
+    if is_known(probabilities):
+        known = np.asarray(probabilities, np.float64)
+        if not (np.all(known >= 0) and abs(known.sum() - 1) < 1e-3):
+            raise ValueError(
+                "probabilities must not be negative and must sum to 1, got "
+                f"{np.array2string(known, threshold=6)} of sum {known.sum():g}."
+            )
     edges = jnp.cumsum(probabilities)
-    # The last edge is 1 up to rounding: every time below 1 must find its step.
+    # The last edge is 1 up to rounding: every time below 1 must find its step, and p_t is what it
+    # was drawn with.
     place = jnp.searchsorted(edges / edges[-1], times, side="right")
     place = jnp.minimum(place, probabilities.size - 1)
-    return place + 1, probabilities[place]
+    return place + 1, probabilities[place] / edges[-1]
 
 
 def importance_probabilities(
@@ -110,7 +119,7 @@ def importance_probabilities(
       p_t [T]; uniform where all `mean_squares` are 0.
 
     Raises:
-      ValueError: `uniform_share` is out of range.
+      ValueError: `uniform_share` is out of range, or `mean_squares` is not an array [T].
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -123,6 +132,8 @@ def importance_probabilities(
     if not 0 < uniform_share <= 1:
         raise ValueError(f"uniform_share must be in (0, 1], got {uniform_share}.")
     root = jnp.sqrt(jnp.asarray(mean_squares, float))
+    if root.ndim != 1:
+        raise ValueError(f"mean_squares must have shape [T], got {root.shape}.")
     total = jnp.sum(root)
     shares = jnp.where(total > 0, root / jnp.where(total > 0, total, 1.0), 1.0 / root.size)
     return (1 - uniform_share) * shares + uniform_share / root.size

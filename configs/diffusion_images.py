@@ -52,7 +52,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config.multipliers = (1, 2, 2, 2) if colour else (1, 2, 2)
     config.num_blocks = 2
     config.attention = (1,)
-    config.fourier = (6, 7)  # half and whole periods of 8-bit levels
+    config.fourier = (7, 8)  # half and whole periods of 8-bit levels
     config.dropout = 0.1
     # Objective.
     config.objective = "bound"

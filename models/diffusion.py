@@ -44,7 +44,8 @@ def ddpm(
     """DDPM: a discretised Gaussian, or logistic, around the prediction at t = 1.
 
     Its scale is the standard deviation of q(x_1 | x_2, x), the smallest of the chain, as in Ho et
-    al. 2020 (arXiv 2006.11239) and its code; a logistic gets the scale of the same deviation.
+    al. 2020 (arXiv 2006.11239) and its code; a logistic gets the scale of the same deviation. It
+    does not learn that scale where the variances of the other steps are learned.
 
     Raises:
       ValueError: there are fewer than two steps, or a name is unknown.
@@ -59,15 +60,14 @@ def ddpm(
     if decoder == "logistic":
         log_scale += 0.5 * math.log(3) - math.log(math.pi)
 
-    def mean(theta, x_1):
-        x_hat, _ = denoise(theta, x_1, gamma[0], gamma[0])
-        return bounds.unscale_levels(x_hat, levels=levels)
-
-    def log_decoder(theta, x, x_1):
-        return jnp.sum(DECODERS[decoder](x, mean(theta, x_1), log_scale, levels=levels))
+    def log_decoder(theta, x, x_1, x_hat):
+        del theta, x_1
+        mean = bounds.unscale_levels(x_hat, levels=levels)
+        return jnp.sum(DECODERS[decoder](x, mean, log_scale, levels=levels))
 
     def decode(theta, x_1):
-        return jnp.clip(jnp.round(mean(theta, x_1)), 0, levels - 1)
+        x_hat, _ = denoise(theta, x_1, gamma[0], gamma[0])
+        return jnp.clip(jnp.round(bounds.unscale_levels(x_hat, levels=levels)), 0, levels - 1)
 
     encode = functools.partial(bounds.scale_levels, levels=levels)
     return IntegerDiffusion(bounds.Diffusion(gamma, encode, denoise, log_decoder), decode)
@@ -89,8 +89,8 @@ def vdm(
     schedule = bounds.discretize(gamma, num_steps) if num_steps else gamma
     denoise = bounds.denoiser(predict, prediction=prediction)
 
-    def log_decoder(theta, x, z_0):
-        del theta
+    def log_decoder(theta, x, z_0, x_hat):
+        del theta, x_hat
         return jnp.sum(bounds.level_softmax_log_prob(x, z_0, first, levels=levels))
 
     def decode(theta, z_0):
@@ -107,6 +107,8 @@ def reverse_chain(
 ) -> Float[Array, "kept *shape"]:
     """A draw of x_T .. x_1 under the model, of which `kept` stay: x_T, evenly spread ones, x_1."""
     gamma = jnp.asarray(model.gamma)
+    if not 2 <= kept <= gamma.size:
+        raise ValueError(f"kept must be from 2 to the {gamma.size} steps of the chain, got {kept}.")
     start_key, key = jax.random.split(key)
 
     def back(carry, t):

@@ -31,7 +31,7 @@ def test_patches_and_xlas_convolution_agree(shape, window, strides):
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 3)])
+@pytest.mark.parametrize("shape", [pytest.param((8, 8, 1), marks=pytest.mark.slow), (7, 9, 3)])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("kind", ["unet", "mlp"])
 def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
@@ -39,8 +39,8 @@ def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
         net = denoisers.unet(8, (1, 2), 1, attention=(1,), learned_variance=learned)
     else:
         net = denoisers.mlp(16, 2, fourier=(1,), learned_variance=learned)
-    theta = net.init(jax.random.key(0), shape)
-    out = net.predict(theta, jnp.ones(shape), jnp.array(0.5))
+    theta = jax.jit(net.init, static_argnums=1)(jax.random.key(0), shape)
+    out = jax.jit(net.predict)(theta, jnp.ones(shape), jnp.array(0.5))
     if learned:
         out, share = out
         assert share.shape == shape
@@ -50,7 +50,7 @@ def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
 
 
 def perturbed(net, shape):
-    theta = net.init(jax.random.key(0), shape)
+    theta = jax.jit(net.init, static_argnums=1)(jax.random.key(0), shape)
     leaves, tree = jax.tree.flatten(theta)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     return jax.tree.unflatten(
@@ -59,7 +59,7 @@ def perturbed(net, shape):
     )
 
 
-@pytest.mark.parametrize("kind", ["unet", "mlp"])
+@pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "mlp"])
 def test_networks_see_the_time_every_pixel_and_dropout(kind):
     shape = (8, 8, 1)
     net = (
@@ -70,13 +70,15 @@ def test_networks_see_the_time_every_pixel_and_dropout(kind):
     theta = perturbed(net, shape)
     x = jax.random.normal(jax.random.key(2), shape)
 
+    predict = jax.jit(net.predict)
+
     def out(x, gamma, key=None):
-        return np.asarray(net.predict(theta, x, jnp.asarray(gamma), key))
+        return np.asarray(predict(theta, x, jnp.asarray(gamma), key))
 
     assert np.abs(out(x, 0.0) - out(x, 0.1)).max() > 1e-4
     assert np.abs(out(x, 0.0) - out(x, 3.0)).max() > 1e-3
-    jacobian = jax.jacobian(lambda x: net.predict(theta, x, jnp.array(0.0))[0, 0, 0])(x)
-    assert np.all(np.abs(jacobian) > 0)  # attention and the middle reach every corner
+    slope = jax.jit(jax.grad(lambda x: net.predict(theta, x, jnp.array(0.0))[0, 0, 0]))(x)
+    assert np.all(np.abs(slope) > 0)  # attention and the middle reach every corner
     key = jax.random.key(3)
     np.testing.assert_array_equal(out(x, 0.0, key), out(x, 0.0, jax.random.clone(key)))
     assert np.abs(out(x, 0.0, jax.random.clone(key)) - out(x, 0.0)).max() > 1e-3
@@ -96,7 +98,7 @@ def test_reverse_chain_of_gaussian_data_draws_that_data():
     """Mean and variance of x_1 under the exact chain are those of q(x_1)."""
     s2, gamma = 0.25, bounds.cosine_schedule(30)
     model = bounds.Diffusion(
-        gamma, lambda x: x, diffusion.gaussian_denoise(s2), lambda theta, x, x_1: 0.0
+        gamma, lambda x: x, diffusion.gaussian_denoise(s2), lambda theta, x, x_1, x_hat: 0.0
     )
     keys = jax.random.split(jax.random.key(0), 4000)
     chains = jax.jit(jax.vmap(lambda k: diffusion.reverse_chain(model, None, k, (2,), kept=4)))(

@@ -27,7 +27,7 @@ def gaussian_model(gamma, data_variance, variance=None):
             lambda theta, x_t, g: mean(x_t, g), prediction="x", variance=variance
         )
 
-    def log_decoder(theta, x, x_1):
+    def log_decoder(theta, x, x_1, x_hat):
         spread = diffusion.gaussian_posterior_variance(data_variance, gamma[0])
         return norm.logpdf(x, mean(x_1, gamma[0]), jnp.sqrt(spread))
 
@@ -114,7 +114,7 @@ def test_vdm_of_gaussian_data_falls_to_its_closed_form(num_steps, expected):
 
 def continuous_gaussian(data_variance=1.0, gamma=bounds.linear_gamma):
     model = gaussian_model(jnp.zeros(1), data_variance, "fixed_small")
-    return model._replace(gamma=gamma, log_decoder=lambda theta, x, z_0: 0.0)
+    return model._replace(gamma=gamma, log_decoder=lambda theta, x, z_0, x_hat: 0.0)
 
 
 @pytest.mark.x64
@@ -187,7 +187,7 @@ def test_trajectories_are_legal_log_weights_of_several_dimensions():
     gamma, s2 = bounds.cosine_schedule(6), 0.5
     mean = functools.partial(diffusion.gaussian_posterior_mean, s2)
 
-    def log_decoder(theta, x, x_1):
+    def log_decoder(theta, x, x_1, x_hat):
         spread = diffusion.gaussian_posterior_variance(s2, gamma[0])
         return jnp.sum(norm.logpdf(x, mean(x_1, gamma[0]), jnp.sqrt(spread)))
 
@@ -239,7 +239,7 @@ def test_predictions_of_noise_data_and_v_are_one_model():
     def value(predict, prediction, theta):
         model = bounds.Diffusion(
             gamma, lambda x: x, bounds.denoiser(predict, prediction=prediction),
-            lambda theta, x, x_1: jnp.sum(norm.logpdf(x, x_1)),
+            lambda theta, x, x_1, x_hat: jnp.sum(norm.logpdf(x, x_1)),
         )  # fmt: skip
         terms = bounds.diffusion_terms(model, theta, jax.random.clone(key), x)
         return bounds.diffusion_bound(terms)
@@ -269,7 +269,7 @@ def test_terms_are_the_textbook_formulas(prediction, variance):
 
     model = bounds.Diffusion(
         gamma, lambda x: x, bounds.denoiser(predict, prediction=prediction, variance=variance),
-        lambda theta, x, x_1: 0.0,
+        lambda theta, x, x_1, x_hat: 0.0,
     )  # fmt: skip
     terms = terms_at(model, None, jnp.asarray(x), lambda t, _: jnp.asarray(noise)[t])
     for t in range(2, 6):
@@ -301,7 +301,7 @@ def test_terms_stand_jit_vmap_and_grad_and_keep_memory_flat():
     def value(theta, key, x, gamma):
         model = bounds.Diffusion(
             gamma, lambda x: x, bounds.denoiser(lambda theta, x_t, g: theta * x_t),
-            lambda theta, x, x_1: jnp.sum(norm.logpdf(x, theta * x_1)),
+            lambda theta, x, x_1, x_hat: jnp.sum(norm.logpdf(x, theta * x_1)),
         )  # fmt: skip
         return bounds.diffusion_bound(bounds.diffusion_terms(model, theta, key, x))
 

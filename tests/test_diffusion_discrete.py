@@ -152,6 +152,64 @@ def test_gradients_of_the_decoders_are_finite_and_point_home():
             assert slope(-20.0) > 0 > slope(40.0)
 
 
+@pytest.mark.parametrize("decoder", ["gaussian", "logistic"])
+def test_decoder_of_ddpm_has_the_deviation_of_its_last_step(decoder):
+    """sqrt(betatilde_2), by the mean square of the discretised distribution around its mean."""
+    betas = np.array([0.05, 0.1, 0.5])
+    levels = 256
+    model = diffusion.ddpm(
+        bounds.betas_schedule(betas), lambda theta, x_t, g: jnp.zeros(x_t.shape), levels=levels,
+        prediction="x", decoder=decoder,
+    ).model  # fmt: skip
+    x = jnp.arange(levels)
+    log_p = jax.vmap(lambda v: model.log_decoder(None, v[None], jnp.zeros(1), jnp.zeros(1)))(x)
+    mass = np.exp(np.asarray(log_p, np.float64))
+    np.testing.assert_allclose(mass.sum(), 1, atol=1e-4)
+    deviation = np.sqrt(np.sum(mass * (np.asarray(x) - 127.5) ** 2)) / 127.5
+    abar = np.cumprod(1 - betas)
+    wanted = np.sqrt(betas[1] * (1 - abar[0]) / (1 - abar[1]))
+    np.testing.assert_allclose(deviation, wanted, rtol=0.03)
+
+
+def test_one_network_evaluation_serves_decoder_and_step_under_vmap():
+    calls = []
+
+    def predict(theta, x_t, gamma):
+        calls.append(1)
+        return x_t
+
+    model = diffusion.ddpm(bounds.cosine_schedule(5), predict, levels=4).model
+    jax.vmap(lambda key, t: bounds.diffusion_estimate(model, None, key, jnp.ones(3), t, 0.2).value)(
+        jax.random.split(jax.random.key(0), 6), jnp.array([1, 2, 3, 4, 5, 1])
+    )
+    assert len(calls) == 1
+
+
+def test_means_of_closed_forms_are_no_log_weights():
+    """IWAE of several bounds exceeds log p(x): their docstring says so."""
+    gamma = bounds.cosine_schedule(8)
+    model = bounds.Diffusion(
+        gamma, lambda x: x, diffusion.gaussian_denoise(1.0),
+        lambda theta, x, x_1, x_hat: stats_norm(
+            x, x_hat, diffusion.gaussian_posterior_variance(1.0, gamma[0])
+        ),
+    )  # fmt: skip
+    x = jnp.array(1.5)
+    values = jax.jit(
+        jax.vmap(lambda k: bounds.diffusion_bound(bounds.diffusion_terms(model, None, k, x)))
+    )(jax.random.split(jax.random.key(0), 20_000))
+    log_w = bounds.log_weights(
+        bounds.trajectory(model), bounds.Params((), ()), jax.random.key(1), x, num_samples=100
+    )
+    exact = float(stats.norm.logpdf(1.5))
+    assert float(bounds.iwae(values)) > exact + 0.2
+    assert abs(float(bounds.iwae(log_w)) - exact) < 0.01
+
+
+def stats_norm(x, mean, variance):
+    return -0.5 * (jnp.square(x - mean) / variance + jnp.log(2 * jnp.pi * variance))
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -165,6 +223,9 @@ def test_gradients_of_the_decoders_are_finite_and_point_home():
             lambda: bounds.linear_gamma(0.5, gamma_min=5.0, gamma_max=-5.0),
             "gamma_min must be below",
         ),
+        (lambda: bounds.linear_gamma(0.5, gamma_min=-100.0), "both within"),
+        (lambda: bounds.discrete_times(jnp.zeros(2), jnp.arange(1.0, 4.0)), "sum to 1"),
+        (lambda: bounds.discrete_times(jnp.zeros(2), jnp.array([1.5, -0.5])), "not be negative"),
         (lambda: bounds.discretize(bounds.linear_gamma, 0), "continuous time"),
         (lambda: bounds.discretize(lambda t: -t, 4), "increase strictly"),
         (lambda: bounds.denoiser(lambda *a: 0, prediction="epsilon"), "eps, x, v"),
@@ -183,7 +244,10 @@ def test_wrong_settings_are_refused(call, said):
 
 def model_of(gamma):
     return bounds.Diffusion(
-        gamma, lambda x: x, bounds.denoiser(lambda theta, x_t, g: x_t), lambda theta, x, x_1: 0.0
+        gamma,
+        lambda x: x,
+        bounds.denoiser(lambda theta, x_t, g: x_t),
+        lambda theta, x, x_1, x_hat: 0.0,
     )
 
 
@@ -209,6 +273,50 @@ def test_schedules_that_do_not_fit_are_refused():
         )
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         bounds.continuous_estimate(continuous, None, jax.random.key(0), jnp.ones(2), 1.5)
+
+
+def test_order_is_looked_at_under_jit_too():
+    def falling(t):
+        return -10.0 * t
+
+    def estimate(key):
+        return bounds.continuous_estimate(model_of(falling), None, key, jnp.ones(2), 0.5).value
+
+    def dips(t):
+        return jnp.sin(6 * t) + 2 * t
+
+    with pytest.raises(ValueError, match="increase strictly"):
+        jax.jit(estimate)(jax.random.key(0))
+    with pytest.raises(ValueError, match="increase strictly"):
+        jax.jit(lambda: bounds.discretize(falling, 4))()
+    with pytest.raises(ValueError, match="increase strictly"):
+        bounds.continuous_estimate(model_of(dips), None, jax.random.key(0), jnp.ones(2), 0.5)
+    # A good one passes, of integers too.
+    model = model_of(jnp.array([-3, 0, 3]))
+    jax.jit(lambda key: bounds.diffusion_terms(model, None, key, jnp.ones(2)))(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("denoise", "said"),
+    [
+        (lambda theta, x_t, s, t: x_t, "must return a pair"),
+        (lambda theta, x_t, s, t: (jnp.ones((2, 2)), 0.0), "x_hat shaped as x_t"),
+        (lambda theta, x_t, s, t: (jnp.ones(()), 0.0), "x_hat shaped as x_t"),
+        (bounds.denoiser(lambda *a: jnp.ones(2), variance="learned"), "variance='learned'"),
+        (bounds.denoiser(lambda *a: (jnp.ones(2), 1.0)), "variance='learned'"),
+    ],
+)
+def test_networks_of_wrong_shapes_are_refused(denoise, said):
+    model = model_of(bounds.cosine_schedule(4))._replace(denoise=denoise)
+    with pytest.raises(ValueError, match=said):
+        bounds.diffusion_terms(model, None, jax.random.key(0), jnp.ones(2))
+
+
+@pytest.mark.parametrize("probability", [0.0, -1.0, 1.5, np.full(4, 0.25)])
+def test_what_is_no_probability_is_refused(probability):
+    model = model_of(bounds.cosine_schedule(4))
+    with pytest.raises(ValueError, match="probability must"):
+        bounds.diffusion_estimate(model, None, jax.random.key(0), jnp.ones(2), 2, probability)
 
 
 def test_an_estimate_by_one_time_is_no_log_weight():

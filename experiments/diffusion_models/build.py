@@ -19,6 +19,7 @@ from models.diffusion import IntegerDiffusion
 # Schedules of discrete time alone, and those of continuous time that are cut into steps.
 DISCRETE = {"linear": bounds.linear_schedule, "cosine": bounds.cosine_schedule}
 CONTINUOUS = ("vdm_linear", "vdm_learned")
+SCHEDULE_UNITS = 32  # of a learned one
 
 
 class Model(NamedTuple):
@@ -30,6 +31,7 @@ class Model(NamedTuple):
         its functions take the same parameters.
       timesteps: T of the training.
       evaluation_timesteps: T of the evaluation.
+      num_latents: of the training, 0 for continuous time.
       continuous: whether there is a limit of many steps, so that 0 of them make sense.
       shape: of an image.
     """
@@ -38,6 +40,7 @@ class Model(NamedTuple):
     make: Callable[[PyTree, Any, int], IntegerDiffusion]
     timesteps: int
     evaluation_timesteps: int
+    num_latents: int
     continuous: bool
     shape: tuple[int, int, int]
 
@@ -57,6 +60,10 @@ def make_model(problem: Problem, config: Any) -> Model:
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
     known(config, "schedule", dict.fromkeys((*DISCRETE, *CONTINUOUS)))
+    known(config, "decoder", dict.fromkeys(diffusion.DECODERS))
+    for field in ("attention", "fourier", "multipliers"):
+        if not all(checks.is_whole(value) for value in config[field]):
+            raise UserError(f"config.{field} must hold whole numbers, got {config[field]}.")
     denoiser = known(config, "network", NETWORKS)(config)
     make = _vdm if config.schedule in CONTINUOUS else _ddpm
     try:
@@ -140,7 +147,9 @@ def _ddpm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
         )  # fmt: skip
 
     init = _init(denoiser, problem.shape, ())
-    return Model(init, make, config.timesteps, config.timesteps, False, problem.shape)
+    return Model(
+        init, make, config.timesteps, config.timesteps, config.timesteps, False, problem.shape
+    )
 
 
 def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
@@ -157,7 +166,7 @@ def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
         )
     ends = {"gamma_min": config.gamma_min, "gamma_max": config.gamma_max}
     learned = config.schedule == "vdm_learned"
-    start = bounds.init_monotone_gamma(config.width) if learned else ()
+    start = bounds.init_monotone_gamma(SCHEDULE_UNITS) if learned else ()
 
     def make(params, dropout, timesteps):
         gamma = functools.partial(bounds.linear_gamma, **ends)
@@ -169,4 +178,5 @@ def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
         )  # fmt: skip
 
     init = _init(denoiser, problem.shape, start)
-    return Model(init, make, config.timesteps, evaluation, True, problem.shape)
+    latents = config.timesteps + 1 if config.timesteps else 0
+    return Model(init, make, config.timesteps, evaluation, latents, True, problem.shape)

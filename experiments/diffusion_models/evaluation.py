@@ -65,11 +65,12 @@ def _continuous_of(model: Model, count: int):
         times = bounds.low_discrepancy_times(time_key, count)
 
         def add(total, drawn):
-            key, time = drawn
-            found = bounds.continuous_estimate(made, params, key, x, time)
+            number, time = drawn
+            here = jax.random.fold_in(key, number)
+            found = bounds.continuous_estimate(made, params, here, x, time)
             return total + found.value, None
 
-        total, _ = jax.lax.scan(add, jnp.zeros(()), (jax.random.split(key, count), times))
+        total, _ = jax.lax.scan(add, jnp.zeros(()), (jnp.arange(count), times))
         return (total / count,)
 
     return held_out.compiled(one)
@@ -116,7 +117,9 @@ def rows(
     gamma = np.asarray(model.evaluated(params).model.gamma)
     for steps in np.array_split(np.arange(2, gamma.size + 1), min(BINS, gamma.size - 1)):
         if len(steps):
-            where = {**at, "t": float(steps.mean()), "T": int(gamma.size)}
+            # VDM counts its steps from 1, of which the first is ours from x_2 to x_1.
+            number = float(steps.mean()) - model.continuous
+            where = {**at, "t": number, "T": model.evaluation_timesteps}
             where["gamma"] = float(gamma[steps - 1].mean())
             out.append(mean_row("KL of a step", where, found.diffusion[:, steps - 2].mean(-1),
                                 "estimate"))  # fmt: skip
@@ -141,6 +144,7 @@ def single_time(
     uniform = np.full(steps, 1 / steps, np.float32)
     probabilities = {
         "uniform": uniform, "low_discrepancy": uniform,
+        # By the squares on these very images: better than a memory of training can be.
         "importance": np.asarray(bounds.importance_probabilities(jnp.asarray(squares))),
     }  # fmt: skip
     out = []
@@ -179,7 +183,7 @@ def _estimates_of(model: Model, name: str):
 
 
 def sampled(model: Model, params: PyTree, key: Array, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(integers [count, H, W, C], chains [count, KEPT, H, W, C] from noise to x_1)."""
+    """(integers [count, H, W, C], chains [count, up to KEPT, H, W, C] from noise to x_1)."""
     return jax.tree.map(np.asarray, _sampler_of(model)(params, jax.random.split(key, count)))
 
 
@@ -191,7 +195,8 @@ def _sampler_of(model: Model):
         made = model.evaluated(params)
 
         def one(key):
-            chain = reverse_chain(made.model, params, key, model.shape, kept=KEPT)
+            kept = min(KEPT, made.model.gamma.size)
+            chain = reverse_chain(made.model, params, key, model.shape, kept=kept)
             return made.decode(params, chain[-1]), chain
 
         return jax.vmap(one)(keys)

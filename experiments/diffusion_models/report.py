@@ -39,7 +39,7 @@ def draw(problem: Problem, model: Model, params: PyTree, config: Any, folder: st
     noised = evaluation.noised(model, params, noise_key, problem.dataset.test[:STRIPS])
     for name, strips in (("denoising", chains[:STRIPS]), ("noising", noised)):
         pictures = _grey(strips.reshape(-1, *strips.shape[2:]))
-        picture = plots.tile((pictures + 1) / 2, evaluation.KEPT)
+        picture = plots.tile((pictures + 1) / 2, strips.shape[1])
         plots.save_image(folder, name, picture)
 
 
@@ -61,7 +61,8 @@ def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
         "ELBO = prior + diffusion + reconstruction.\n"
         f"One time: the mean of {evaluation.REPLICATES} estimates of the bound on "
         f"{evaluation.BATCH} training images, each by one step t per image, and the deviation of "
-        "one such estimate; all times: the same bound by all steps."
+        "one such estimate (importance: of low-discrepancy times, by the squares on these images); "
+        "all times: the same bound by all steps, one draw of each."
     )
     published = PUBLISHED.get(config.dataset)
     if published:

@@ -42,7 +42,6 @@ def make_run(problem: Problem, model: Model, config: Any) -> Run:
         mesh=meshes.device_mesh(meshes.DATA),
     )  # fmt: skip
     loss_fn = make_loss(model, config)
-    steps = model.timesteps + 1 if config.schedule.startswith("vdm") else model.timesteps
     return Run(
         loss_fn=loss_fn,
         init=lambda: jax.jit(model.init)(init_key),
@@ -52,7 +51,7 @@ def make_run(problem: Problem, model: Model, config: Any) -> Run:
         num_steps=config.num_steps,
         validate=validation(problem, model, config),
         batch_size=config.batch_size,
-        extra=jnp.zeros(steps) if config.times == "importance" else (),
+        extra=jnp.zeros(model.num_latents) if config.times == "importance" else (),
     )
 
 
@@ -75,6 +74,11 @@ def make_loss(model: Model, config: Any) -> LossFn:
     if simple and continuous:
         raise UserError("config.objective=simple needs steps; set config.timesteps above 0.")
     learned = config.schedule == "vdm_learned"
+    if simple and (learned or config.variance == "learned"):
+        raise UserError(
+            "config.objective=simple trains neither a variance nor a schedule; set "
+            "config.objective=bound, or config.variance and config.schedule to fixed ones."
+        )
 
     def loss_fn(params, extra, batch, key, step):
         del step
