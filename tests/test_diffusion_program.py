@@ -73,17 +73,6 @@ def test_loss_is_minus_the_bound_in_expectation(problem, changes):
     assert losses.std() > 0
 
 
-def test_times_of_a_batch_do_not_depend_on_the_devices_that_share_it():
-    """The whole batch's times, each place its own: what a device gets is a slice of them."""
-    whole = bounds.low_discrepancy_times(jax.random.key(0), 64)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
-    sharded = jax.jit(
-        lambda key: bounds.low_discrepancy_times(key, 64),
-        out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")),
-    )(jax.random.key(0))
-    np.testing.assert_array_equal(whole, sharded)
-
-
 def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
     config = tiny(schedule="vdm_learned", dropout=0.0)
     _, _, run = made(problem, config)

@@ -11,10 +11,16 @@ import sys
 import jax
 import numpy as np
 import pytest
+from test_diffusion_program import tiny as tiny_diffusion
 from test_train_program import tiny_config
 
+import bounds
+from experiments.diffusion_models import build as diffusion_build
+from experiments.diffusion_models import study
+from experiments.diffusion_models import training as diffusion_training
+from experiments.runtime import mesh as meshes
 from experiments.runtime import trainer
-from experiments.training import build
+from experiments.training import build, problems
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
@@ -23,12 +29,33 @@ BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
 def trained(batch_size):
     """Leaves of the parameters after ten steps."""
     config = tiny_config(batch_size=batch_size, num_steps=10)
-    run = build.make_run(build.make_problem(config), config)
+    return after_ten_steps(build.make_run(build.make_problem(config), config))
+
+
+def after_ten_steps(run):
     state = trainer.train(
         run.loss_fn, trainer.init_state(run.init(), run.optimizer), run.stream, run.optimizer,
         run.key, num_steps=10,
     )  # fmt: skip
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
+
+
+def diffused():
+    """The same of a diffusion model, and times of a batch that the devices share."""
+    config = tiny_diffusion(batch_size=24, num_steps=10)
+    own, problem = study.settings(config, "vdm", 0), problems.make_problem(config)
+    leaves = after_ten_steps(
+        diffusion_training.make_run(problem, diffusion_build.make_model(problem, own), own)
+    )
+    mesh = meshes.device_mesh(meshes.DATA)
+
+    @jax.jit
+    def times(key):
+        return meshes.split(bounds.low_discrepancy_times(key, 64), mesh)
+
+    found = times(jax.random.key(0))
+    assert len(found.addressable_shards) == jax.device_count()
+    return [np.asarray(found), *leaves]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +84,17 @@ def test_eight_devices_reach_what_one_reaches(on_eight, batch_size):
     assert max(np.abs(a - b).max() for a, b in zip(alone, other, strict=True)) > 1e-4
 
 
+def test_eight_devices_draw_the_times_of_one_and_train_alike(on_eight):
+    times, *leaves = diffused()
+    np.testing.assert_array_equal(on_eight["diffusion 0"], times)
+    for number, leaf in enumerate(leaves, 1):
+        np.testing.assert_allclose(on_eight[f"diffusion {number}"], leaf, atol=1e-5)
+
+
 def main():
     assert jax.device_count() == 8
     leaves = {f"{b} {n}": leaf for b in BATCH_SIZES for n, leaf in enumerate(trained(b))}
+    leaves |= {f"diffusion {n}": leaf for n, leaf in enumerate(diffused())}
     np.savez(sys.argv[1], **leaves)
 
 
