@@ -96,7 +96,8 @@ def figure(summary: list[Row], problem: Problem, config: Any):
         axes[1].annotate(f"{total:.3f}", (place, total), ha="center", va="bottom", fontsize=9)
     axes[1].margins(y=0.12)
     axes[1].set_ylabel("test bits/dim")
-    axes[1].legend(fontsize=8, loc="lower right")
+    axes[1].set_xlim(-0.6, len(models) + 0.3)  # room for the legend
+    axes[1].legend(fontsize=8, loc="center right")
     plot.suptitle(f"{problem.dataset.name}, {len(config.seeds)} seeds")
     return plot
 

@@ -98,7 +98,7 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
     """Means over seeds with their standard errors, and differences paired by seed."""
     out, groups = [], {}
     for r in rows:
-        groups.setdefault((r["name"], *_without_seed(r).items()), []).append(r)
+        groups.setdefault((r["name"], r["unit"], *_without_seed(r).items()), []).append(r)
     for group in groups.values():
         first = group[0]
         values = [float("nan") if r["value"] is None else r["value"] for r in group]
@@ -137,6 +137,6 @@ def _by_seed(rows: list[Row], name: str, model: str) -> dict[int, float]:
     """seed -> the value with the noise that was trained with it, or fitted after."""
     found = {}
     for r in rows:
-        if (r["name"], r["at"]["model"]) == (name, model):
+        if (r["name"], r["unit"], r["at"]["model"]) == (name, UNIT, model):
             found.setdefault(r["at"]["seed"], r["value"])
     return {seed: value for seed, value in found.items() if value is not None}
