@@ -181,7 +181,7 @@ def test_one_step_is_a_vae_with_a_fixed_encoder():
     assert log_w.shape == (3,)
 
 
-@pytest.mark.x64
+@pytest.mark.slow
 def test_trajectories_are_legal_log_weights_of_several_dimensions():
     """The exact reverse chain leaves no variance; another bounds the same log p(x) from below."""
     gamma, s2 = bounds.cosine_schedule(6), 0.5
@@ -252,7 +252,6 @@ def test_predictions_of_noise_data_and_v_are_one_model():
         np.testing.assert_allclose(found, both[0], rtol=1e-3)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("prediction", bounds._diffusion.PREDICTIONS)
 @pytest.mark.parametrize("variance", bounds._diffusion.VARIANCES)
 def test_terms_are_the_textbook_formulas(prediction, variance):

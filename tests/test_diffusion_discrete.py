@@ -69,7 +69,6 @@ def test_trajectories_of_the_exact_reverse_chain_do_not_vary():
         assert variance > 1e-4  # closed forms lower each term's variance, here not the sum's
 
 
-@pytest.mark.x64
 def test_iwae_over_trajectories_rises_to_the_exact_value():
     """By the distribution of log w, all of whose K-tuples are summed over."""
     theta = categorical.init(jax.random.key(3), 2, 2)
@@ -104,7 +103,6 @@ DECODERS = {
 }
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("name", DECODERS)
 def test_discretised_probabilities_sum_to_one(name, levels):
@@ -117,7 +115,6 @@ def test_discretised_probabilities_sum_to_one(name, levels):
         np.testing.assert_allclose(np.exp(np.asarray(log_p, np.float64)).sum(), 1, atol=2e-5)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("levels", [2, 17, 256])
 def test_probabilities_of_levels_given_a_latent_sum_to_one(levels):
     x = jnp.arange(levels)

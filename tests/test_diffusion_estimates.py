@@ -87,6 +87,7 @@ def test_stratified_and_weighted_times_vary_less():
     assert deviations[2] < 0.9 * deviations[1]
 
 
+@pytest.mark.slow
 def test_gradient_of_the_estimate_is_that_of_the_bound():
     """In expectation over times and noise, by the mean of many."""
     keys = jax.random.split(jax.random.key(2), 4000)
@@ -117,6 +118,7 @@ def vdm(num_steps):
     return diffusion.vdm(gamma, predict, levels=LEVELS, num_steps=num_steps, prediction="x").model
 
 
+@pytest.mark.slow
 def test_many_steps_reach_the_continuous_bound():
     times = bounds.low_discrepancy_times(jax.random.key(3), 20_000)
     keys = jax.random.split(jax.random.key(4), 20_000)
@@ -149,7 +151,7 @@ def test_learned_schedule_keeps_its_ends_and_increases():
     np.testing.assert_allclose(fresh, bounds.linear_gamma(times), atol=0.3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 200))
 def test_low_discrepancy_times_fill_every_cell_once(seed, count):
     times = np.asarray(bounds.low_discrepancy_times(jax.random.key(seed), count), np.float64)

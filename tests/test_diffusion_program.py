@@ -54,7 +54,11 @@ LOSSES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in ("discrete", "variance", "uniform")))
+     for k, v in LOSSES.items()],
+)  # fmt: skip
 def test_loss_is_minus_the_bound_in_expectation(problem, changes):
     """Its mean over many steps' keys, against every term of the same images."""
     config = tiny(dropout=0.0, **changes)
@@ -73,6 +77,7 @@ def test_loss_is_minus_the_bound_in_expectation(problem, changes):
     assert losses.std() > 0
 
 
+@pytest.mark.slow
 def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
     config = tiny(schedule="vdm_learned", dropout=0.0)
     _, _, run = made(problem, config)
@@ -304,11 +309,8 @@ def test_pixels_outside_the_levels_are_refused():
         problems.check_images(data.Dataset("wild", images, images, images, 4))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [n if n == "cifar10" else pytest.param(n, marks=pytest.mark.slow)
-     for n in diffusion_images.VARIANTS],
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("name", diffusion_images.VARIANTS)
 def test_configs_of_larger_images_make_their_models(name):
     config = diffusion_images.get_config(name)
     shape = (32, 32, 3) if name.startswith("cifar") else (28, 28, 1)
