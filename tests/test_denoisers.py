@@ -31,6 +31,7 @@ def test_patches_and_xlas_convolution_agree(shape, window, strides):
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [pytest.param((8, 8, 1), marks=pytest.mark.slow), (7, 9, 3)])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("kind", ["unet", "mlp"])
@@ -59,6 +60,7 @@ def perturbed(net, shape):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "mlp"])
 def test_networks_see_the_time_every_pixel_and_dropout(kind):
     shape = (8, 8, 1)

@@ -76,11 +76,13 @@ def test_estimates_by_one_time_are_unbiased(kind):
     assert abs(z_of(batch_means(kind))) < oracles.z_limit(1)
 
 
+@pytest.mark.slow
 def test_missing_factors_are_biased():
     assert abs(z_of(batch_means("uniform", "factor"))) > 50
     assert abs(z_of(batch_means("importance", "probability"))) > 20
 
 
+@pytest.mark.slow
 def test_stratified_and_weighted_times_vary_less():
     deviations = [batch_means(k).std() for k in ("uniform", "low_discrepancy", "importance")]
     assert deviations[1] < 0.8 * deviations[0]

@@ -119,6 +119,7 @@ def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
     assert plain_run.extra == ()
 
 
+@pytest.mark.slow
 def test_importance_remembers_the_losses_of_the_steps_it_drew(problem):
     config = tiny(timesteps=5, times="importance", dropout=0.0)
     _, _, run = made(problem, config)
@@ -136,6 +137,7 @@ def test_importance_remembers_the_losses_of_the_steps_it_drew(problem):
     assert before.shape == (6,)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training(problem):
     losses = []
     for dropout in (0.0, 0.5):
@@ -145,6 +147,7 @@ def test_dropout_acts_in_training(problem):
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
+@pytest.mark.slow
 def test_samples_are_made_of_the_end_of_the_chain(problem):
     """A network that says every pixel is 5 draws nothing else."""
     config = tiny(prediction="x", evaluation_timesteps=6)
@@ -208,6 +211,7 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
         assert abs(r["value"] - everything["value"]) < 6 * r["standard_error"] + 0.02 * r["value"]
 
 
+@pytest.mark.slow
 def test_validation_never_looks_at_test_images_and_has_no_dropout(problem):
     wet, dry = tiny(dropout=0.9), tiny(dropout=0.0)
     blank = problem.dataset._replace(test=np.zeros_like(problem.dataset.test))
