@@ -94,9 +94,7 @@ def discretized_gaussian_log_prob(
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 13, at any number of levels.
     """
     x, levels = _check_levels(x, levels)
-    rate = jnp.exp(-jnp.asarray(log_scale, float))
-    centre = (x - mean) * rate
-    half = jnp.broadcast_to(0.5 * rate, centre.shape)
+    centre, half = _cells(x, mean, log_scale)
     # By symmetry on the left, where log_ndtr of either edge is far from 0.
     inside = _log_ndtr_between(-jnp.abs(centre), half)
     return _with_open_ends(x, levels, log_ndtr(centre + half), inside, log_ndtr(half - centre))
@@ -135,9 +133,7 @@ def discretized_logistic_log_prob(
     Source: Salimans et al. 2017 (arXiv 1701.05517), eq. 2.
     """
     x, levels = _check_levels(x, levels)
-    rate = jnp.exp(-jnp.asarray(log_scale, float))
-    centre = (x - mean) * rate
-    half = jnp.broadcast_to(0.5 * rate, centre.shape)
+    centre, half = _cells(x, mean, log_scale)
     below, above = jax.nn.log_sigmoid(centre + half), jax.nn.log_sigmoid(half - centre)
     return _with_open_ends(x, levels, below, below + above + log1mexp(2 * half), above)
 
@@ -188,6 +184,13 @@ def log1mexp(value: Array) -> Array:
     small = value < math.log(2)
     near = jnp.log(-jnp.expm1(-jnp.where(small, value, 1.0)))
     return jnp.where(small, near, jnp.log1p(-jnp.exp(-jnp.where(small, 1.0, value))))
+
+
+def _cells(x: Array, mean: ArrayLike, log_scale: ArrayLike) -> tuple[Array, Array]:
+    """The middle and half the width of each cell, in the unit of the scale."""
+    rate = jnp.exp(-jnp.asarray(log_scale, float))
+    centre = (x - mean) * rate
+    return centre, jnp.broadcast_to(0.5 * rate, centre.shape)
 
 
 def _with_open_ends(x: Array, levels: int, below: Array, inside: Array, above: Array) -> Array:

@@ -124,13 +124,7 @@ def _logistic_log_pmf(
     levels: int, outputs: Float[Array, "d 2"], x: Float[Array, "d"]
 ) -> Float[Array, "d"]:
     location, log_scale = _logistic_parameters(levels, outputs)
-    width = jnp.exp(-log_scale)
-    upper, lower = (x + 0.5 - location) * width, (x - 0.5 - location) * width
-    # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)),
-    # which keeps its digits far from the location and in narrow bins.
-    inside = jax.nn.log_sigmoid(upper) + jax.nn.log_sigmoid(-lower) + _log1mexp(width)
-    at_ends = jnp.where(x < levels - 1.5, inside, jax.nn.log_sigmoid(-lower))
-    return jnp.where(x < 0.5, jax.nn.log_sigmoid(upper), at_ends)
+    return bounds.discretized_logistic_log_prob(x, location, log_scale, levels=levels)
 
 
 def _logistic_bias(levels: int, pixel_mean: Array, pixel_sd: Array) -> Array:
@@ -139,13 +133,6 @@ def _logistic_bias(levels: int, pixel_mean: Array, pixel_sd: Array) -> Array:
     # least: a pixel that never varied in training may vary afterwards.
     scale = jnp.maximum(pixel_sd, 0.5) * math.sqrt(3) / math.pi
     return jnp.stack([(pixel_mean - half) / half, jnp.log(scale / half)], axis=-1)
-
-
-def _log1mexp(value: Array) -> Array:
-    """log(1 - exp(-value)) for value > 0, without cancellation at either end."""
-    small = value < math.log(2)
-    near = jnp.log(-jnp.expm1(-jnp.where(small, value, 1.0)))
-    return jnp.where(small, near, jnp.log1p(-jnp.exp(-jnp.where(small, 1.0, value))))
 
 
 def _check_levels(levels: int) -> None:

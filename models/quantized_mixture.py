@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+import bounds
 from models.elementwise import Mixture
 
 # The example on which bounds are compared: eight levels, three components.
@@ -53,14 +54,9 @@ def discretized_log_prob(
 ) -> Float[Array, "..."]:
     """log P(x) in nats of the discretised mixture (Salimans et al. 2017, arXiv 1701.05517)."""
     mixture = _spread(mixture, x)
-    t = (x[..., None] - mixture.means) * jnp.exp(-mixture.log_scales)
-    half = 0.5 * jnp.exp(-mixture.log_scales)
-    below = jax.nn.log_sigmoid(t + half)
-    above = jax.nn.log_sigmoid(half - t)
-    inside = below + above + _log1mexp(2 * half)
-    last = (x >= levels - 1.5)[..., None]
-    first = (x <= 0.5)[..., None]
-    terms = jnp.where(first, below, jnp.where(last, above, inside))
+    terms = bounds.discretized_logistic_log_prob(
+        x[..., None], mixture.means, mixture.log_scales, levels=levels
+    )
     return jax.nn.logsumexp(mixture.log_weights + terms, axis=-1)
 
 

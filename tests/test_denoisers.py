@@ -32,7 +32,7 @@ def test_patches_and_xlas_convolution_agree(shape, window, strides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [pytest.param((8, 8, 1), marks=pytest.mark.slow), (7, 9, 3)])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 3)])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("kind", ["unet", "mlp"])
 def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
@@ -61,7 +61,7 @@ def perturbed(net, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [pytest.param("unet", marks=pytest.mark.slow), "mlp"])
+@pytest.mark.parametrize("kind", ["unet", "mlp"])
 def test_networks_see_the_time_every_pixel_and_dropout(kind):
     shape = (8, 8, 1)
     net = (

@@ -16,6 +16,7 @@ from experiments.dequantization.published import PUBLISHED
 from experiments.runtime import plots, results
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
+from experiments.training import problems
 from experiments.training.problems import Problem
 from experiments.training.studies import UNIT
 
@@ -51,20 +52,12 @@ def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table(summary, COLUMNS))
-    count = len(problem.dataset.test[: config.evaluation_images or None])
     print(
-        f"\n{problem.dataset.name}: {len(problem.dataset.train):,} training, "
-        f"{len(problem.dataset.validation):,} validation and {count:,} test images, "
-        f"{problem.levels} levels, {math.prod(problem.shape):,} dimensions; "
-        f"{len(config.seeds)} seeds.\n"
+        f"\n{problems.describe(problem, config)}\n"
         "Standard errors are over seeds; differences are paired by seed. A lower bound on log P(x) "
         "is an upper bound in bits/dim."
     )
-    published = PUBLISHED.get(config.dataset)
-    if published:
-        print(f"\nPublished on {problem.dataset.name}; none of it was run here:")
-        print(results.table(published, {"": "name", "bits/dim": "value", "what": "what",
-                                        "source": "source"}))  # fmt: skip
+    problems.print_published(problem, PUBLISHED.get(config.dataset))
     figure = curves(summary, f"{problem.dataset.name}, {len(config.seeds)} seeds")
     paths = plots.save(workdir, "figure", figure)
     print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))

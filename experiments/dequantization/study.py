@@ -9,12 +9,12 @@ import bounds
 from experiments.dequantization import build, evaluation, training
 from experiments.dequantization.build import Model
 from experiments.runtime import checks, fit
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Row
 from experiments.training import studies
 from experiments.training.ensemble import train_members
 from experiments.training.held_out import mean_row
 from experiments.training.problems import Problem
-from experiments.training.studies import UNIT, Point, count_parameters
+from experiments.training.studies import UNIT, Point
 from models import noise
 
 _OF_SCORING = (
@@ -108,10 +108,7 @@ def run(
             here = {**at, "noise": name}
             rows += evaluation.rows(problem, evaluated, fitted[i], here, config, exact)
         rows += evaluation.round_trip(problem, model, params[i], at, config)
-        rows += [
-            row("parameters", at, kind="exact", unit="count", value=count_parameters(params[i])),
-            row("training time", at, kind="estimate", unit="s", value=seconds),
-        ]
+        rows += studies.size_and_time(params[i], at, seconds)
     return rows, params
 
 

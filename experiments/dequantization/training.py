@@ -8,15 +8,14 @@ from jaxtyping import PyTree
 
 import bounds
 from experiments.dequantization.build import Model
-from experiments.runtime import batches, checks
-from experiments.runtime import mesh as meshes
+from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
 from experiments.runtime.optimizers import make_optimizer
 from experiments.runtime.trainer import from_objective
 from experiments.training import build as vae
 from experiments.training import held_out
-from experiments.training.problems import Problem, as_images
+from experiments.training.problems import Problem, as_images, training_stream
 
 EXACT = "exact"  # the objective that needs no noise
 STATISTICS = 128  # images that start the activation norms, as in Flow++
@@ -68,10 +67,7 @@ def make_run(problem: Problem, model: Model, config: Any, *, theta: PyTree | Non
         params = jax.jit(model.init)(init_key, as_images(train[:STATISTICS]))
         return params if theta is None else bounds.Params(theta, params.phi)
 
-    stream = batches.image_stream(
-        train, batches.as_image, order_key, batch_size=config.batch_size,
-        mesh=meshes.device_mesh(meshes.DATA),
-    )  # fmt: skip
+    stream = training_stream(problem, order_key, config.batch_size)
     return Run(
         loss_fn=from_objective(make_objective(model, config, noise_only=theta is not None)),
         init=init,

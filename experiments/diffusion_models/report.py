@@ -15,6 +15,7 @@ from experiments.diffusion_models.published import PUBLISHED
 from experiments.runtime import plots, results
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
+from experiments.training import problems
 from experiments.training.problems import Problem
 from experiments.training.studies import UNIT
 
@@ -51,12 +52,8 @@ def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table([r for r in summary if r["name"] != "KL of a step"], COLUMNS))
-    count = len(problem.dataset.test[: config.evaluation_images or None])
     print(
-        f"\n{problem.dataset.name}: {len(problem.dataset.train):,} training, "
-        f"{len(problem.dataset.validation):,} validation and {count:,} test images, "
-        f"{problem.levels} levels, {math.prod(problem.shape):,} dimensions; "
-        f"{len(config.seeds)} seeds.\n"
+        f"\n{problems.describe(problem, config)}\n"
         "Standard errors are over seeds. A lower bound on log P(x) is an upper bound in bits/dim; "
         "ELBO = prior + diffusion + reconstruction.\n"
         f"One time: the mean of {evaluation.REPLICATES} estimates of the bound on "
@@ -64,11 +61,7 @@ def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
         "one such estimate (importance: of low-discrepancy times, by the squares on these images); "
         "all times: the same bound by all steps, one draw of each."
     )
-    published = PUBLISHED.get(config.dataset)
-    if published:
-        print(f"\nPublished on {problem.dataset.name}; none of it was run here:")
-        print(results.table(published, {"": "name", "bits/dim": "value", "what": "what",
-                                        "source": "source"}))  # fmt: skip
+    problems.print_published(problem, PUBLISHED.get(config.dataset))
     paths = plots.save(workdir, "figure", figure(summary, problem, config))
     print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
 

@@ -7,11 +7,11 @@ from jaxtyping import PyTree
 from experiments.diffusion_models import build, evaluation, training
 from experiments.diffusion_models.build import Model
 from experiments.runtime import fit
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Row
 from experiments.training import studies
 from experiments.training.ensemble import train_members
 from experiments.training.problems import Problem
-from experiments.training.studies import Point, count_parameters
+from experiments.training.studies import Point
 
 _OF_SCORING = (
     "evaluation_images", "evaluation_times", "evaluation_seed", "images_per_pass", "sample_grid",
@@ -75,8 +75,5 @@ def run(
         at = {"model": point.name, "seed": seed}
         rows += evaluation.rows(problem, model, found, at, config)
         rows += evaluation.single_time(problem, model, found, at, config)
-        rows += [
-            row("parameters", at, kind="exact", unit="count", value=count_parameters(found)),
-            row("training time", at, kind="estimate", unit="s", value=seconds),
-        ]
+        rows += studies.size_and_time(found, at, seconds)
     return rows, params

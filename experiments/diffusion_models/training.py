@@ -9,15 +9,14 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.diffusion_models.build import Model
-from experiments.runtime import batches, checks
-from experiments.runtime import mesh as meshes
+from experiments.runtime import checks
 from experiments.runtime.checks import known
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
 from experiments.runtime.optimizers import make_optimizer
 from experiments.runtime.trainer import LossFn
 from experiments.training import held_out
-from experiments.training.problems import Problem, as_images
+from experiments.training.problems import Problem, as_images, training_stream
 
 OBJECTIVES = ("bound", "simple")
 TIMES = {
@@ -37,10 +36,7 @@ def make_run(problem: Problem, model: Model, config: Any) -> Run:
     checks.whole(config, 1, "batch_size", "validation_samples", "num_steps")
     checks.seeds("seed", [config.seed])
     init_key, order_key, key = jax.random.split(jax.random.key(config.seed), 3)
-    stream = batches.image_stream(
-        problem.dataset.train, batches.as_image, order_key, batch_size=config.batch_size,
-        mesh=meshes.device_mesh(meshes.DATA),
-    )  # fmt: skip
+    stream = training_stream(problem, order_key, config.batch_size)
     loss_fn = make_loss(model, config)
     return Run(
         loss_fn=loss_fn,

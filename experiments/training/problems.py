@@ -1,12 +1,17 @@
 """Images of integers from a config: what densities of pixels are trained and scored on."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array
 
 import bounds
-from experiments.runtime import batches, data
+from experiments.runtime import batches, data, results
+from experiments.runtime import mesh as meshes
 from experiments.runtime.errors import UserError
+from experiments.runtime.results import Row
+from experiments.runtime.trainer import Stream
 
 
 class Problem(NamedTuple):
@@ -65,3 +70,34 @@ def check_images(dataset: data.Dataset) -> data.Dataset:
 def as_images(images: np.ndarray) -> np.ndarray:
     """uint8 [N, ...] as float32 [N, height, width, channels]."""
     return images.reshape(len(images), *batches.image_shape(images.shape[1:])).astype(np.float32)
+
+
+def training_stream(problem: Problem, key: Array, batch_size: int) -> Stream:
+    """Batches of the training images as integers, on all devices.
+
+    Raises:
+      UserError: the batch is larger than the data.
+    """
+    return batches.image_stream(
+        problem.dataset.train, batches.as_image, key, batch_size=batch_size,
+        mesh=meshes.device_mesh(meshes.DATA),
+    )  # fmt: skip
+
+
+def describe(problem: Problem, config: Any) -> str:
+    """What the rows of a study are of."""
+    dataset = problem.dataset
+    count = len(dataset.test[: config.evaluation_images or None])
+    return (
+        f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation "
+        f"and {count:,} test images, {problem.levels} levels, {math.prod(problem.shape):,} "
+        f"dimensions; {len(config.seeds)} seeds."
+    )
+
+
+def print_published(problem: Problem, rows: list[Row] | None) -> None:
+    """Others' numbers on the same data, if there are any."""
+    if rows:
+        print(f"\nPublished on {problem.dataset.name}; none of it was run here:")
+        columns = {"": "name", "bits/dim": "value", "what": "what", "source": "source"}
+        print(results.table(rows, columns))

@@ -8,7 +8,7 @@ from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from experiments.runtime.errors import UserError
-from experiments.runtime.results import Row
+from experiments.runtime.results import Row, row
 from experiments.training.held_out import mean_row
 from experiments.training.points import groups_of_seeds, seeds_label
 
@@ -92,6 +92,14 @@ def check_compare(config: Any) -> None:
 def count_parameters(params: PyTree) -> int:
     """How many numbers are trained."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def size_and_time(params: PyTree, at: dict[str, Any], seconds: float) -> list[Row]:
+    """How large a model is, and how long it trained."""
+    return [
+        row("parameters", at, kind="exact", unit="count", value=count_parameters(params)),
+        row("training time", at, kind="estimate", unit="s", value=seconds),
+    ]
 
 
 def summarise(rows: list[Row], config: Any) -> list[Row]:
