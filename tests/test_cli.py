@@ -40,10 +40,7 @@ def shared_folder(tmp_path_factory) -> pathlib.Path:
 def launch(tmp_path_factory):
     """Starts `python -m experiments.snr` with flags; returns the process."""
     cache = str(shared_folder(tmp_path_factory) / "jax")
-    xla_flags = os.environ.get("XLA_FLAGS", "")
     environment = {
-        # Nearly all the time goes into compiling.
-        "XLA_FLAGS": f"{xla_flags} --xla_backend_optimization_level=0",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # workers may share a GPU

@@ -171,8 +171,8 @@ def run_on(num_devices, folder):
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PLATFORMS": "cpu",
                 "PYTHONPATH": str(ROOT),
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} "
-                "--xla_backend_optimization_level=0",  # compiling is what takes time here
+                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
+                f"--xla_force_host_platform_device_count={num_devices}",
             }
             done = subprocess.run(
                 [sys.executable, __file__, str(path)],

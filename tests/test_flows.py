@@ -93,7 +93,10 @@ NOISES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NOISES)
+SLOW_NOISE = pytest.param("flow++", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [SLOW_NOISE if name == "flow++" else name for name in NOISES])
 def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
     made = NOISES[name]()
     x = images()[0]
@@ -125,7 +128,7 @@ def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
     assert abs(other - log_q) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["logistic", "flow", "flow++"])
+@pytest.mark.parametrize("name", ["logistic", "flow", SLOW_NOISE])
 def test_noise_has_the_density_of_its_draw(name):
     """By the Jacobian of base noise -> v, which a draw with another base gives."""
     made = NOISES[name]()

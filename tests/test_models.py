@@ -315,7 +315,11 @@ def test_vae_sizes_and_initial_output_are_burdas():
         vae.make_vae(784, latents=(50,), hidden=())
 
 
-@pytest.mark.parametrize("sizes", [vae.BURDA_ONE_LAYER, vae.BURDA_TWO_LAYERS], ids=["1", "2"])
+@pytest.mark.parametrize(
+    "sizes",
+    [vae.BURDA_ONE_LAYER, pytest.param(vae.BURDA_TWO_LAYERS, marks=pytest.mark.slow)],
+    ids=["1", "2"],
+)
 def test_vae_trains_under_every_reparameterised_estimator(sizes):
     model = vae.make_vae(16, **sizes)
     params = model.init(jax.random.key(0), jnp.full(16, 0.5))

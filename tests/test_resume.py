@@ -38,8 +38,7 @@ def start(workdir, *flags, env=None, devices=1, **changes):
     env = {
         **os.environ,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-        f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         **(env or {}),
     }
     return subprocess.Popen(

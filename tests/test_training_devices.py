@@ -63,7 +63,7 @@ def on_eight(tmp_path_factory):
     path = tmp_path_factory.mktemp("eight") / "parameters.npz"
     settings = {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, __file__, str(path)]
