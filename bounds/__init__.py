@@ -31,7 +31,11 @@ from bounds._diffusion_estimates import diffusion_estimate as diffusion_estimate
 from bounds._diffusion_estimates import noise_error as noise_error
 from bounds._discretized import discretized_gaussian_log_prob as discretized_gaussian_log_prob
 from bounds._discretized import discretized_logistic_log_prob as discretized_logistic_log_prob
+from bounds._discretized import (
+    discretized_logit_laplace_log_prob as discretized_logit_laplace_log_prob,
+)
 from bounds._discretized import level_softmax_log_prob as level_softmax_log_prob
+from bounds._discretized import logit_laplace_log_prob as logit_laplace_log_prob
 from bounds._discretized import scale_levels as scale_levels
 from bounds._discretized import unscale_levels as unscale_levels
 from bounds._divergences import gaussian_entropy as gaussian_entropy
@@ -42,6 +46,16 @@ from bounds._elbo import elbo_log_ratio as elbo_log_ratio
 from bounds._estimators import dreg as dreg
 from bounds._estimators import pathwise as pathwise
 from bounds._estimators import stl as stl
+from bounds._joint import JointModel as JointModel
+from bounds._joint import JointTerms as JointTerms
+from bounds._joint import joint_bound as joint_bound
+from bounds._joint import joint_latent as joint_latent
+from bounds._joint import joint_terms as joint_terms
+from bounds._joint import relaxed_joint as relaxed_joint
+from bounds._joint_values import JointValues as JointValues
+from bounds._joint_values import enumerated_joint as enumerated_joint
+from bounds._joint_values import joint_values as joint_values
+from bounds._joint_values import posterior_kl as posterior_kl
 from bounds._likelihood import Diagnostics as Diagnostics
 from bounds._likelihood import log_likelihood as log_likelihood
 from bounds._moments import Moments as Moments
@@ -94,6 +108,9 @@ __all__ = [
     "Diffusion",
     "DiffusionTerms",
     "Estimate",
+    "JointModel",
+    "JointTerms",
+    "JointValues",
     "LatentModel",
     "Moments",
     "Objective",
@@ -116,6 +133,7 @@ __all__ = [
     "discretize",
     "discretized_gaussian_log_prob",
     "discretized_logistic_log_prob",
+    "discretized_logit_laplace_log_prob",
     "dreg",
     "dsnr",
     "effective_sample_size",
@@ -123,6 +141,7 @@ __all__ = [
     "elbo_analytic_entropy",
     "elbo_analytic_kl",
     "elbo_log_ratio",
+    "enumerated_joint",
     "flow_dequantizer",
     "gaussian_entropy",
     "gaussian_kl",
@@ -131,6 +150,10 @@ __all__ = [
     "importance_probabilities",
     "init_monotone_gamma",
     "iwae",
+    "joint_bound",
+    "joint_latent",
+    "joint_terms",
+    "joint_values",
     "k_hat_threshold",
     "level_softmax_log_prob",
     "linear_gamma",
@@ -138,6 +161,7 @@ __all__ = [
     "log_likelihood",
     "log_weights",
     "logistic_dequantizer",
+    "logit_laplace_log_prob",
     "low_discrepancy_times",
     "merge_moments",
     "miwae",
@@ -148,8 +172,10 @@ __all__ = [
     "pareto_k_hat",
     "pathwise",
     "piwae",
+    "posterior_kl",
     "power_law",
     "reinforce",
+    "relaxed_joint",
     "renyi",
     "reverse_ais",
     "reverse_step",

@@ -32,6 +32,22 @@ def check_chunk_size(chunk_size: object) -> int | None:
     return None if chunk_size is None else check_count("chunk_size", chunk_size)
 
 
+def check_at_least(
+    name: str, value: object, least: float, *, strictly: bool = False, instead: str = ""
+) -> Array:
+    """Returns a scalar, refusing a known one below `least`, or equal to it if `strictly`."""
+    array = jnp.asarray(value, float)  # type: ignore[arg-type]
+    if array.shape != ():
+        raise ValueError(f"{name} must be one number, got shape {array.shape}.")
+    if is_known(value):
+        known = float(np.asarray(value))
+        if not np.isfinite(known) or known < least or (strictly and known == least):
+            wanted = f"above {least:g}" if strictly else f"at least {least:g}"
+            advice = f"; {instead}" if instead else ""
+            raise ValueError(f"{name} must be a finite number {wanted}, got {known:g}{advice}.")
+    return array
+
+
 def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
     """Returns log-weights in at least float32 and a non-negative axis, or raises."""
     try:

@@ -1,9 +1,10 @@
-r"""Probabilities of the integers 0 .. L-1 from a density around a mean: the decoders of diffusion.
+r"""Probabilities of the integers 0 .. L-1 from a density around a mean: what decoders end in.
 
 The cell of x reaches from x - 1/2 to x + 1/2; the tails belong to the first and the last, so that
-the probabilities sum to 1 for any number of levels. Everything is in the unit of the levels, and
-log-probabilities come from differences of distribution functions in log space: a Gaussian by
-`log_ndtr`, a logistic by identities that subtract nothing. No probability is cut off from below.
+the probabilities sum to 1 for any number of levels. Means and scales are in the unit of the levels,
+those of the logit-Laplace on the scale of its logits. Log-probabilities come from differences of
+distribution functions in log space: a Gaussian by `log_ndtr`, the others by identities that
+subtract nothing. No probability is cut off from below.
 """
 
 import math
@@ -138,6 +139,107 @@ def discretized_logistic_log_prob(
     return _with_open_ends(x, levels, below, below + above + log1mexp(2 * half), above)
 
 
+def logit_laplace_log_prob(
+    value: ArrayLike, mean: ArrayLike, log_scale: ArrayLike
+) -> Float[Array, "..."]:
+    r"""Log-density of the logit-Laplace distribution on (0, 1), elementwise: DALL-E's decoder.
+
+    .. math:: f(v) = \frac{1}{2 b \, v (1 - v)} \exp\Bigl(-\frac{|\mathrm{logit}\,v - \mu|}{b}\Bigr)
+
+    A density, whose logarithm may be positive: of pixels squeezed into a part of (0, 1) it gives no
+    probability, and no bits/dim. `discretized_logit_laplace_log_prob` does.
+
+    Args:
+      value: v, in (0, 1).
+      mean: mu, broadcastable to v.
+      log_scale: log b, broadcastable to v.
+
+    Returns:
+      The log-density in nats of each element; sum over the event yourself.
+
+    Raises:
+      ValueError: a known v is not between 0 and 1.
+
+    Example:
+      >>> import bounds
+      >>> round(float(bounds.logit_laplace_log_prob(0.5, 0.0, -1.0)), 4)  # log(2 e)
+      1.6931
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 2.
+    """
+    if is_known(value):
+        known = np.asarray(value)
+        if not np.all((known > 0) & (known < 1)):
+            raise ValueError(
+                f"value must lie between 0 and 1, exclusive; got numbers from {known.min():g} to "
+                f"{known.max():g}. Pixels are squeezed first: (1 - 2 eps) x / (levels - 1) + eps."
+            )
+    v = jnp.asarray(value, float)
+    log_v, log_rest = jnp.log(v), jnp.log1p(-v)
+    log_scale = jnp.asarray(log_scale, float)
+    distance = jnp.abs(log_v - log_rest - mean) * jnp.exp(-log_scale)
+    return -(distance + log_scale + log_v + log_rest + math.log(2))
+
+
+def discretized_logit_laplace_log_prob(
+    x: ArrayLike, mean: ArrayLike, log_scale: ArrayLike, *, levels: int, eps: float = 0.1
+) -> Float[Array, "..."]:
+    r"""Log-probability of integers under a logit-Laplace distribution, elementwise.
+
+    .. math:: P(x) = F\Bigl(\frac{e_{x + 1/2} - \mu}{b}\Bigr)
+       - F\Bigl(\frac{e_{x - 1/2} - \mu}{b}\Bigr), \qquad
+       e_t = \mathrm{logit}\Bigl((1 - 2 \epsilon) \frac{t}{L - 1} + \epsilon\Bigr)
+
+    with F the distribution function of a Laplace variable of unit scale and the outer edges at
+    minus and plus infinity, so that what DALL-E's density leaves outside of (eps, 1 - eps) belongs
+    to the first and the last level, and the probabilities sum to 1.
+
+    Args:
+      x: whole numbers 0 .. levels-1.
+      mean: mu, on the scale of the logits, broadcastable to x.
+      log_scale: log b, broadcastable to x.
+      levels: L.
+      eps: how far the levels keep from 0 and 1, as in DALL-E; above 0 and below 1/2.
+
+    Returns:
+      The log-probability in nats of each element; sum over the event yourself.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2, eps is outside its range, or a known x is no whole number from 0 to
+        levels - 1.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> p = jnp.exp(
+      ...     bounds.discretized_logit_laplace_log_prob(jnp.arange(17), 0.3, -1.0, levels=17))
+      >>> bool(abs(p.sum() - 1) < 1e-5)
+      True
+
+    Source: the density of Ramesh et al. 2021 (arXiv 2102.12092), eq. 2, integrated over cells.
+    """
+    x, levels = _check_levels(x, levels)
+    if not 0 < eps < 0.5:
+        raise ValueError(f"eps must be above 0 and below 1/2, got {eps}.")
+    rate = jnp.exp(-jnp.asarray(log_scale, float))
+    # The outer edges, which are not used, would leave (0, 1) where eps is small.
+    inner = jnp.maximum(x - 0.5, 0.0), jnp.minimum(x + 0.5, levels - 1.0)
+    low, high = (
+        (jax.scipy.special.logit((1 - 2 * eps) * edge / (levels - 1) + eps) - mean) * rate
+        for edge in inner
+    )
+    # To the left of the mean F is exp(t) / 2; a cell on its right is mirrored there.
+    right = low + high > 0
+    near, far = jnp.where(right, -low, high), jnp.where(right, -high, low)
+    beyond = near > 0  # the mean is inside
+    tail = jnp.where(beyond, 0.0, near) - math.log(2) + log1mexp(jnp.where(beyond, 1.0, near - far))
+    both = -0.5 * (
+        jnp.expm1(jnp.where(beyond, -near, -1.0)) + jnp.expm1(jnp.where(beyond, far, -1.0))
+    )
+    inside = jnp.where(beyond, jnp.log(both), tail)
+    return _with_open_ends(x, levels, _log_laplace_cdf(high), inside, _log_laplace_cdf(-low))
+
+
 def level_softmax_log_prob(
     x: ArrayLike, z: ArrayLike, gamma: ArrayLike, *, levels: int
 ) -> Float[Array, "..."]:
@@ -191,6 +293,12 @@ def _cells(x: Array, mean: ArrayLike, log_scale: ArrayLike) -> tuple[Array, Arra
     rate = jnp.exp(-jnp.asarray(log_scale, float))
     centre = (x - mean) * rate
     return centre, jnp.broadcast_to(0.5 * rate, centre.shape)
+
+
+def _log_laplace_cdf(t: Array) -> Array:
+    left = t <= 0
+    on_right = jnp.log1p(-0.5 * jnp.exp(-jnp.where(left, 1.0, t)))
+    return jnp.where(left, t - math.log(2), on_right)
 
 
 def _with_open_ends(x: Array, levels: int, below: Array, inside: Array, above: Array) -> Array:

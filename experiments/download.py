@@ -25,9 +25,9 @@ def download(dataset: str, data_dir: str) -> str:
     Raises:
       UserError: unknown data set, no download of it, no connection, or no room for it.
     """
-    from experiments.runtime import data, data_files
+    from experiments.runtime import captions, data, data_files
 
-    for source in data_files.SOURCES.get(dataset, ()):
+    for source in (*data_files.SOURCES.get(dataset, ()), *captions.SOURCES.get(dataset, ())):
         try:
             data_files.read_source(dataset, source, data_dir)
         except UserError:

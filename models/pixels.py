@@ -1,7 +1,8 @@
 r"""Distributions of pixels with any number of levels, as pure functions of decoder outputs.
 
 A decoder gives P numbers for each pixel; a `PixelLikelihood` turns them into a distribution over
-the values 0 .. L-1. All three are probabilities of integers, in nats, so their bounds compare.
+the values 0 .. L-1. All are probabilities of integers, in nats, so their bounds compare; all but
+`logit_laplace`, which is there to show what a density does instead.
 """
 
 import math
@@ -111,6 +112,94 @@ def discretized_logistic(levels: int) -> PixelLikelihood:
         return _logistic_bias(levels, pixel_mean, pixel_sd)
 
     return PixelLikelihood(levels, 2, log_prob, mean, sample, bias)
+
+
+def discretized_logit_laplace(levels: int) -> PixelLikelihood:
+    r"""DALL-E's logit-Laplace density, integrated over cells: probabilities, which sum to 1.
+
+    The outputs are mu and log b on the scale of the logits; log b is kept between -10 and 10. See
+    `bounds.discretized_logit_laplace_log_prob`.
+    """
+    _check_levels(levels)
+    values = jnp.arange(levels, dtype=jnp.float32)
+
+    def log_prob(outputs: Float[Array, "d 2"], x: Float[Array, "d"]) -> Float[Array, ""]:
+        mean, log_scale = _laplace_parameters(outputs)
+        return jnp.sum(bounds.discretized_logit_laplace_log_prob(x, mean, log_scale, levels=levels))
+
+    def mean(outputs):
+        mean, log_scale = _laplace_parameters(outputs)
+        log_probs = bounds.discretized_logit_laplace_log_prob(
+            jnp.broadcast_to(values, (len(mean), levels)), mean[:, None], log_scale[:, None],
+            levels=levels,
+        )  # fmt: skip
+        return jnp.sum(jnp.exp(log_probs) * values[None], axis=-1)
+
+    def sample(key, outputs):
+        mean, log_scale = _laplace_parameters(outputs)
+        draw = mean + jnp.exp(log_scale) * jax.random.laplace(key, mean.shape)
+        return jnp.clip(jnp.round(unsqueeze(jax.nn.sigmoid(draw), levels)), 0, levels - 1)
+
+    return PixelLikelihood(levels, 2, log_prob, mean, sample, _laplace_bias(levels))
+
+
+def logit_laplace(levels: int) -> PixelLikelihood:
+    r"""DALL-E's own decoder: a DENSITY of squeezed pixels, whose logarithms are no probabilities.
+
+    Pixels are (1 - 2 eps) x / (L - 1) + eps, eps = 0.1, of which the density leaves mass outside:
+    its values compare with those of no probability, and give no bits/dim. Source: Ramesh et al.
+    2021 (arXiv 2102.12092), section 3.2.
+    """
+    discretized = discretized_logit_laplace(levels)
+
+    def log_prob(outputs: Float[Array, "d 2"], x: Float[Array, "d"]) -> Float[Array, ""]:
+        mean, log_scale = _laplace_parameters(outputs)
+        return jnp.sum(bounds.logit_laplace_log_prob(squeeze(x, levels), mean, log_scale))
+
+    def mean(outputs):
+        # As in the released code: the squeezed pixel whose logit is mu.
+        median = unsqueeze(jax.nn.sigmoid(_laplace_parameters(outputs)[0]), levels)
+        return jnp.clip(median, 0.0, levels - 1.0)
+
+    return discretized._replace(log_prob=log_prob, mean=mean)
+
+
+SQUEEZE = 0.1  # eps of DALL-E
+
+
+def squeeze(x: Array, levels: int) -> Array:
+    """Levels as numbers from eps to 1 - eps."""
+    return (1 - 2 * SQUEEZE) * x / (levels - 1) + SQUEEZE
+
+
+def unsqueeze(value: Array, levels: int) -> Array:
+    """What `squeeze` squeezed, not rounded or cut off."""
+    return (value - SQUEEZE) * (levels - 1) / (1 - 2 * SQUEEZE)
+
+
+def level_log_probs(
+    likelihood: PixelLikelihood, outputs: Float[Array, "d p"]
+) -> Float[Array, "d levels"]:
+    """log p of every level of every pixel: images pick theirs by one matrix product."""
+    values = jnp.arange(likelihood.levels, dtype=jnp.float32)
+    one = jax.vmap(likelihood.log_prob, (None, 0))
+    return jax.vmap(one, (0, None))(outputs[:, None], values[:, None])
+
+
+def _laplace_parameters(outputs: Array) -> tuple[Array, Array]:
+    # Further out exp would vanish or overflow in float32, and gradients be NaN.
+    return outputs[:, 0], jnp.clip(outputs[:, 1], -10.0, 10.0)
+
+
+def _laplace_bias(levels: int) -> Callable[[Array, Array], Array]:
+    def bias(pixel_mean: Array, pixel_sd: Array) -> Array:
+        middle = squeeze(jnp.clip(pixel_mean, 0.5, levels - 1.5), levels)
+        # A Laplace variable deviates by sqrt(2) b; the slope of the logit is 1 / (v (1 - v)).
+        spread = jnp.maximum(pixel_sd, 0.5) * (1 - 2 * SQUEEZE) / (levels - 1)
+        scale = spread / (middle * (1 - middle)) / math.sqrt(2)
+        return jnp.stack([jax.scipy.special.logit(middle), jnp.log(scale)], axis=-1)
+
+    return bias
 
 
 def _logistic_parameters(levels: int, outputs: Array) -> tuple[Array, Array]:

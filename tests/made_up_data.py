@@ -67,6 +67,13 @@ def made_up(name):
         train, test = np.zeros((5005, 32, 32, 3), np.uint8), pixels(300, 32, 32, 3)
         train[:, 3:5, 8:10] = pixels(5005, 2, 2, 3)
         files = [cifar_batch(part) for part in (*np.split(train, 5), test)]
+    elif name == "emoji":
+        images, groups = pixels(40, 64, 64, 3), np.arange(40, dtype=np.int32) // 2
+        order = np.random.RandomState(123).permutation(20)
+        train, validation, test = (
+            images[np.isin(groups, part)] for part in np.split(order, (16, 18))
+        )
+        train, files = np.concatenate([train, validation]), [images, groups]
     else:
         images = pixels(803, 32, 32, 3)
         train, test, files = images[:-400], images[-400:], [images]

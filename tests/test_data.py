@@ -16,7 +16,8 @@ from experiments.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 WITH_FILES = list(data_files.SOURCES)
-ARRAYS = ("omniglot_rebuilt", "cifar10_first4000")  # .npz: nothing to unpack, no download
+# .npz: nothing to unpack, no download
+ARRAYS = ("omniglot_rebuilt", "cifar10_first4000", "emoji")
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def complaint(call, *args):
 
 NUM_VALIDATION = {
     "mnist": 400, "fashion_mnist": 400, "binarized_mnist": 2, "omniglot": 1345,
-    "omniglot_rebuilt": 1345, "cifar10": 5000, "cifar10_first4000": 400,
+    "omniglot_rebuilt": 1345, "cifar10": 5000, "cifar10_first4000": 400, "emoji": 4,
 }  # fmt: skip
 
 
@@ -134,6 +135,7 @@ REAL = {  # name: (images in each part, size, mean of all pixels of the first tw
     "omniglot_rebuilt": ((23_000, 1345, 8115), (28, 28), None),
     "cifar10": ((45_000, 5000, 10_000), (32, 32, 3), 120.708),
     "cifar10_first4000": ((3200, 400, 400), (32, 32, 3), None),
+    "emoji": ((3028, 391, 367), (64, 64, 3), None),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from made_up_data import made_up, make_known, packed_files, write_packed, write_unpacked
 
 from experiments.download import download
-from experiments.runtime import data_files
+from experiments.runtime import captions, data_files
 from experiments.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -51,6 +51,12 @@ def site(monkeypatch):
     yield made
     made.server.shutdown()
     made.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _images_alone(monkeypatch):
+    for name in captions.SOURCES:
+        monkeypatch.setitem(captions.SOURCES, name, ())
 
 
 @pytest.fixture
@@ -100,6 +106,17 @@ def test_files_are_fetched_once(name, site, publish, tmp_path):
     assert download(name, str(tmp_path / "new")) == said
     assert len(site.asked) == len(site.files), "the second time nothing is asked for"
     assert all(path.stat().st_mode & 0o044 for path in (tmp_path / "new").rglob("*.*"))
+
+
+def test_labels_are_fetched_with_the_images(site, publish, monkeypatch, tmp_path):
+    publish("mnist")
+    content = gzip.compress(b"labels")
+    site.files["labels.gz"] = content
+    sums = [f"md5:{hashlib.md5(c).hexdigest()}" for c in (b"labels", content)]
+    source = data_files.Source("labels.gz", {"labels": sums[0]}, f"{site.url}labels.gz", sums[1])
+    monkeypatch.setitem(captions.SOURCES, "mnist", (source,))
+    download("mnist", str(tmp_path))
+    assert (tmp_path / "mnist" / "labels.gz").read_bytes() == content
 
 
 def test_last_line_says_what_is_there(publish, tmp_path):

@@ -17,6 +17,9 @@ import numpy as np
 from experiments.runtime import data_files, imagenet_files
 from experiments.runtime.errors import UserError
 
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(train, validation, test)."""
+
 
 class Dataset(NamedTuple):
     """Images of one size.
@@ -65,7 +68,7 @@ def digits_shuffled(data_dir: str = "") -> Dataset:
     In file order the test images are of writers who wrote none of the others; here all are.
     """
     del data_dir
-    images = _shuffled(_digit_images())
+    images = shuffled(_digit_images())
     parts = images[:-300], images[-300:]
     return _split("digits (shuffled)", *parts, num_validation=300, levels=17)
 
@@ -103,7 +106,7 @@ def omniglot(data_dir: str) -> Dataset:
     (content,) = data_files.read("omniglot", data_dir)
     arrays = loadmat(io.BytesIO(content), variable_names=["data", "testdata"])
     train, test = (_chardata_images(arrays[key]) for key in ("data", "testdata"))
-    return _split("OMNIGLOT", _shuffled(train), test, num_validation=1345)
+    return _split("OMNIGLOT", shuffled(train), test, num_validation=1345)
 
 
 def omniglot_rebuilt(data_dir: str) -> Dataset:
@@ -114,7 +117,7 @@ def omniglot_rebuilt(data_dir: str) -> Dataset:
     """
     contents = data_files.read("omniglot_rebuilt", data_dir)
     train, test = (np.frombuffer(c, np.uint8).reshape(-1, 28, 28) for c in contents)
-    return _split("OMNIGLOT-28-rebuilt", _shuffled(train), test, num_validation=1345)
+    return _split("OMNIGLOT-28-rebuilt", shuffled(train), test, num_validation=1345)
 
 
 def cifar10(data_dir: str) -> Dataset:
@@ -132,6 +135,26 @@ def cifar10_first4000(data_dir: str) -> Dataset:
     (content,) = data_files.read("cifar10_first4000", data_dir)
     images = np.frombuffer(content, np.uint8).reshape(-1, 32, 32, 3)
     return _split("CIFAR-10-first4000", images[:-400], images[-400:], num_validation=400)
+
+
+def emoji(data_dir: str) -> Dataset:
+    """Twemoji, RGB 64x64: 3,028 train, 391 validate, 367 test, in groups of near-duplicates.
+
+    The split is this project's own, and no skin tone of an emoji is in another part than the rest.
+    """
+    content, _ = data_files.read("emoji", data_dir)
+    images = np.frombuffer(content, np.uint8).reshape(-1, 64, 64, 3)
+    return Dataset("emoji", *emoji_split(images, data_dir), 256)
+
+
+def emoji_split(values: np.ndarray, data_dir: str) -> Parts:
+    """(train, validation, test) of what is given for each emoji, by groups in a shuffled order."""
+    _, content = data_files.read("emoji", data_dir)
+    groups = np.frombuffer(content, np.int32)
+    order = shuffled(np.unique(groups))
+    ends = len(order) * 8 // 10, len(order) * 9 // 10
+    train, validation, test = (values[np.isin(groups, g)] for g in np.split(order, ends))
+    return train, validation, test
 
 
 def imagenet32(data_dir: str) -> Dataset:
@@ -163,6 +186,7 @@ DATASETS: dict[str, Callable[[str], Dataset]] = {
     "omniglot_rebuilt": omniglot_rebuilt,
     "cifar10": cifar10,
     "cifar10_first4000": cifar10_first4000,
+    "emoji": emoji,
     "imagenet32": imagenet32,
     "imagenet64": imagenet64,
 }
@@ -171,11 +195,15 @@ DATASETS: dict[str, Callable[[str], Dataset]] = {
 def _split(
     name: str, train: np.ndarray, test: np.ndarray, *, num_validation: int, levels: int = 256
 ) -> Dataset:
-    """The last images of the training set validate."""
-    return Dataset(name, train[:-num_validation], train[-num_validation:], test, levels)
+    return Dataset(name, *cut(train, test, num_validation=num_validation), levels)
 
 
-def _shuffled(images: np.ndarray) -> np.ndarray:
+def cut(train: np.ndarray, test: np.ndarray, *, num_validation: int) -> Parts:
+    """(train, validation, test): the last of the training set validate."""
+    return train[:-num_validation], train[-num_validation:], test
+
+
+def shuffled(images: np.ndarray) -> np.ndarray:
     """In the order of the code released with Burda et al. (2016); the files are sorted."""
     return images[np.random.RandomState(123).permutation(len(images))]
 

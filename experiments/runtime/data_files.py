@@ -70,6 +70,7 @@ FOLDERS = {
     "omniglot_rebuilt": "omniglot",
     "cifar10": "cifar10",
     "cifar10_first4000": "cifar10_subset",
+    "emoji": "emoji_captions",
 }
 SOURCES: dict[str, tuple[Source, ...]] = {
     "mnist": (
@@ -145,6 +146,16 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             _CIFAR10,
         ),
     ),
+    "emoji": (
+        Source(
+            "emoji_twitter_64.npz",
+            {
+                "images": "sha256:46b45981a1563c0cda70cf41d8f87905c42e1a254678f875987c2f68ac5988e6",
+                "group": "sha256:d744bfd1b3e8776bba099f69e5828ea7b4aa108f0c125c31e85e35ca4976a7fc",
+            },
+            "https://github.com/jdecked/twemoji",
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -158,6 +169,16 @@ def read(dataset: str, data_dir: str) -> list[bytes]:
     Raises:
       UserError: a file is missing, unreadable or not the right one.
     """
+    check_folder(dataset, data_dir)
+    return [c for source in SOURCES[dataset] for c in read_source(dataset, source, data_dir)]
+
+
+def check_folder(dataset: str, data_dir: str) -> None:
+    """Refuses a data_dir that is not there.
+
+    Raises:
+      UserError: with the command that downloads the data set.
+    """
     program = f"python -m experiments.download --dataset={dataset}"
     if not data_dir:
         raise UserError(
@@ -169,7 +190,6 @@ def read(dataset: str, data_dir: str) -> list[bytes]:
             f"data_dir {data_dir} is not a folder; name the one that holds {dataset} "
             f"(where it can be downloaded, {program} --data_dir={data_dir} does it)."
         )
-    return [c for source in SOURCES[dataset] for c in read_source(dataset, source, data_dir)]
 
 
 def read_source(dataset: str, source: Source, data_dir: str) -> list[bytes]:

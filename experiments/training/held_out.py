@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
+from numpy.typing import ArrayLike
 
 import bounds
 from experiments.runtime import checks
@@ -46,7 +47,7 @@ class PerImage(NamedTuple):
 def per_image(
     model: bounds.LatentModel,
     params: bounds.Params,
-    images: np.ndarray,
+    images: PyTree,
     key: Array,
     *,
     few: int = 64,
@@ -62,7 +63,7 @@ def per_image(
     Args:
       model: bounds on its log p(x) are taken.
       params: its parameters.
-      images: x [N, ...].
+      images: x [N, ...], or a pytree of them.
       key: PRNG key.
       few: K of the small bounds.
       many: K of the large one.
@@ -79,23 +80,23 @@ def per_image(
 def over_images(
     evaluate: Callable[..., tuple[Array, ...]],
     params: Any,
-    images: np.ndarray,
+    images: PyTree,
     key: Array,
     *,
     images_per_pass: int,
 ) -> tuple[np.ndarray, ...]:
-    """Outputs of a `compiled` function for all images, a pass at a time."""
+    """Outputs of a `compiled` function for all images, or other data, a pass at a time."""
     mesh = meshes.device_mesh(meshes.DATA)
-    size = min(images_per_pass * mesh.size, -(-len(images) // mesh.size) * mesh.size)
+    count = len(jax.tree.leaves(images)[0])
+    size = min(images_per_pass * mesh.size, -(-count // mesh.size) * mesh.size)
     params = meshes.replicate(params, mesh)
     parts = []
-    for start in track(
-        range(0, len(images), size), lambda s: f"image {s}", "pass", quiet_seconds=10.0
-    ):
-        index = np.minimum(np.arange(start, start + size), len(images) - 1)  # the last, repeated
-        batch = meshes.replicate((images[index], jnp.asarray(index)), mesh)
+    for start in track(range(0, count, size), lambda s: f"image {s}", "pass", quiet_seconds=10.0):
+        index = np.minimum(np.arange(start, start + size), count - 1)  # the last, repeated
+        chosen = jax.tree.map(lambda leaf, index=index: leaf[index], images)
+        batch = meshes.replicate((chosen, jnp.asarray(index)), mesh)
         parts.append(jax.tree.map(meshes.to_host, evaluate(params, key, *batch)))
-    return jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts)
+    return jax.tree.map(lambda *p: np.concatenate(p)[:count], *parts)
 
 
 @functools.cache
@@ -127,7 +128,7 @@ def compiled(one: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array
 
 
 def mean_value(
-    value: Callable[[Any, Array, Array], Array], images: np.ndarray, keys: Array
+    value: Callable[[Any, Array, Any], Array], images: PyTree, keys: Array
 ) -> Callable[[Any], float]:
     """parameters -> the mean over images of value(parameters, key, x), compiled once."""
     mesh = meshes.device_mesh(meshes.DATA)
@@ -146,9 +147,7 @@ def check_passes(config: Any) -> None:
     checks.whole(config, 1, "images_per_pass", "samples_per_pass")
 
 
-def mean_row(
-    name: str, at: dict[str, Any], values: np.ndarray | list[float], kind: str, **extra: Any
-) -> Row:
+def mean_row(name: str, at: dict[str, Any], values: ArrayLike, kind: str, **extra: Any) -> Row:
     """The mean over images (or seeds), with its standard error over them."""
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # an infinite value has no standard error

@@ -1,0 +1,319 @@
+r"""The joint bound of DALL-E: captions y, images x and tokens z that q sees through x alone.
+
+    log p(x, y) >= B_1 = E_q[log p(x | y, z)] - D,
+    D = E_q[log q(z | x) - log p(y, z)] = KL(q(z | x) || p(z | y)) - log p(y),
+
+with the gap KL(q(z | x) || p(z | x, y)). A weight beta makes it B_beta = B_1 - (beta - 1) D:
+
+* beta >= 1: a lower bound, and looser, wherever D >= 0, which a discrete y ensures: then
+  D >= -log p(y) >= 0. It need not be 1, as is often said.
+* beta < 1: a lower bound if and only if (1 - beta) D <= KL(q(z | x) || p(z | x, y)).
+* weights a, b >= 1 on log p(y) and log p(z | y), both <= 0, keep it one; smaller ones need not.
+* a relaxed z in the reconstruction, or a density of y in place of a probability, breaks it.
+
+Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree
+
+from bounds._checks import check_at_least, check_scalar
+from bounds._types import Key, LatentModel, Params
+
+
+class JointModel(NamedTuple):
+    """q(z | x), p(y, z) and p(x | y, z) for ONE datum (x, y); z is N tokens, each one of K.
+
+    Attributes:
+      encode: (phi, x) -> logits [N, K] of q(z | x), under which tokens are independent.
+      prior: (theta, y, z [N]) -> (log p(y) [], logits [N, K] of p(z_n | y, z_1 .. z_{n-1})); row n
+        must not depend on z_n or what comes after it.
+      log_px: (theta, x, y, codes [N, K]) -> [], log p(x | y, z) in nats; a row of `codes` is the
+        one-hot vector of a token, or between such vectors where z is relaxed.
+
+    A model of x alone has log p(y) = 0 and, in the first stage of DALL-E, logits of 0: a uniform
+    prior.
+    """
+
+    encode: Callable[[PyTree, PyTree], Any]
+    prior: Callable[[PyTree, PyTree, Any], tuple[Any, Any]]
+    log_px: Callable[[PyTree, PyTree, PyTree, Any], Any]
+
+
+class JointTerms(NamedTuple):
+    """The parts of the joint bound for one datum and one z ~ q, in nats.
+
+    Attributes:
+      reconstruction: log p(x | y, z).
+      log_q: log q(z | x), or its mean.
+      log_text: log p(y).
+      log_image: log p(z | y), or its mean given the tokens before each.
+    """
+
+    reconstruction: Float[Array, "..."]
+    log_q: Float[Array, "..."]
+    log_text: Float[Array, "..."]
+    log_image: Float[Array, "..."]
+
+    @property
+    def divergence(self) -> Float[Array, "..."]:
+        """D, whose mean is KL(q(z | x) || p(z | y)) - log p(y)."""
+        return self.log_q - self.log_image - self.log_text
+
+
+def joint_latent(
+    model: JointModel,
+    *,
+    beta: ArrayLike = 1.0,
+    text_weight: ArrayLike = 1.0,
+    image_weight: ArrayLike = 1.0,
+) -> LatentModel:
+    r"""The joint model as a `LatentModel` of data (x, y), for every bound and estimator.
+
+    .. math:: \log w = \tfrac1\beta \log p(x | y, z) + a \log p(y) + b \log p(z | y) - \log q(z | x)
+
+    beta times its ELBO is :math:`B_\beta`, beta times its IWAE rises with the samples to the
+    supremum :math:`\beta \log \sum_z p(y, z) \, p(x | y, z)^{1/\beta}` of that over q (a = b = 1),
+    at beta = 1 to log p(x, y). z is discrete: train it by `vimco`, `reinforce` or `rws`.
+
+    Args:
+      model: the model.
+      beta: above 0; for beta = 0 use `enumerated_joint` or `relaxed_joint`.
+      text_weight: a.
+      image_weight: b.
+
+    Returns:
+      A `LatentModel` whose x is (x, y) and whose z is N integers.
+
+    Raises:
+      ValueError: a known beta is not above 0, or a known weight is below 0.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> model = bounds.JointModel(
+      ...     encode=lambda phi, x: phi[x],
+      ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
+      ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
+      >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
+      >>> log_w = bounds.log_weights(
+      ...     bounds.joint_latent(model), params, jax.random.key(0), (1, 0), num_samples=4)
+      >>> [round(float(v), 4) for v in log_w]  # p(x, y) = 1/4, and q is the posterior
+      [-1.3863, -1.3863, -1.3863, -1.3863]
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
+    """
+    beta = check_at_least(
+        "beta", beta, 0.0, strictly=True,
+        instead="use bounds.enumerated_joint or bounds.relaxed_joint for a beta of 0",
+    )  # fmt: skip
+    text_weight = check_at_least("text_weight", text_weight, 0.0)
+    image_weight = check_at_least("image_weight", image_weight, 0.0)
+
+    def log_q(phi, datum, z):
+        return _log_q(_log_probs(model.encode(phi, datum[0])), z)
+
+    def propose(phi, key, datum):
+        log_probs = _log_probs(model.encode(phi, datum[0]))
+        z = jax.random.categorical(key, log_probs)
+        return z, _log_q(log_probs, z)
+
+    def log_p(theta, datum, z):
+        terms = _hard_terms(model, theta, datum, z)
+        weighted = text_weight * terms.log_text + image_weight * terms.log_image
+        return terms.reconstruction / beta + weighted
+
+    return LatentModel(propose, log_q, log_p)
+
+
+def joint_terms(
+    model: JointModel, params: Params, key: Key, datum: PyTree, *, analytic: bool = True
+) -> JointTerms:
+    r"""The parts of the joint bound by one draw of z.
+
+    With `analytic` the divergence is a sum of KLs in closed form, each given the tokens before it,
+
+    .. math:: D = \sum_n \mathrm{KL}(q(z_n | x) \| p(z_n | y, z_{<n})) - \log p(y),
+
+    and otherwise the log-ratio :math:`\log q(z | x) - \log p(y, z)`. Both have the mean D; the
+    first varies less, and only the second may enter a logsumexp (see `joint_latent`).
+
+    Args:
+      model: the model.
+      params: its parameters.
+      key: PRNG key.
+      datum: (x, y).
+      analytic: whether to take means over each token where they have a closed form.
+
+    Returns:
+      `JointTerms` of scalars.
+
+    Raises:
+      ValueError: a function of the model returns a wrong shape.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> model = bounds.JointModel(
+      ...     encode=lambda phi, x: phi[x],
+      ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
+      ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
+      >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
+      >>> terms = bounds.joint_terms(model, params, jax.random.key(0), (1, 0))
+      >>> round(float(terms.divergence), 4)  # KL = 0, -log p(y) = log 2
+      0.6931
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
+    """
+    log_probs = _log_probs(model.encode(params.phi, datum[0]))
+    z = jax.random.categorical(key, log_probs)
+    terms = _hard_terms(model, params.theta, datum, z)
+    if not analytic:
+        return terms._replace(log_q=_log_q(log_probs, z))
+    return _analytic(model, params.theta, datum, z, log_probs, terms.reconstruction)
+
+
+def joint_bound(
+    terms: JointTerms,
+    *,
+    beta: ArrayLike = 1.0,
+    text_weight: ArrayLike = 1.0,
+    image_weight: ArrayLike = 1.0,
+) -> Float[Array, "..."]:
+    r"""B_beta from its parts, elementwise.
+
+    .. math:: \log p(x | y, z) - \beta \, [\log q(z | x) - a \log p(y) - b \log p(z | y)]
+
+    In expectation a lower bound on log p(x, y) for beta, a, b >= 1 and discrete y, whatever q is;
+    for beta < 1 if and only if (1 - beta) D <= KL(q(z|x) || p(z|x, y)), at a = b = 1.
+
+    Args:
+      terms: of `joint_terms`, or means of them.
+      beta: at least 0.
+      text_weight: a.
+      image_weight: b.
+
+    Returns:
+      nats, shaped as the parts.
+
+    Raises:
+      ValueError: a known beta or weight is below 0.
+
+    Example:
+      >>> import bounds
+      >>> terms = bounds.JointTerms(-10.0, log_q=-1.0, log_text=-2.0, log_image=-3.0)
+      >>> float(bounds.joint_bound(terms)), float(bounds.joint_bound(terms, beta=2.0))
+      (-14.0, -18.0)
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
+    """
+    beta = check_at_least("beta", beta, 0.0)
+    text_weight = check_at_least("text_weight", text_weight, 0.0)
+    image_weight = check_at_least("image_weight", image_weight, 0.0)
+    weighted = text_weight * terms.log_text + image_weight * terms.log_image
+    return terms.reconstruction - beta * (terms.log_q - weighted)
+
+
+def relaxed_joint(
+    model: JointModel,
+    *,
+    temperature: ArrayLike,
+    beta: ArrayLike = 1.0,
+    text_weight: ArrayLike = 1.0,
+    image_weight: ArrayLike = 1.0,
+) -> Callable[[Params, Key, PyTree], Float[Array, ""]]:
+    r"""Gumbel-softmax training objective of the first stage; NOT a bound at any temperature.
+
+    .. math:: \log p(x | y, \mathrm{softmax}((\log q + g) / \tau)) - \beta \, [\log q - a \log p(y)
+       - b \log p(z | y)]
+
+    with g of Gumbel noise, the brackets' log q and log p(z | y) the closed-form means of
+    `joint_terms` for the unrelaxed q, and the hard z = argmax(log q + g) as the prefix of the
+    prior. No gradient flows through that prefix; for a uniform prior there is none to flow. The
+    softmax tells the decoder more than a token does, so the value may exceed log p(x, y).
+
+    Args:
+      model: the model; its `log_px` must accept codes between one-hot vectors.
+      temperature: tau above 0, may be traced.
+      beta: at least 0, may be traced.
+      text_weight: a.
+      image_weight: b.
+
+    Returns:
+      (params, key, (x, y)) -> [], to be maximised; differentiable in theta and phi.
+
+    Raises:
+      ValueError: a known temperature is not above 0, or a known beta or weight is below 0.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> model = bounds.JointModel(
+      ...     encode=lambda phi, x: phi[x],
+      ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
+      ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
+      >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
+      >>> objective = bounds.relaxed_joint(model, temperature=0.5)
+      >>> jax.grad(objective)(params, jax.random.key(0), (1, 0)).phi.shape
+      (2, 1, 3)
+
+    Source: Jang et al. 2016 (arXiv 1611.01144); Ramesh et al. 2021 (arXiv 2102.12092), section 2.1.
+    """
+    temperature = check_at_least("temperature", temperature, 0.0, strictly=True)
+    weights = {"beta": beta, "text_weight": text_weight, "image_weight": image_weight}
+    weights = {name: check_at_least(name, value, 0.0) for name, value in weights.items()}
+
+    def objective(params: Params, key: Key, datum: PyTree) -> Float[Array, ""]:
+        x, y = datum
+        log_probs = _log_probs(model.encode(params.phi, x))
+        noisy = log_probs + jax.random.gumbel(key, log_probs.shape, log_probs.dtype)
+        relaxed = jax.nn.softmax(noisy / temperature)
+        reconstruction = check_scalar("log_px", model.log_px(params.theta, x, y, relaxed))
+        z = jnp.argmax(noisy, axis=-1)
+        terms = _analytic(model, params.theta, datum, z, log_probs, reconstruction)
+        return joint_bound(terms, **weights)
+
+    return objective
+
+
+def _analytic(
+    model: JointModel, theta: PyTree, datum: PyTree, z: Array, log_probs: Array, found: Array
+) -> JointTerms:
+    """Terms with closed-form means over each token, given the tokens before it."""
+    text, log_prior = _prior(model, theta, datum[1], z, log_probs.shape)
+    q = jnp.exp(log_probs)
+    return JointTerms(found, _mean(q, log_probs), text, _mean(q, log_prior))
+
+
+def _hard_terms(model: JointModel, theta: PyTree, datum: PyTree, z: Int[Array, "N"]) -> JointTerms:
+    """The terms of p at the tokens z; log_q is 0."""
+    x, y = datum
+    text, logits = model.prior(theta, y, z)
+    text, log_prior = check_scalar("prior's log p(y)", text), _log_probs(logits, "prior", z.shape)
+    codes = jax.nn.one_hot(z, log_prior.shape[-1], dtype=log_prior.dtype)
+    reconstruction = check_scalar("log_px", model.log_px(theta, x, y, codes))
+    return JointTerms(reconstruction, jnp.zeros(()), text, _log_q(log_prior, z))
+
+
+def _prior(model: JointModel, theta: PyTree, y: PyTree, z: Array, shape: tuple[int, ...]):
+    text, logits = model.prior(theta, y, z)
+    return check_scalar("prior's log p(y)", text), _log_probs(logits, "prior", shape)
+
+
+def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -> Array:
+    logits = jnp.asarray(logits)
+    if logits.ndim != 2 or (shape and logits.shape[: len(shape)] != shape):
+        wanted = f"logits {shape}" if len(shape) == 2 else "logits [N, K], a row per token"
+        raise ValueError(f"{name} must return {wanted}, got shape {logits.shape}.")
+    return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+
+
+def _log_q(log_probs: Float[Array, "N K"], z: Int[Array, "N"]) -> Float[Array, ""]:
+    return jnp.sum(jnp.take_along_axis(log_probs, z[:, None], axis=-1))
+
+
+def _mean(q: Array, values: Array) -> Array:
+    """sum q values, where 0 times -inf is 0."""
+    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, values, 0.0), 0.0))

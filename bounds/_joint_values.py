@@ -1,0 +1,224 @@
+r"""The joint bound where all tokens can be summed over: log p(x, y), the bound, its gap, exactly.
+
+Sums run over chunks of the K^N values of z, in memory that does not grow with their number.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
+
+from bounds._checks import check_at_least, check_count
+from bounds._joint import JointModel, _hard_terms, _log_probs, _log_q
+from bounds._types import Objective, Params
+
+Chunk = Callable[[Array], tuple[Any, Any, Any]]
+"""Index of a chunk -> log q(z | x), log p(y, z) and log p(x | y, z), each [..., C] over its z."""
+
+
+class JointValues(NamedTuple):
+    """What sums over all z give, in nats, shaped as one of the data.
+
+    Attributes:
+      log_p: log p(x, y).
+      reconstruction: E_q[log p(x | y, z)].
+      divergence: D = E_q[log q(z | x) - log p(y, z)].
+      bound: B_beta = reconstruction - beta * divergence.
+      supremum: that of B_beta over all q, beta log sum_z p(y, z) p(x | y, z)^(1 / beta), at
+        beta = 0 the largest log p(x | y, z). For beta >= 1 at most log p(x, y), at beta = 1 that.
+    """
+
+    log_p: Float[Array, "..."]
+    reconstruction: Float[Array, "..."]
+    divergence: Float[Array, "..."]
+    bound: Float[Array, "..."]
+    supremum: Float[Array, "..."]
+
+
+def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> JointValues:
+    r"""Exact values of the joint bound and of log p(x, y), by summing over z.
+
+    .. math:: \log p(x, y) = \log \sum_z p(y, z) \, p(x | y, z), \qquad
+       B_\beta = \sum_z q(z | x) \, [\log p(x | y, z) - \beta \log \tfrac{q(z | x)}{p(y, z)}]
+
+    A z with q(z | x) = 0 counts in the first alone. Differentiable; chunks are computed again for
+    the gradient.
+
+    Args:
+      chunk: see `Chunk`; its index may be traced. Chunks are alike in shape and cover all z.
+      num_chunks: how many.
+      beta: at least 0, may be traced.
+
+    Returns:
+      `JointValues` of shape [...].
+
+    Raises:
+      TypeError: `num_chunks` is not an integer.
+      ValueError: it is below 1, or a known beta is below 0.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> q, prior, likelihood = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.1]), jnp.array([0.5, 0.5])
+      >>> found = bounds.joint_values(lambda _: (jnp.log(q), jnp.log(prior), jnp.log(likelihood)))
+      >>> round(float(jnp.exp(found.log_p)), 4), bool(found.bound < found.log_p)
+      (0.15, True)
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
+    """
+    num_chunks = check_count("num_chunks", num_chunks)
+    beta = check_at_least("beta", beta, 0.0)
+    inverse = 1 / jnp.where(beta > 0, beta, 1.0)
+
+    def add(sums, index):
+        log_q, log_prior, log_px = chunk(index)
+        joint = jax.nn.logsumexp(log_prior + log_px, axis=-1)
+        powered = jax.nn.logsumexp(log_prior + inverse * log_px, axis=-1)
+        possible = jnp.where(jnp.isneginf(log_prior), -jnp.inf, log_px)
+        terms = (
+            joint, powered, jnp.max(possible, axis=-1),
+            _expected(log_q, log_px), _expected(log_q, log_q - log_prior),
+        )  # fmt: skip
+        old_joint, old_powered, old_best, reconstruction, divergence = sums
+        return (
+            jnp.logaddexp(old_joint, terms[0]), jnp.logaddexp(old_powered, terms[1]),
+            jnp.maximum(old_best, terms[2]), reconstruction + terms[3], divergence + terms[4],
+        ), None  # fmt: skip
+
+    found = _over_chunks(add, chunk, num_chunks, (-jnp.inf,) * 3 + (0.0,) * 2)
+    log_p, powered, best, reconstruction, divergence = found
+    supremum = jnp.where(beta > 0, beta * powered, best)
+    bound = reconstruction - beta * divergence
+    return JointValues(log_p, reconstruction, divergence, bound, supremum)
+
+
+def posterior_kl(chunk: Chunk, num_chunks: int = 1, *, log_p: Float[Array, "..."]) -> Array:
+    r"""The gap of the joint bound at beta = 1, by a sum of its own.
+
+    .. math:: \mathrm{KL}(q(z | x) \| p(z | x, y)) = \sum_z q(z | x) \,
+       [\log q(z | x) - \log p(y, z) - \log p(x | y, z) + \log p(x, y)]
+
+    Args:
+      chunk: as for `joint_values`.
+      num_chunks: how many.
+      log_p: log p(x, y) [...], of `joint_values`.
+
+    Returns:
+      nats [...].
+
+    Raises:
+      TypeError: `num_chunks` is not an integer.
+      ValueError: it is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp, bounds
+      >>> q, prior, likelihood = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.1]), jnp.array([0.5, 0.5])
+      >>> chunk = lambda _: (jnp.log(q), jnp.log(prior), jnp.log(likelihood))
+      >>> found = bounds.joint_values(chunk)
+      >>> gap = bounds.posterior_kl(chunk, log_p=found.log_p)
+      >>> bool(jnp.allclose(gap, found.log_p - found.bound))
+      True
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1, of which this is the remainder.
+    """
+    num_chunks = check_count("num_chunks", num_chunks)
+
+    def add(total, index):
+        log_q, log_prior, log_px = chunk(index)
+        log_posterior = log_prior + log_px - log_p[..., None]
+        return total + _expected(log_q, log_q - log_posterior), None
+
+    return _over_chunks(add, chunk, num_chunks, 0.0)
+
+
+def enumerated_joint(
+    model: JointModel, *, num_codes: int, beta: ArrayLike = 1.0, chunk_size: int | None = None
+) -> Objective:
+    r"""The joint bound as an objective without noise: value and gradient are sums over all z.
+
+    .. math:: B_\beta = \sum_{z \in \{1..K\}^N} q(z | x) \,
+       [\log p(x | y, z) - \beta \log \tfrac{q(z | x)}{p(y, z)}]
+
+    K^N decoder passes for a datum: for tests, and models of few tokens.
+
+    Args:
+      model: the model.
+      num_codes: K.
+      beta: at least 0, may be traced.
+      chunk_size: values of z in memory at once, a divisor of K^N; None for all.
+
+    Returns:
+      (params, key, (x, y)) -> [], an `Objective`; the key is not used.
+
+    Raises:
+      TypeError: a count is not an integer.
+      ValueError: a count is below 1, `chunk_size` does not divide K^N, a known beta is below 0, or
+        a function of the model returns a wrong shape.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> model = bounds.JointModel(
+      ...     encode=lambda phi, x: phi[x],
+      ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
+      ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
+      >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
+      >>> objective = bounds.enumerated_joint(model, num_codes=3)
+      >>> round(float(objective(params, None, (1, 0))), 4)  # log 1/4
+      -1.3863
+
+    Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
+    """
+    num_codes = check_count("num_codes", num_codes)
+    beta = check_at_least("beta", beta, 0.0)
+    if chunk_size is not None:
+        chunk_size = check_count("chunk_size", chunk_size)
+
+    def objective(params: Params, key: Any, datum: PyTree) -> Float[Array, ""]:
+        del key
+        chunk, num_chunks = model_chunks(model, params, datum, num_codes, chunk_size)
+        return joint_values(chunk, num_chunks, beta=beta).bound
+
+    return objective
+
+
+def model_chunks(
+    model: JointModel, params: Params, datum: PyTree, num_codes: int, chunk_size: int | None
+) -> tuple[Chunk, int]:
+    """The `Chunk` of a model and a datum, and how many there are."""
+    log_probs = _log_probs(model.encode(params.phi, datum[0]))
+    num_tokens = log_probs.shape[0]
+    if log_probs.shape[1] != num_codes:
+        raise ValueError(
+            f"encode must return logits [N, {num_codes}], as num_codes says, "
+            f"got shape {log_probs.shape}."
+        )
+    count = num_codes**num_tokens
+    size = count if chunk_size is None else chunk_size
+    if count % size:
+        raise ValueError(f"chunk_size must divide the {count} values of z, got {size}.")
+    places = num_codes ** jnp.arange(num_tokens - 1, -1, -1)
+
+    def one(number):
+        z = number // places % num_codes
+        terms = _hard_terms(model, params.theta, datum, z)
+        return _log_q(log_probs, z), terms.log_text + terms.log_image, terms.reconstruction
+
+    return lambda index: jax.vmap(one)(index * size + jnp.arange(size)), count // size
+
+
+def _over_chunks(add: Callable, chunk: Chunk, num_chunks: int, start: PyTree) -> Any:
+    shapes = jax.eval_shape(chunk, jax.ShapeDtypeStruct((), jnp.int32))
+    shape = jnp.broadcast_shapes(*(s.shape for s in shapes))[:-1]
+    dtype = jnp.result_type(float, *(s.dtype for s in shapes))
+    start = jax.tree.map(lambda v: jnp.full(shape, v, dtype), start)
+    if num_chunks == 1:
+        return add(start, jnp.asarray(0))[0]
+    return jax.lax.scan(jax.checkpoint(add), start, jnp.arange(num_chunks))[0]
+
+
+def _expected(log_q: Array, values: Array) -> Array:
+    """sum q values over the last axis, where 0 times anything is 0."""
+    live = ~jnp.isneginf(log_q)
+    return jnp.sum(jnp.where(live, jnp.exp(log_q) * jnp.where(live, values, 0.0), 0.0), axis=-1)

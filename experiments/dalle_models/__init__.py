@@ -1,0 +1,1 @@
+"""The DALL-E joint bound: what `experiments.dalle` trains, scores and draws."""

@@ -1,0 +1,310 @@
+"""experiments.dalle: two stages, exact rows, captions, pictures, and what it refuses."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from absl import flags
+
+import bounds
+from configs import dalle_digits
+from experiments import dalle
+from experiments.dalle_models import build, enumeration, evaluation, study, training
+from experiments.runtime import captions
+from experiments.runtime.errors import UserError
+from experiments.training import problems, studies
+from experiments.training.problems import as_images
+from models.token_prior import picked
+
+
+def tiny(**changes):
+    config = dalle_digits.get_config()
+    config.width, config.embedding, config.num_codes = 4, 4, 3
+    config.prior_layers, config.prior_width, config.prior_heads = 1, 8, 2
+    config.seeds, config.num_steps, config.prior_steps, config.warmup_steps = (0,), 4, 4, 1
+    config.beta_steps, config.temperature_steps = 2, 2
+    config.log_every, config.save_every = 2, 4
+    config.evaluation_images, config.evaluation_draws, config.sample_grid = 6, 8, 2
+    for name, value in changes.items():
+        config[name] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def data():
+    return build.make_data(tiny())
+
+
+def made(data, config, name="beta1"):
+    own = study.settings(config, name, 0)
+    return own, build.make_model(data, own)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    """A model away from its start, with its config."""
+    own, model = made(data, tiny())
+    params = jax.jit(model.init)(jax.random.key(1))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    noisy = [v + 0.1 * jax.random.normal(k, v.shape) for v, k in zip(leaves, keys, strict=True)]
+    return own, model, jax.tree.unflatten(tree, noisy)
+
+
+def test_captions_are_those_of_the_images(data):
+    """Each digit's mean image is nearest to the images of its own caption."""
+    images = data.problem.dataset.train.reshape(len(data.captions.train), -1).astype(float)
+    words = np.array(data.captions.train)
+    means = np.stack([images[words == w].mean(axis=0) for w in captions.DIGITS])
+    test = data.problem.dataset.test.reshape(300, -1).astype(float)
+    nearest = np.argmin(((test[:, None] - means[None]) ** 2).sum(axis=-1), axis=1)
+    right = np.array(captions.DIGITS)[nearest] == np.array(data.captions.test)
+    assert right.mean() > 0.85
+    assert set(data.classes) == set(captions.DIGITS)
+
+
+def batch_of(data, count=16):
+    return {"x": jnp.asarray(as_images(data.problem.dataset.train[:count])),
+            "index": jnp.arange(count)}  # fmt: skip
+
+
+def test_objective_of_the_first_stage_is_exact_where_it_is_enumerated(data, trained):
+    _, model, params = trained
+    config = studies.settings(tiny(objective="enumerated", beta_steps=0), "beta6_6", 0, scoring=())
+    loss = training.make_dvae_loss(model, config)
+    batch = batch_of(data, 2)
+    found, _ = jax.jit(loss)(params, (), batch, jax.random.key(0), 0)
+    expected = []
+    uniform = -model.dvae.num_tokens * np.log(model.num_codes)
+    for x in batch["x"]:
+        codes = enumeration.all_codes(model.dvae.num_tokens, model.num_codes)
+        log_q = jax.nn.log_softmax(model.dvae.encode(params.phi, x))
+        each = jnp.take_along_axis(log_q, jnp.asarray(codes).T, axis=1).sum(axis=0)
+        one_hot = jax.nn.one_hot(codes, model.num_codes)
+        log_px = jax.vmap(lambda c, x=x: model.dvae.log_px(params.theta["decoder"], x, c))(one_hot)
+        expected.append(jnp.sum(jnp.exp(each) * (log_px - 6.6 * (each - uniform))))
+    np.testing.assert_allclose(found, -np.mean(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["vimco", "reinforce"])
+def test_discrete_objectives_have_the_mean_of_the_enumerated_one(data, trained, objective):
+    """REINFORCE: B_beta itself; VIMCO: at least B_beta, and at most the supremum over q."""
+    _, model, params = trained
+    config = studies.settings(tiny(objective=objective, beta_steps=0), "beta6_6", 0, scoring=())
+    batch = batch_of(data, 1)
+    loss = jax.jit(jax.vmap(training.make_dvae_loss(model, config), (None, None, None, 0, None)))
+    keys = jax.random.split(jax.random.key(0), 400)
+    values = -np.asarray(loss(params, (), batch, keys, 0)[0], np.float64)
+    exact = bounds.enumerated_joint(model.images, num_codes=3, beta=6.6)
+    bound = float(jax.jit(exact)(params, None, (batch["x"][0], ())))
+    z = (values.mean() - bound) / (values.std(ddof=1) / np.sqrt(len(values)))
+    if objective == "reinforce":
+        assert abs(z) < oracles.z_limit(1)
+    else:
+        assert z > -oracles.z_limit(1)
+
+
+def test_schedules_are_half_cosines():
+    config = tiny(beta_steps=10, temperature_steps=20, beta=4.0)
+    beta, temperature = training.beta_schedule(config), training.temperature_schedule(config)
+    np.testing.assert_allclose([beta(s) for s in (0, 5, 10, 99)], [0, 2, 4, 4], atol=1e-6)
+    ends = [temperature(s) for s in (0, 10, 20, 99)]
+    np.testing.assert_allclose(ends, [1, (1 + 1 / 16) / 2, 1 / 16, 1 / 16], atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", ["sampled", "argmax"])
+def test_second_stage_fits_the_prior_to_the_tokens_and_leaves_the_rest(data, trained, tokens):
+    _, model, params = trained
+    config = tiny(tokens=tokens, dropout=0.0, text_weight=2.0, image_weight=3.0)
+    loss = training.make_prior_loss(data, model, config)
+    batch = batch_of(data, 4)
+    (found, (_, parts)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        params, (), batch, jax.random.key(0), 0
+    )
+    np.testing.assert_allclose(found, -2 * parts["log_text"] - 3 * parts["log_image"], rtol=1e-5)
+    for part in (grads.phi, grads.theta["decoder"]):
+        assert all(not np.any(leaf) for leaf in jax.tree.leaves(part))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(grads.theta["prior"]))
+    if tokens == "argmax":
+        expected = []
+        for x, y in zip(batch["x"], data.tokens["train"], strict=False):
+            z = jnp.argmax(model.dvae.encode(params.phi, x), axis=-1)
+            text, logits = model.joint.prior(params.theta, jnp.asarray(y), z)
+            expected.append(2 * text + 3 * picked(logits, z))
+        np.testing.assert_allclose(found, -np.mean(expected), rtol=1e-5)
+
+
+def test_enumeration_is_that_of_the_library_and_its_gap_the_posteriors(data, trained):
+    _, model, params = trained
+    images, tokens = evaluation._test(data, tiny())
+    found = enumeration.enumerated(model, params, images, tokens)
+    for i in range(len(images)):
+        datum = jnp.asarray(images[i]), jnp.asarray(tokens[i])
+        bound = bounds.enumerated_joint(model.joint, num_codes=3)(params, None, datum)
+        np.testing.assert_allclose(found.values.bound[i], bound, rtol=1e-5)
+    rest = found.values.log_p - found.values.bound - found.gap
+    np.testing.assert_allclose(rest, 0.0, atol=1e-4)
+    assert np.all(found.gap > 0)
+    # A bound that is merely too low would fail: its distance would be no KL.
+    assert np.all(np.abs(found.values.log_p - (found.values.bound - 0.01) - found.gap) > 1e-3)
+
+
+def test_log_likelihood_agrees_with_importance_sampling(data, trained):
+    _, model, params = trained
+    images, tokens = evaluation._test(data, tiny())
+    exact = enumeration.enumerated(model, params, images, tokens).values.log_p
+    latent = bounds.joint_latent(model.joint)
+    datum = jnp.asarray(images[0]), jnp.asarray(tokens[0])
+    log_w = bounds.log_weights(latent, params, jax.random.key(0), datum, num_samples=4000)
+    w = np.exp(np.asarray(log_w, np.float64) - float(exact[0]))
+    assert abs(w.mean() - 1) < oracles.z_limit(1) * w.std() / np.sqrt(len(w))
+
+
+def test_prior_sums_to_one_over_all_sequences(data, trained):
+    _, model, params = trained
+    assert abs(evaluation.prior_total(data, model, params) - 1) < 1e-5
+    # Prefixes give what whole sequences give.
+    codes = enumeration.all_codes(4, 3)
+    _, image = enumeration.log_priors(model, params, data.tokens["test"][:1])
+    y = jnp.asarray(data.tokens["test"][0])
+    each = [picked(model.joint.prior(params.theta, y, jnp.asarray(z))[1], jnp.asarray(z))
+            for z in codes[::7]]  # fmt: skip
+    np.testing.assert_allclose(image[0, ::7], each, rtol=1e-4, atol=1e-5)
+
+
+def test_prior_gap_averages_to_the_divergence_of_the_mean_posterior(data, trained):
+    _, model, params = trained
+    images, tokens = evaluation._test(data, tiny(evaluation_images=40))
+    found = enumeration.enumerated(model, params, images, tokens)
+    codes = enumeration.all_codes(4, 3)
+    own = np.all(tokens == tokens[0], axis=-1)
+    log_q = np.asarray(jax.nn.log_softmax(jax.vmap(model.dvae.encode, (None, 0))(
+        params.phi, images[own])), np.float64)  # fmt: skip
+    q = np.exp(np.stack([sum(row[n, c] for n, c in enumerate(codes.T)) for row in log_q]))
+    _, image = enumeration.log_priors(model, params, tokens[:1])
+    mean = q.mean(axis=0)
+    kl = np.sum(mean * (np.log(mean) - np.asarray(image[0], np.float64)))
+    np.testing.assert_allclose(found.prior_gap[own].mean(), kl, atol=1e-4)
+
+
+def test_codebook_rows_at_both_extremes(data, trained):
+    _, model, _ = trained
+    tokens = np.arange(12).reshape(3, 4) % 3
+    certain = np.log(np.eye(3)[tokens] * (1 - 3e-9) + 1e-9)
+    parts = {"tokens": tokens, "log_probs": certain}
+    rows = {r["name"]: r["value"] for r in evaluation.codebook(parts, {}, model)}
+    np.testing.assert_allclose(rows["codes used"], 3)
+    np.testing.assert_allclose(rows["perplexity"], 3, rtol=1e-5)
+    np.testing.assert_allclose(rows["information, all places"], 4 * np.log(3), rtol=1e-5)
+    nothing = np.full((3, 4, 3), -np.log(3))
+    parts = {"tokens": tokens * 0, "log_probs": nothing}
+    rows = {r["name"]: r["value"] for r in evaluation.codebook(parts, {}, model)}
+    np.testing.assert_allclose(rows["codes used"], 1)
+    np.testing.assert_allclose(rows["perplexity"], 3, rtol=1e-5)
+    np.testing.assert_allclose(rows["information, all places"], 0, atol=1e-9)
+
+
+def test_captions_are_found_by_bayes_rule(data, trained):
+    _, model, params = trained
+    config = tiny(evaluation_images=5)
+    tokens = np.array([[0, 1, 2, 0], [2, 2, 2, 2], [1, 0, 0, 1], [0, 0, 1, 1], [1, 2, 1, 2]])
+    right = evaluation.caption_is_right(data, model, params, tokens, config)
+    for z, is_right, own in zip(tokens, right, data.captions.test, strict=False):
+        scores = {}
+        for word in captions.DIGITS:
+            y = jnp.asarray(data.vocabulary.tokens(word))
+            text, logits = model.joint.prior(params.theta, y, jnp.asarray(z))
+            scores[word] = float(text + picked(logits, jnp.asarray(z)))
+        assert is_right == (max(scores, key=scores.get) == own)
+
+
+@pytest.fixture
+def parsed():
+    flags.FLAGS.mark_as_parsed()
+
+
+def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, parsed):
+    config = tiny()
+    config.models = {"beta1": {"beta": 1.0}}
+    config.compare = ()
+    dalle.main(config, str(tmp_path))
+    said = capsys.readouterr().out
+    for name in ("log p(x, y)", "variational gap", "relaxation gap", "prior gap", "caption acc"):
+        assert name in said
+    for name in (
+        "results.json",
+        "figure.png",
+        "beta1_seed0/samples.png",
+    ):
+        assert (tmp_path / name).exists()
+    record = json.loads((tmp_path / "results.json").read_text())
+    rows = [r for r in record["rows"] if r["at"].get("seed") == 0]
+    by_name = {r["name"]: r for r in rows if r["unit"] == "nats"}
+    assert by_name["|log p - bound - gap|, largest"]["value"] < 1e-4
+    total = next(r["value"] for r in rows if r["name"] == "sum of p(y, z)")
+    assert abs(total - 1) < 1e-5
+    parts = [by_name[n]["value"] for n in ("reconstruction", "D", "joint bound")]
+    np.testing.assert_allclose(parts[0] - parts[1], parts[2], rtol=1e-5)
+    assert {r["kind"] for r in rows if r["name"] == "log p(x, y)"} == {"exact"}
+    assert {r["kind"] for r in rows if r["name"] == "relaxation gap"} == {"estimate"}
+    before = (tmp_path / "results.json").read_bytes()
+    dalle.main(config, str(tmp_path))
+    assert (tmp_path / "results.json").read_bytes() == before
+    assert os.path.exists(tmp_path / "beta1_seed0" / "dvae" / "metrics.jsonl")
+
+
+def test_rows_by_importance_samples_where_codes_are_too_many(data, trained, monkeypatch):
+    own, model, params = trained
+    exact = evaluation.rows(data, model, params, {}, own)
+    monkeypatch.setattr(enumeration, "LIMIT", 1)
+    with own.unlocked():
+        own = own.copy_and_resolve_references()
+    own.evaluation_samples, own.samples_per_pass = 512, 64
+    found = evaluation.rows(data, model, params, {}, own)
+    value = {r["name"]: r["value"] for r in exact if r["unit"] == "nats"}["log p(x, y)"]
+    iwae = next(r for r in found if r["name"] == "IWAE" and r["at"]["K"] == 512)
+    assert abs(iwae["value"] - value) < 0.3
+    assert any(r["name"] == "joint bound" and r["unit"] == "bits/dim" for r in found)
+
+
+MISTAKES = {
+    "beta": ({"beta": -1.0}, "config.beta must be a finite number of at least 0, got -1.0"),
+    "temperature": ({"temperature_end": 0.0}, "config.temperature_end must be a finite number"),
+    "negative temperature": ({"temperature_start": -1.0}, "temperature_start"),
+    "grid": ({"grid": 3}, "config.grid=3 does not divide an image of 8x8"),
+    "context": ({"text_length": 0}, "config.text_length must be a whole number of at least 1"),
+    "objective": ({"objective": "gumbel"}, "config.objective must be one of relaxed"),
+    "vimco": ({"objective": "vimco", "beta": 0.0}, "needs config.beta above 0"),
+    "one sample": ({"objective": "vimco", "num_samples": 1}, "num_samples of at least 2"),
+    "enumerated": (
+        {"objective": "enumerated", "grid": 4, "num_codes": 16}, "would decode 16\\^16 sequences"
+    ),
+    "likelihood": ({"likelihood": "bernoulli"}, "is of 2 levels"),
+    "tokens": ({"tokens": "best"}, "config.tokens must be one of sampled, argmax"),
+    "weights": ({"text_weight": 0.0, "image_weight": 0.0}, "both 0"),
+    "weight": ({"image_weight": -1.0}, "config.image_weight must be"),
+    "heads": ({"prior_heads": 3}, "multiple of heads"),
+    "codes": ({"num_codes": 1}, "config.num_codes must be a whole number of at least 2"),
+    "width": ({"width": 6}, "multiple of 4"),
+    "no captions": ({"dataset": "cifar10_first4000"}, "must have captions"),
+    "temperatures": ({"evaluation_temperatures": (1.0, 0.0)}, "evaluation_temperatures"),
+    "steps": ({"prior_steps": 0}, "config.prior_steps must be a whole number of at least 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named_before_anything_is_written(name, tmp_path, parsed, monkeypatch):
+    changes, message = MISTAKES[name]
+    config = tiny(**changes)
+    config.models = {"own": {}}
+    config.compare = ()
+    if name == "no captions":
+        own = problems.make_problem(tiny())
+        monkeypatch.setattr(problems, "make_problem", lambda config: own)
+    with pytest.raises(UserError, match=message):
+        dalle.main(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

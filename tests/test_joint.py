@@ -1,0 +1,499 @@
+"""The joint bound on models small enough to sum over every x, y and z."""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+import bounds
+
+pytestmark = pytest.mark.x64
+TOLERANCE = 1e-6 if oracles.X64 else 1e-4
+X, Y, N, K = 3, 4, 2, 2  # x and y take these many values, z is N tokens of K
+Z = K**N
+CODES = jnp.asarray(list(itertools.product(range(K), repeat=N)))
+BETAS = (0.0, 0.3, 0.9, 1.0, 1.5, 6.6, 20.0)
+
+
+class Theta(NamedTuple):
+    text: jax.Array  # [Y]
+    first: jax.Array  # [Y, K]
+    second: jax.Array  # [Y, K, K]
+    pixels: jax.Array  # [Y, Z, X]
+
+
+def prior(theta, y, z):
+    logits = jnp.stack([theta.first[y], theta.second[y, z[0]]])
+    return jax.nn.log_softmax(theta.text)[y], logits
+
+
+def log_px(theta, x, y, codes):
+    """A mixture of the tables of tokens where the codes are soft."""
+    weights = jnp.outer(codes[0], codes[1]).reshape(-1)
+    return jnp.log(weights @ jax.nn.softmax(theta.pixels[y], axis=-1)[:, x])
+
+
+MODEL = bounds.JointModel(lambda phi, x: phi[x], prior, log_px)
+
+
+def params_of(seed, scale=1.5):
+    keys = jax.random.split(jax.random.key(seed), 5)
+    shapes = (Y,), (Y, K), (Y, K, K), (Y, Z, X), (X, N, K)
+    *theta, phi = (scale * jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True))
+    return bounds.Params(Theta(*theta), phi)
+
+
+def softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def tables(params):
+    """p(y) [Y], p(z | y) [Y, Z], p(x | y, z) [Y, Z, X] and q(z | x) [X, Z], by NumPy."""
+    theta = params.theta
+    second = softmax(theta.second)
+    image = softmax(theta.first)[:, :, None] * second
+    q = softmax(params.phi)
+    joint_q = q[:, 0, :, None] * q[:, 1, None, :]
+    return softmax(theta.text), image.reshape(Y, Z), softmax(theta.pixels), joint_q.reshape(X, Z)
+
+
+class Known(NamedTuple):
+    """The exact answers for one (x, y), in float64."""
+
+    log_p: float
+    reconstruction: float
+    kl: float
+    log_text: float
+    gap: float
+
+    @property
+    def divergence(self):
+        return self.kl - self.log_text
+
+    def bound(self, beta=1.0):
+        return self.reconstruction - beta * self.divergence
+
+
+def known(params, x, y, q=None):
+    text, image, pixels, of_model = tables(params)
+    q = of_model[x] if q is None else q
+    joint = text[y] * image[y] * pixels[y, :, x]
+    live = q > 0
+    mean = lambda values: float(np.sum(q[live] * values[live]))  # noqa: E731
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Known(
+            float(np.log(joint.sum())), mean(np.log(pixels[y, :, x])),
+            mean(np.log(q / image[y])), float(np.log(text[y])),
+            mean(np.log(q / (joint / joint.sum()))),
+        )  # fmt: skip
+
+
+def chunk_of(params, x, y, q=None):
+    text, image, pixels, of_model = tables(params)
+    q = of_model[x] if q is None else q
+    with np.errstate(divide="ignore"):
+        arrays = np.log(q), np.log(text[y] * image[y]), np.log(pixels[y, :, x])
+    return lambda index: tuple(jnp.asarray(a, float) for a in arrays)
+
+
+@jax.jit
+def _values(arrays, beta):
+    return bounds.joint_values(lambda index: arrays, beta=beta)
+
+
+def values_of(params, x, y, q=None, beta=1.0):
+    return _values(chunk_of(params, x, y, q)(0), beta)
+
+
+PAIRS = list(itertools.product(range(X), range(Y)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gap_is_the_divergence_from_the_posterior(seed):
+    params = params_of(seed)
+    for x, y in PAIRS:
+        chunk, exact = chunk_of(params, x, y), known(params, x, y)
+        found = bounds.joint_values(chunk)
+        gap = bounds.posterior_kl(chunk, log_p=found.log_p)
+        np.testing.assert_allclose(found.log_p, exact.log_p, atol=TOLERANCE)
+        np.testing.assert_allclose(found.bound, exact.bound(), atol=TOLERANCE)
+        np.testing.assert_allclose(gap, exact.gap, atol=TOLERANCE)
+        np.testing.assert_allclose(found.log_p - found.bound, exact.gap, atol=TOLERANCE)
+
+
+def test_divergence_is_a_kl_and_the_probability_of_the_caption():
+    params = params_of(1)
+    for x, y in PAIRS:
+        exact = known(params, x, y)
+        found = values_of(params, x, y)
+        np.testing.assert_allclose(found.divergence, exact.kl - exact.log_text, atol=TOLERANCE)
+        assert found.divergence >= -exact.log_text - TOLERANCE
+        assert -exact.log_text >= 0
+
+
+def test_divergence_is_a_kl_from_a_point_mass_on_the_caption():
+    """KL(delta_y q || p(y', z)): the paper's Eq. 1 read with q(y | x) = 1 at the observed y."""
+    params = params_of(2)
+    text, image, _, q = tables(params)
+    for x, y in PAIRS:
+        of_both = np.zeros((Y, Z))
+        of_both[y] = q[x]
+        live = of_both > 0
+        kl = np.sum(of_both[live] * np.log(of_both[live] / (text[:, None] * image)[live]))
+        np.testing.assert_allclose(known(params, x, y).divergence, kl, atol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [b for b in BETAS if b >= 1])
+def test_every_beta_from_one_on_gives_a_bound_and_a_looser_one(beta):
+    for seed in range(5):
+        params = params_of(seed)
+        for x, y in PAIRS:
+            found = values_of(params, x, y, beta=beta)
+            exact = known(params, x, y)
+            np.testing.assert_allclose(found.bound, exact.bound(beta), atol=20 * TOLERANCE)
+            assert found.bound <= exact.log_p + TOLERANCE
+            assert found.bound <= exact.bound() + TOLERANCE
+
+
+@pytest.mark.parametrize("beta", [b for b in BETAS if b < 1])
+def test_smaller_beta_gives_a_bound_exactly_where_the_divergence_fits_into_the_gap(beta):
+    outcomes = set()
+    for seed in range(5):
+        params = params_of(seed)
+        for x, y in PAIRS:
+            exact = known(params, x, y)
+            found = values_of(params, x, y, beta=beta)
+            holds = bool(found.bound <= exact.log_p)
+            assert holds == ((1 - beta) * exact.divergence <= exact.gap)
+            outcomes.add(holds)
+            # At the exact posterior there is no gap to fit into.
+            posterior = values_of(params, x, y, of(params, x, y, 1.0), beta=beta)
+            assert posterior.bound > exact.log_p
+    assert False in outcomes  # or this test could not fail
+    assert True in outcomes or beta == 0.0
+
+
+def of(params, x, y, beta):
+    """The q that attains the supremum: proportional to p(y, z) p(x | y, z)^(1 / beta)."""
+    text, image, pixels, _ = tables(params)
+    q = text[y] * image[y] * pixels[y, :, x] ** (1 / beta)
+    return q / q.sum()
+
+
+@pytest.mark.parametrize("beta", [b for b in BETAS if b > 0])
+def test_supremum_over_q_is_attained_and_not_exceeded(beta):
+    params = params_of(3)
+    rng = np.random.default_rng(0)
+    for x, y in PAIRS:
+        exact = known(params, x, y)
+        best = values_of(params, x, y, of(params, x, y, beta), beta=beta)
+        np.testing.assert_allclose(best.bound, best.supremum, atol=20 * TOLERANCE)
+        for q in rng.dirichlet(np.full(Z, 0.5), size=20):
+            assert known(params, x, y, q).bound(beta) <= float(best.supremum) + 20 * TOLERANCE
+        if beta >= 1:
+            assert best.supremum <= exact.log_p + TOLERANCE
+        else:
+            assert best.supremum > exact.log_p
+
+
+def test_supremum_at_beta_zero_is_the_best_reconstruction():
+    params = params_of(3)
+    _, _, pixels, _ = tables(params)
+    found = values_of(params, 1, 2, beta=0.0)
+    np.testing.assert_allclose(found.supremum, np.log(pixels[2, :, 1].max()), atol=TOLERANCE)
+    near = values_of(params, 1, 2, beta=1e-4)
+    np.testing.assert_allclose(near.supremum, found.supremum, atol=1e-2)
+
+
+def test_dropping_the_term_of_the_caption_as_a_positive_constant_breaks_the_bound():
+    """A note drops E[ln q(y | x)], a log-probability and never positive: its right side rises."""
+    # x says nothing, p(y, z) = p(y) p(z), q(z | x) = p(z), q(y | x) = p(y).
+    p_y, p_z = np.array([0.3, 0.7]), np.array([0.2, 0.8])
+    for y in range(2):
+        arrays = np.log(p_z), np.log(p_y[y] * p_z), np.zeros(2)
+        found = _values(tuple(jnp.asarray(a, float) for a in arrays), 1.0)
+        np.testing.assert_allclose(found.bound, np.log(p_y[y]), atol=TOLERANCE)
+        np.testing.assert_allclose(found.log_p, np.log(p_y[y]), atol=TOLERANCE)
+        without = found.bound - np.log(p_y[y])  # the note's right side
+        np.testing.assert_allclose(without, 0.0, atol=TOLERANCE)
+        assert without > found.log_p
+
+
+def test_dropped_term_is_allowed_exactly_where_the_gap_is_as_large():
+    wrong = 0
+    for seed in range(5):
+        params = params_of(seed)
+        text = tables(params)[0]  # q(y | x) = p(y)
+        for x, y in PAIRS:
+            exact = known(params, x, y)
+            holds = exact.bound() - np.log(text[y]) <= exact.log_p
+            assert holds == (-np.log(text[y]) <= exact.gap)
+            wrong += not holds
+    assert 0 < wrong < 5 * len(PAIRS)
+
+
+def test_average_over_captions_needs_the_entropy_of_their_distribution():
+    params = params_of(4)
+    text, image, pixels, q = tables(params)
+    q_y = np.random.default_rng(1).dirichlet(np.ones(Y))
+    for x in range(X):
+        both = q_y[:, None] * q[x]
+        kl = np.sum(both * np.log(both / (text[:, None] * image)))
+        entropy = -np.sum(q_y * np.log(q_y))
+        reconstruction = np.sum(both * np.log(pixels[:, :, x]))
+        averaged = sum(q_y[y] * known(params, x, y).bound() for y in range(Y))
+        np.testing.assert_allclose(averaged, reconstruction - kl - entropy, atol=1e-12)
+        truth = sum(q_y[y] * known(params, x, y).log_p for y in range(Y))
+        assert truth >= averaged
+
+
+def test_point_mass_is_a_legal_q():
+    params = params_of(5)
+    text, image, pixels, _ = tables(params)
+    for x, y in PAIRS:
+        for z in range(Z):
+            found = values_of(params, x, y, np.eye(Z)[z], beta=2.0)
+            divergence = -np.log(text[y] * image[y, z])
+            np.testing.assert_allclose(found.divergence, divergence, atol=TOLERANCE)
+            expected = np.log(pixels[y, z, x]) - 2 * divergence
+            np.testing.assert_allclose(found.bound, expected, atol=TOLERANCE)
+            assert found.bound <= found.log_p
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (2.0, 1.0), (1.0, 3.0), (1.5, 1.5), (0.2, 1.0)])
+def test_weights_of_at_least_one_keep_a_bound(a, b):
+    exceeded = False
+    for seed in range(5):
+        params = params_of(seed)
+        _, image, _, _ = tables(params)
+        for x, y in PAIRS:
+            exact = known(params, x, y, of(params, x, y, 1.0))
+            q = of(params, x, y, 1.0)
+            means = (
+                exact.reconstruction, np.sum(q * np.log(q)), exact.log_text,
+                np.sum(q * np.log(image[y])),
+            )  # fmt: skip
+            terms = bounds.JointTerms(*(jnp.asarray(mean, float) for mean in means))
+            value = bounds.joint_bound(terms, text_weight=a, image_weight=b)
+            exceeded |= bool(value > exact.log_p + TOLERANCE)
+    assert exceeded == (min(a, b) < 1)  # at the posterior any smaller weight breaks it
+
+
+@pytest.mark.parametrize("analytic", [True, False])
+def test_terms_have_the_exact_means(analytic):
+    params = params_of(6)
+    x, y = 1, 3
+    exact = known(params, x, y)
+    keys = jax.random.split(jax.random.key(1), 20_000)
+    terms = jax.jit(
+        jax.vmap(lambda k: bounds.joint_terms(MODEL, params, k, (x, y), analytic=analytic))
+    )(keys)
+    for values, mean in (
+        (terms.divergence, exact.divergence),
+        (terms.reconstruction, exact.reconstruction),
+        (bounds.joint_bound(terms, beta=1.7), exact.bound(1.7)),
+    ):
+        assert abs(z_score(values, mean)) < oracles.z_limit(3)
+    # A term left out would be seen.
+    assert abs(z_score(terms.log_q - terms.log_image, exact.divergence)) > oracles.z_limit(3)
+
+
+def z_score(values, mean):
+    values = np.asarray(values, np.float64)
+    return (values.mean() - mean) / (values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def test_closed_form_divergence_varies_less_than_the_log_ratio():
+    params = params_of(7)
+    keys = jax.random.split(jax.random.key(2), 4000)
+    deviations = [
+        np.std(jax.vmap(lambda k, a=a: bounds.joint_terms(MODEL, params, k, (0, 1), analytic=a))(
+            jax.random.clone(keys)).divergence)
+        for a in (True, False)
+    ]  # fmt: skip
+    assert deviations[0] < 0.7 * deviations[1]
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
+def test_latent_model_gives_the_bound_and_climbs_to_its_supremum(beta):
+    params = params_of(8)
+    latent = bounds.joint_latent(MODEL, beta=beta)
+    for x, y in PAIRS[::3]:
+        log_q = jax.vmap(lambda z: latent.log_q(params.phi, (x, y), z))(CODES)  # noqa: B023
+        log_p = jax.vmap(lambda z: latent.log_p(params.theta, (x, y), z))(CODES)  # noqa: B023
+        np.testing.assert_allclose(jnp.sum(jnp.exp(log_q)), 1.0, atol=TOLERANCE)
+        found = values_of(params, x, y, beta=beta)
+        value = beta * jnp.sum(jnp.exp(log_q) * (log_p - log_q))
+        np.testing.assert_allclose(value, found.bound, atol=5 * TOLERANCE)
+        limit = beta * jax.nn.logsumexp(log_p)
+        np.testing.assert_allclose(limit, found.supremum, atol=5 * TOLERANCE)
+        values = [float(value)]
+        for count in (2, 3, 4):
+            tuples = oracles.all_tuples(Z, count)
+            mass = jnp.exp(jnp.sum(log_q[tuples], axis=-1))
+            values.append(float(beta * jnp.sum(mass * bounds.iwae((log_p - log_q)[tuples]))))
+        assert np.all(np.diff(values) > 0)
+        assert values[-1] < limit
+
+
+def test_objectives_have_the_exact_gradient():
+    """REINFORCE at one sample and VIMCO at two, forced through every outcome."""
+    params, x, y = params_of(9), 2, 1
+    latent = bounds.joint_latent(MODEL, beta=2.0)
+    exact = jax.jit(jax.grad(bounds.enumerated_joint(MODEL, num_codes=K, beta=2.0)))(
+        params, None, (x, y)
+    )
+    log_q = jax.vmap(lambda z: latent.log_q(params.phi, (x, y), z))(CODES)
+
+    def gradient(factory, count):
+        tuples = oracles.all_tuples(Z, count)
+        return oracles.expected_gradient(
+            factory, latent, lambda phi, x, draw: CODES[draw], params, (x, y), tuples,
+            jnp.exp(jnp.sum(log_q[tuples], axis=-1)),
+        )  # fmt: skip
+
+    reinforce = functools.partial(bounds.reinforce, num_samples=1, bound=bounds.elbo)
+    found = jax.tree.map(lambda g: 2.0 * g, gradient(reinforce, 1))
+    assert oracles.close(found, exact)
+
+    def of_iwae(params):
+        tuples = oracles.all_tuples(Z, 2)
+        q = jax.vmap(lambda z: latent.log_q(params.phi, (x, y), z))(CODES)
+        p = jax.vmap(lambda z: latent.log_p(params.theta, (x, y), z))(CODES)
+        return jnp.sum(jnp.exp(jnp.sum(q[tuples], axis=-1)) * bounds.iwae((p - q)[tuples]))
+
+    vimco = functools.partial(bounds.vimco, num_samples=2)
+    assert oracles.close(gradient(vimco, 2), jax.grad(of_iwae)(params))
+    # Without the score of q the gradient in phi is another.
+    still = jax.grad(lambda p: of_iwae(bounds.Params(p.theta, jax.lax.stop_gradient(p.phi))))(
+        params
+    )
+    assert not oracles.close(still, jax.grad(of_iwae)(params))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, None])
+def test_enumeration_is_the_same_in_chunks_and_its_gradient_too(chunk_size):
+    params = params_of(10)
+    objective = bounds.enumerated_joint(MODEL, num_codes=K, beta=1.5, chunk_size=chunk_size)
+    value, grads = jax.jit(jax.value_and_grad(objective))(params, None, (1, 0))
+    np.testing.assert_allclose(value, known(params, 1, 0).bound(1.5), atol=5 * TOLERANCE)
+
+    def by_hand(params):
+        q = jax.nn.log_softmax(params.phi[1])
+        log_q = (q[0][:, None] + q[1][None]).reshape(-1)
+        first = jax.nn.log_softmax(params.theta.first[0])
+        image = (first[:, None] + jax.nn.log_softmax(params.theta.second[0])).reshape(-1)
+        log_prior = jax.nn.log_softmax(params.theta.text)[0] + image
+        pixels = jax.nn.log_softmax(params.theta.pixels[0])[:, 1]
+        return jnp.sum(jnp.exp(log_q) * (pixels - 1.5 * (log_q - log_prior)))
+
+    assert oracles.close(grads, jax.grad(by_hand)(params))
+
+
+def test_relaxed_objective_is_no_bound():
+    """Codes between one-hot vectors tell a decoder what no token could."""
+    theta = params_of(0).theta
+
+    def sees_softness(theta, x, y, codes):
+        # Hard codes: 1/3 for every x. A row that is no corner gives the right x away.
+        softness = 1 - jnp.max(codes)
+        return jnp.log((1 - softness) / 3 + softness)
+
+    model = MODEL._replace(log_px=sees_softness)
+    params = bounds.Params(theta, jnp.zeros((X, N, K)))
+    keys = jax.random.split(jax.random.key(3), 4000)
+    objective = bounds.relaxed_joint(model, temperature=5.0)
+    values = np.asarray(jax.vmap(objective, (None, 0, None))(params, keys, (0, 0)), np.float64)
+    truth = np.log(1 / 3) + known(params, 0, 0).log_text  # p(x | y, z) is 1/3 whatever z is
+    assert z_score(values, truth) > 10
+    # The divergence is that of hard codes: cold enough, the value is the bound.
+    cold = bounds.relaxed_joint(model, temperature=1e-3)
+    values = np.asarray(jax.vmap(cold, (None, 0, None))(params, jax.random.clone(keys), (0, 0)))
+    bound = np.log(1 / 3) - known(params, 0, 0).divergence
+    assert abs(values.mean() - bound) < 5 * values.std() / np.sqrt(len(values)) + 1e-3
+
+
+def test_relaxed_objective_without_a_gap_in_the_decoder_is_the_bound_in_expectation():
+    """Linear in the codes, log p(x | y, relaxed z) has its mean within Jensen's reach of hard z."""
+    params = params_of(11)
+    flat = MODEL._replace(log_px=lambda theta, x, y, codes: jnp.sum(codes * theta.first[y][None]))
+    hard_values = jax.vmap(lambda z: jnp.sum(jax.nn.one_hot(z, K) * params.theta.first[1][None]))(
+        CODES
+    )
+    q = jnp.exp(jax.vmap(lambda z: bounds.joint_latent(flat).log_q(params.phi, (0, 1), z))(CODES))
+    exact = float(jnp.sum(q * hard_values)) - known(params, 0, 1).divergence
+    keys = jax.random.split(jax.random.key(4), 20_000)
+    # Gumbel-softmax weights at temperature 1 do not have the mean q; near 0 they do.
+    objective = bounds.relaxed_joint(flat, temperature=0.01)
+    values = np.asarray(jax.vmap(objective, (None, 0, None))(params, keys, (0, 1)), np.float64)
+    assert abs(z_score(values, exact)) < oracles.z_limit(1) + 1  # the temperature is not 0
+
+
+def test_temperature_and_beta_may_be_traced():
+    params = params_of(12)
+
+    @jax.jit
+    def value(temperature, beta):
+        objective = bounds.relaxed_joint(MODEL, temperature=temperature, beta=beta)
+        return jax.grad(objective)(params, jax.random.key(0), (0, 0)).phi
+
+    assert jnp.all(jnp.isfinite(value(0.5, 1.0)))
+    assert not jnp.allclose(value(0.5, 1.0), value(0.1, 1.0))
+    assert not jnp.allclose(value(0.5, 1.0), value(0.5, 3.0))
+
+
+def terms_of(**changes):
+    model = MODEL._replace(**changes)
+    return bounds.joint_terms(model, params_of(0), jax.random.key(0), (0, 0))
+
+
+def enumerated(**settings):
+    return bounds.enumerated_joint(MODEL, **settings)(params_of(0), None, (0, 0))
+
+
+NO_TERMS = bounds.JointTerms(*jnp.zeros(4))
+MISTAKES = {
+    "beta": (
+        lambda: bounds.joint_bound(NO_TERMS, beta=-1.0),
+        "beta must be a finite number at least 0, got -1",
+    ),
+    "nan": (
+        lambda: bounds.relaxed_joint(MODEL, temperature=1.0, beta=float("nan")),
+        "beta must be a finite number",
+    ),
+    "weight": (lambda: bounds.joint_latent(MODEL, text_weight=-0.1), "text_weight must be"),
+    "zero beta": (lambda: bounds.joint_latent(MODEL, beta=0.0), "use bounds.enumerated_joint"),
+    "temperature": (
+        lambda: bounds.relaxed_joint(MODEL, temperature=0.0),
+        "temperature must be a finite number above 0",
+    ),
+    "cold": (lambda: bounds.relaxed_joint(MODEL, temperature=-1.0), "above 0, got -1"),
+    "chunk": (
+        lambda: enumerated(num_codes=K, chunk_size=3),
+        "chunk_size must divide the 4 values",
+    ),
+    "codes": (lambda: enumerated(num_codes=3), r"logits \[N, 3\]"),
+    "encode": (lambda: terms_of(encode=lambda phi, x: phi[x][0]), "encode must return logits"),
+    "prior": (
+        lambda: terms_of(prior=lambda theta, y, z: (jnp.zeros(()), jnp.zeros((1, K)))),
+        "prior must return logits",
+    ),
+    "pixels": (
+        lambda: terms_of(log_px=lambda theta, x, y, codes: jnp.zeros(2)),
+        "log_px must return one number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    call, message = MISTAKES[name]
+    with pytest.raises(ValueError, match=message):
+        call()
