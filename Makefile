@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion test lint bench clean
+	dequantize dequantize-gap dequantize-exact diffusion dalle test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -71,6 +71,9 @@ dequantize-exact: $(VENV)/.experiments ## one and two pixels by quadrature, and 
 
 diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term by term: ten minutes
 	$(BIN)/python -m experiments.diffusion --config=configs/diffusion_digits.py --workdir=$(WORKDIR)/diffusion_digits
+
+dalle: $(VENV)/.experiments ## the joint bound of DALL-E on captioned digits, everything exact: fifteen minutes
+	$(BIN)/python -m experiments.dalle --config=configs/dalle_digits.py --workdir=$(WORKDIR)/dalle_digits
 
 test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .

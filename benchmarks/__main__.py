@@ -22,6 +22,7 @@ from benchmarks import (
     coupling_rate,
     denoising_rate,
     dreg_cost,
+    enumeration_rate,
     evaluation_rate,
     interval_coverage,
     iwae_gradient,
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "evaluation_rate": evaluation_rate.run,
     "coupling_rate": coupling_rate.run,
     "denoising_rate": denoising_rate.run,
+    "enumeration_rate": enumeration_rate.run,
     "interval_coverage": interval_coverage.run,
 }
 

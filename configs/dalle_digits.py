@@ -30,6 +30,7 @@ def get_config(study: str = "beta") -> ConfigDict:
     config.seed = 0  # each of `seeds` takes its place
     config.dataset = "digits_shuffled"
     config.data_dir = ""
+    config.enlarge = 1  # how often each pixel is repeated, in both directions
     config.text_length = 1  # words of a caption, at most
     # dVAE: tokens in a grid, residual blocks between.
     config.likelihood = (
@@ -63,14 +64,15 @@ def get_config(study: str = "beta") -> ConfigDict:
     config.tokens = "sampled"  # or argmax
     config.text_weight = 1.0  # of log p(y) in nats
     config.image_weight = 1.0  # of log p(z | y) in nats
-    config.prior_steps = 1000
+    config.prior_steps = 600
     config.prior_learning_rate = 3e-3
     # Records.
     config.log_every = 50
     config.save_every = 200
     config.keep_checkpoints = 1
+    config.validation_samples = 16  # draws of z
     config.evaluation_images = 0  # 0: all test images
-    config.evaluation_draws = 64  # of z, for relaxed against hard values
+    config.evaluation_draws = 8  # of z, for relaxed against hard values
     config.evaluation_samples = 1024  # of z, for IWAE where codes are too many to be summed over
     config.evaluation_temperatures = (1.0, 0.5, 0.0625)
     config.evaluation_seed = 0

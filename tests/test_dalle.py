@@ -11,10 +11,11 @@ import pytest
 from absl import flags
 
 import bounds
-from configs import dalle_digits
+from configs import dalle_digits, dalle_images
 from experiments import dalle
 from experiments.dalle_models import build, enumeration, evaluation, study, training
-from experiments.runtime import captions
+from experiments.runtime import captions, fit, trainer
+from experiments.runtime.data import Dataset
 from experiments.runtime.errors import UserError
 from experiments.training import problems, studies
 from experiments.training.problems import as_images
@@ -308,3 +309,66 @@ def test_mistakes_are_named_before_anything_is_written(name, tmp_path, parsed, m
     with pytest.raises(UserError, match=message):
         dalle.main(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_enlarged_images_repeat_their_pixels(data):
+    large = build.enlarged(data.problem, 2)
+    assert large.shape == (16, 16, 1)
+    for split in ("train", "validation", "test"):
+        small, big = (getattr(p.dataset, split) for p in (data.problem, large))
+        for i in (0, 1):
+            for j in (0, 1):
+                np.testing.assert_array_equal(big[:, i::2, j::2], small)
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "emoji", "paper"])
+def test_configs_of_larger_images_make_their_models(name):
+    config = dalle_images.get_config(name)
+    own, model = made(_made_up_data(config), config, "dvae")
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    sizes = {"fashion_mnist": ((7, 7), 64), "emoji": ((8, 8), 256), "paper": ((32, 32), 8192)}
+    assert (model.dvae.grid, model.num_codes) == sizes[name]
+    training.make_dvae_loss(model, own)
+    if name == "paper":
+        assert sum(leaf.size for leaf in jax.tree.leaves(params.phi)) == 53_786_240
+
+
+def _made_up_data(config):
+    """Four images of the size of a config, with captions."""
+    side = {"fashion_mnist": 28, "emoji": 64}[config.dataset]
+    channels = () if side == 28 else (3,)
+    images = np.random.default_rng(0).integers(0, 256, (4, side, side, *channels), np.uint8)
+    problem = problems.Problem(
+        Dataset("made up", images, images[:1], images[:1], 256), (side, side, *(channels or (1,)))
+    )
+    problem = build.enlarged(problem, config.enlarge)
+    found = captions.Captions(("one", "two", "two", "one"), ("one",), ("two",))
+    words = captions.vocabulary(found, config.text_length)
+    tokens = {split: words.all_tokens(getattr(found, split)) for split in found._fields}
+    return build.Data(problem, found, words, tokens)
+
+
+@pytest.mark.slow
+def test_model_of_the_papers_size_takes_a_step_of_each_stage():
+    """256x256, 32x32 tokens of 8,192 codes: batches of one, in float32."""
+    config = dalle_images.get_config("paper")
+    config.batch_size, config.prior_layers, config.warmup_steps = 1, 2, 1
+    data = _made_up_data(config)
+    own, model = made(data, config, "dvae")
+    state, fitted = None, []
+    for make, settings in (
+        (lambda c, _: training.make_dvae_run(data, model, c), own),
+        (lambda c, p: training.make_prior_run(data, model, c, p), study.of_prior(own)),
+    ):
+        run = make(settings, state and state.params)
+        state = fit.initial_state(run, settings)
+        before = state.params
+        state = trainer.train(
+            run.loss_fn, state, run.stream, run.optimizer, run.key, num_steps=1,
+            steps_per_chunk=1, ema_decay=settings.ema_decay,
+        )  # fmt: skip
+        moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, state.params)
+        fitted.append(moved)
+    assert all(jax.tree.leaves(fitted[0].theta["decoder"]))
+    assert not any(jax.tree.leaves(fitted[1].phi))
+    assert any(jax.tree.leaves(fitted[1].theta["prior"]))

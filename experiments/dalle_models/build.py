@@ -90,12 +90,26 @@ def make_data(config: Any) -> Data:
     Raises:
       UserError: they cannot be read, or a caption is longer than the context.
     """
-    checks.whole(config, 1, "text_length")
-    problem = problems.make_problem(config)
+    checks.whole(config, 1, "text_length", "enlarge")
+    problem = enlarged(problems.make_problem(config), config.enlarge)
     found = captions.load(config.dataset, config.data_dir)
     vocabulary = captions.vocabulary(found, config.text_length)
     tokens = {split: vocabulary.all_tokens(getattr(found, split)) for split in Captions._fields}
     return Data(problem, found, vocabulary, tokens)
+
+
+def enlarged(problem: Problem, times: int) -> Problem:
+    """Each pixel repeated in both directions."""
+    if times == 1:
+        return problem
+    dataset = problem.dataset
+    parts = {
+        split: getattr(dataset, split).repeat(times, axis=1).repeat(times, axis=2)
+        for split in Captions._fields
+    }
+    height, wide, channels = problem.shape
+    named = dataset._replace(name=f"{dataset.name}, each pixel {times}x{times}", **parts)
+    return Problem(named, (times * height, times * wide, channels))
 
 
 def make_model(data: Data, config: Any) -> Model:

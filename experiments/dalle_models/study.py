@@ -24,7 +24,7 @@ _OF_PRIOR = (
     "prior_layers", "prior_width", "prior_heads", "dropout", "tokens", "text_weight",
     "image_weight", "prior_steps", "prior_learning_rate",
 )  # fmt: skip
-_SHARED = ("text_length",)
+_SHARED = ("text_length", "enlarge")
 
 
 def settings(config: Any, name: str, seed: int) -> ConfigDict:

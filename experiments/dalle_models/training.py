@@ -25,7 +25,6 @@ from experiments.training.problems import as_images, training_stream
 from models.token_prior import picked
 
 TOKENS = ("sampled", "argmax")
-VALIDATION_DRAWS = 16
 
 
 def make_dvae_run(data: Data, model: Model, config: Any) -> Run:
@@ -228,7 +227,7 @@ def _validation(
     def value(params: PyTree, key: Array, pair: tuple[Array, Array]) -> Array:
         x, y = pair
         datum = x, y if of_prior else ()
-        keys = jax.random.split(key, VALIDATION_DRAWS)
+        keys = jax.random.split(key, config.validation_samples)
         found = jax.vmap(functools.partial(bounds.joint_terms, joint), (None, 0, None))(
             params, keys, datum
         )
@@ -243,5 +242,5 @@ def _validation(
 
 
 def _check(config: Any) -> None:
-    checks.whole(config, 1, "batch_size", "num_steps", "num_samples")
+    checks.whole(config, 1, "batch_size", "num_steps", "num_samples", "validation_samples")
     checks.seeds("seed", [config.seed])
