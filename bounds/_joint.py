@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from bounds._checks import check_at_least, check_scalar
+from bounds._checks import check_at_least, check_scalar, is_known
 from bounds._types import Key, LatentModel, Params
 
 
@@ -311,6 +312,15 @@ def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -
 
 
 def _log_q(log_probs: Float[Array, "N K"], z: Int[Array, "N"]) -> Float[Array, ""]:
+    if z.shape != log_probs.shape[:1]:
+        raise ValueError(f"z must be {log_probs.shape[0]} tokens, got shape {z.shape}.")
+    num_codes = log_probs.shape[1]
+    if is_known(z):
+        known = np.asarray(z)
+        if not np.all((known >= 0) & (known < num_codes)):
+            raise ValueError(
+                f"z must hold tokens from 0 to {num_codes - 1}, got {known.min()} to {known.max()}."
+            )
     return jnp.sum(jnp.take_along_axis(log_probs, z[:, None], axis=-1))
 
 

@@ -48,12 +48,12 @@ def get_config(study: str = "beta") -> ConfigDict:
     config.beta_steps = 300
     config.temperature_start = 1.0
     config.temperature_end = 0.0625
-    config.temperature_steps = 900
+    config.temperature_steps = 800
     config.optimizer = "adam_cosine"
     config.learning_rate = 3e-3
     config.warmup_steps = 100
     config.batch_size = 64
-    config.num_steps = 1200
+    config.num_steps = 1000
     config.clip_norm = 1.0
     config.ema_decay = 0.99
     # Second stage: a causal transformer over text and image tokens.
@@ -64,13 +64,13 @@ def get_config(study: str = "beta") -> ConfigDict:
     config.tokens = "sampled"  # or argmax
     config.text_weight = 1.0  # of log p(y) in nats
     config.image_weight = 1.0  # of log p(z | y) in nats
-    config.prior_steps = 600
+    config.prior_steps = 400
     config.prior_learning_rate = 3e-3
     # Records.
     config.log_every = 50
     config.save_every = 200
     config.keep_checkpoints = 1
-    config.validation_samples = 16  # draws of z
+    config.validation_samples = 4  # draws of z
     config.evaluation_images = 0  # 0: all test images
     config.evaluation_draws = 8  # of z, for relaxed against hard values
     config.evaluation_samples = 1024  # of z, for IWAE where codes are too many to be summed over
@@ -79,4 +79,5 @@ def get_config(study: str = "beta") -> ConfigDict:
     config.images_per_pass = 100
     config.samples_per_pass = 64
     config.sample_grid = 10  # images of each caption
+    config.captions = ()  # to draw; empty: those of the classes
     return config

@@ -59,8 +59,7 @@ class Encoder(nn.Module):
     def __call__(self, x: Float[Array, "h w c"]) -> Array:
         """Returns the logits."""
         gain = 1 / (self.groups * self.blocks) ** 2
-        # Blocks are computed again for the gradient: at full resolution their patches are large.
-        block = nn.remat(Block)
+        block = _block(x.shape[0] * x.shape[1])
         h = Conv(self.width, 7, kernel_init=_KERNEL, name="in")(x)
         for group in range(self.groups):
             for index in range(self.blocks):
@@ -86,7 +85,7 @@ class Decoder(nn.Module):
     def __call__(self, codes: Float[Array, "i j k"]) -> Array:
         """Returns the outputs."""
         gain = 1 / (self.groups * self.blocks) ** 2
-        block = nn.remat(Block)
+        block = _block(codes.shape[0] * codes.shape[1] * 4 ** (self.groups - 1))
         h = nn.Dense(self.embedding, kernel_init=nn.initializers.normal(1.0), name="codebook")(
             codes
         )
@@ -99,6 +98,11 @@ class Decoder(nn.Module):
         return nn.Dense(self.num_outputs, kernel_init=nn.initializers.normal(1e-2), name="out")(
             nn.relu(h)
         )
+
+
+def _block(num_pixels: int) -> Any:
+    """`Block`, computed again for the gradient where what it would keep is large."""
+    return nn.remat(Block) if num_pixels >= 128 * 128 else Block
 
 
 class DVAE(NamedTuple):

@@ -100,7 +100,8 @@ class Transformer(nn.Module):
         image += places.reshape(-1, self.width)
         # A first token that says nothing: what follows token n sees the tokens up to n.
         inputs = jnp.concatenate([table("start", 1), text, image[:-1]])
-        layer = nn.remat(Layer, static_argnums=(2,))
+        # Computed again for the gradient where what layers would keep is large.
+        layer: Any = nn.remat(Layer, static_argnums=(2,)) if len(inputs) >= 512 else Layer
         for index in range(self.layers):
             inputs = layer(self.heads, self.dropout, name=f"layer_{index}")(inputs, train)
         out = nn.LayerNorm(name="norm")(inputs)

@@ -293,6 +293,8 @@ MISTAKES = {
     "width": ({"width": 6}, "multiple of 4"),
     "no captions": ({"dataset": "cifar10_first4000"}, "must have captions"),
     "temperatures": ({"evaluation_temperatures": (1.0, 0.0)}, "evaluation_temperatures"),
+    "word": ({"captions": ("eleven",)}, "has the unknown word 'eleven'"),
+    "words": ({"captions": ("one two",)}, "more than the context of 1"),
     "steps": ({"prior_steps": 0}, "config.prior_steps must be a whole number of at least 1"),
 }  # fmt: skip
 

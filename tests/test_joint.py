@@ -480,6 +480,14 @@ MISTAKES = {
         "chunk_size must divide the 4 values",
     ),
     "codes": (lambda: enumerated(num_codes=3), r"logits \[N, 3\]"),
+    "token": (
+        lambda: bounds.joint_latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.array([0, K])),
+        "z must hold tokens from 0 to 1, got 0 to 2",
+    ),
+    "tokens": (
+        lambda: bounds.joint_latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.zeros(3, int)),
+        "z must be 2 tokens",
+    ),
     "encode": (lambda: terms_of(encode=lambda phi, x: phi[x][0]), "encode must return logits"),
     "prior": (
         lambda: terms_of(prior=lambda theta, y, z: (jnp.zeros(()), jnp.zeros((1, K)))),

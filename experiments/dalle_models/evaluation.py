@@ -23,6 +23,7 @@ from experiments.training.problems import as_images
 from experiments.training.studies import UNIT
 from models.token_prior import picked
 
+PLACES = 16  # whose information is told one by one, at most
 CLASSES = 100  # captions among which the right one is looked for, at most
 _SEQUENCES = 200  # captions over which p(y, z) is summed, at most
 
@@ -170,18 +171,19 @@ def codebook(parts: dict[str, Any], at: dict[str, Any], model: Model) -> list[Ro
     q = np.exp(log_probs)
     used = len(np.unique(parts["tokens"]))
     of_places = q.mean(axis=0)
-    entropy = -np.sum(q * log_probs, axis=(1, 2))
     # Per image, so that the mean has a standard error: E_q log q(z | x) / qbar(z).
-    information = -entropy - np.sum(q * np.log(np.maximum(of_places, 1e-300)), axis=(1, 2))
+    information = np.sum(q * (log_probs - np.log(np.maximum(of_places, 1e-300))), axis=2)
     overall = of_places.mean(axis=0)
     perplexity = math.exp(-np.sum(overall * np.log(np.maximum(overall, 1e-300))))
     places = -np.sum(of_places * np.log(np.maximum(of_places, 1e-300)), axis=-1)
+    each = enumerate(information.T) if information.shape[1] <= PLACES else ()
     return [
         row("codes used", at, kind="exact", unit=f"of {model.num_codes}", value=used),
         row("perplexity", at, kind="exact", unit="codes", value=perplexity),
         row("perplexity of a place", at, kind="exact", unit="codes",
             value=float(np.exp(places).mean())),
-        mean_row("information, all places", at, information, "estimate"),
+        mean_row("information, all places", at, information.sum(axis=1), "estimate"),
+        *(mean_row("information", {**at, "place": n}, v, "estimate") for n, v in each),
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from experiments.runtime.results import Row
 from experiments.training import problems
 
 COLUMNS = {
-    "": "at.model", "what": "name", "temperature": "at.temperature", "kind": "kind",
+    "": "at.model", "what": "name", "at": "at.where", "kind": "kind",
     "unit": "unit", "value": "value", "standard error": "standard_error", "seeds": "n",
 }  # fmt: skip
 CAPTIONS = 16  # drawn, at most
@@ -26,12 +26,23 @@ def draw(data: Data, model: Model, params: bounds.Params, config: Any, folder: s
     if not config.sample_grid:
         return
     key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 4)
-    captions = list(data.classes[:CAPTIONS])
+    captions = drawn(data, config)
     images = evaluation.sampled(data, model, params, key, captions, config.sample_grid)
     pictures = images.reshape(-1, *images.shape[2:]) / (data.problem.levels - 1)
     if pictures.shape[-1] == 1:
         pictures = pictures[..., 0]
     _save_labelled(folder, pictures, captions)
+
+
+def drawn(data: Data, config: Any) -> list[str]:
+    """`config.captions`, or the first of the captions there are.
+
+    Raises:
+      UserError: the model cannot read one of them.
+    """
+    chosen = list(config.captions) or list(data.classes[:CAPTIONS])
+    data.vocabulary.all_tokens(chosen)
+    return chosen
 
 
 def _save_labelled(folder: str, pictures: np.ndarray, captions: list[str]) -> None:
@@ -52,7 +63,7 @@ def _save_labelled(folder: str, pictures: np.ndarray, captions: list[str]) -> No
 def show(data: Data, rows: list[Row], config: Any, workdir: str) -> None:
     """Prints the table over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
-    print(results.table(summary, COLUMNS))
+    print(results.table([_placed(r) for r in summary], COLUMNS))
     print(
         f"\n{problems.describe(data.problem, config)}\n"
         "Standard errors are over seeds. log p(x, y) = joint bound + variational gap, and joint "
@@ -63,6 +74,12 @@ def show(data: Data, rows: list[Row], config: Any, workdir: str) -> None:
     )
     paths = plots.save(workdir, "figure", figure(summary, data, config))
     print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+
+
+def _placed(r: Row) -> Row:
+    """With its temperature, place or number of samples as one text."""
+    where = ", ".join(f"{k}={v}" for k, v in r["at"].items() if k != "model")
+    return {**r, "at": {**r["at"], "where": where}}
 
 
 def figure(summary: list[Row], data: Data, config: Any):

@@ -17,7 +17,7 @@ from experiments.training.studies import Point
 
 _OF_SCORING = (
     "evaluation_images", "evaluation_draws", "evaluation_samples", "evaluation_temperatures",
-    "evaluation_seed", "images_per_pass", "samples_per_pass", "sample_grid",
+    "evaluation_seed", "images_per_pass", "samples_per_pass", "sample_grid", "captions",
 )  # fmt: skip
 # Fields of the prior and its training: the dVAE is the same whatever they say.
 _OF_PRIOR = (
