@@ -1,6 +1,9 @@
 """The joint bound on digits with captions "zero" .. "nine": everything exact.
 
 Command: python -m experiments.dalle --config=configs/dalle_digits.py --workdir=runs/dalle_digits
+Machine and time: 2 cores of a Xeon at 2.10 GHz, 14 min 55 s with other work beside it.
+Expected at beta = 1, nats per test image, standard error over 3 seeds: log p(x, y) -88.01 (.32),
+joint bound -91.11 (.25), variational gap 3.11 (.08); captions found .888 (.016). Published: none.
 A second study, of the prior alone: --config=configs/dalle_digits.py:prior
 """
 

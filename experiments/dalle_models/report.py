@@ -84,7 +84,7 @@ def _placed(r: Row) -> Row:
 
 def figure(summary: list[Row], data: Data, config: Any):
     """The joint bound and its gap, and the use of the codebook, of every model."""
-    plot, axes = new_figure(1, 3, (12.0, 3.8))
+    plot, axes = new_figure(1, 4, (14.0, 3.8))
     models = list(config.models)
     stack = {"reconstruction": "blue", "KL(q || p(z | y))": "orange", "-log p(y)": "grey"}
     start = np.zeros(len(models))
@@ -97,18 +97,24 @@ def figure(summary: list[Row], data: Data, config: Any):
     exact = [-_value(summary, model, "log p(x, y)") for model in models]
     axes[0].plot(models, exact, ls="none", marker="_", ms=28, color="black", label="-log p(x, y)")
     axes[0].set_ylabel("nats per test image")
-    axes[0].legend(fontsize=8, loc="lower right")
+    axes[0].set_ylim(0, 1.45 * max([*start, *exact, 1.0]))  # room for the legend
+    axes[0].legend(fontsize=8, loc="upper left")
     for name, colour in (("perplexity", "green"), ("codes used", "purple")):
         heights, errors = _with_errors(summary, models, name)
         axes[1].errorbar(models, heights, yerr=errors, marker="o", ls="none", capsize=3,
                          color=COLOURS[colour], label=name)  # fmt: skip
     axes[1].set_ylim(bottom=0)
+    axes[1].margins(x=0.2)
     axes[1].set_ylabel("codes")
-    axes[1].legend(fontsize=8)
-    heights, errors = _with_errors(summary, models, "caption accuracy")
-    axes[2].bar(models, heights, yerr=errors, capsize=3, color=COLOURS["sky"], width=0.6)
-    axes[2].set_ylim(0, 1)
-    axes[2].set_ylabel("caption accuracy from tokens")
+    axes[1].legend(fontsize=8, loc="lower right")
+    for axis, name, label in (
+        (axes[2], "information, all places", "information of tokens on images, nats"),
+        (axes[3], "caption accuracy", "caption accuracy from tokens"),
+    ):
+        heights, errors = _with_errors(summary, models, name)
+        axis.bar(models, heights, yerr=errors, capsize=3, color=COLOURS["sky"], width=0.6)
+        axis.set_ylabel(label)
+    axes[3].set_ylim(0, 1)
     plot.suptitle(f"{data.problem.dataset.name}, {len(config.seeds)} seeds")
     return plot
 
