@@ -40,7 +40,8 @@ def check_at_least(
     if array.shape != ():
         raise ValueError(f"{name} must be one number, got shape {array.shape}.")
     if is_known(value):
-        known = float(np.asarray(value))
+        # Looked at as it is used: in float32 a small one may have become 0.
+        known = float(np.asarray(value, array.dtype))
         if not np.isfinite(known) or known < least or (strictly and known == least):
             wanted = f"above {least:g}" if strictly else f"at least {least:g}"
             advice = f"; {instead}" if instead else ""

@@ -224,15 +224,15 @@ def discretized_logit_laplace_log_prob(
     rate = jnp.exp(-jnp.asarray(log_scale, float))
     # The outer edges, which are not used, would leave (0, 1) where eps is small.
     inner = jnp.maximum(x - 0.5, 0.0), jnp.minimum(x + 0.5, levels - 1.0)
-    low, high = (
-        (jax.scipy.special.logit((1 - 2 * eps) * edge / (levels - 1) + eps) - mean) * rate
-        for edge in inner
-    )
+    edges = [jax.scipy.special.logit((1 - 2 * eps) * t / (levels - 1) + eps) for t in inner]
+    # Before the mean is subtracted, far from which two edges lose their difference.
+    width = (edges[1] - edges[0]) * rate
+    low, high = ((edge - mean) * rate for edge in edges)
     # To the left of the mean F is exp(t) / 2; a cell on its right is mirrored there.
     right = low + high > 0
     near, far = jnp.where(right, -low, high), jnp.where(right, -high, low)
     beyond = near > 0  # the mean is inside
-    tail = jnp.where(beyond, 0.0, near) - math.log(2) + log1mexp(jnp.where(beyond, 1.0, near - far))
+    tail = jnp.where(beyond, 0.0, near) - math.log(2) + log1mexp(jnp.where(beyond, 1.0, width))
     both = -0.5 * (
         jnp.expm1(jnp.where(beyond, -near, -1.0)) + jnp.expm1(jnp.where(beyond, far, -1.0))
     )

@@ -9,7 +9,8 @@ with the gap KL(q(z | x) || p(z | x, y)). A weight beta makes it B_beta = B_1 - 
   D >= -log p(y) >= 0. It need not be 1, as is often said.
 * beta < 1: a lower bound if and only if (1 - beta) D <= KL(q(z | x) || p(z | x, y)).
 * weights a, b >= 1 on log p(y) and log p(z | y), both <= 0, keep it one; smaller ones need not.
-* a relaxed z in the reconstruction, or a density of y in place of a probability, breaks it.
+* a relaxed z in the reconstruction breaks it at every beta; a density of y, whose D may be
+  negative, breaks beta > 1 and weights > 1.
 
 Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
 """
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_at_least, check_scalar, is_known
 from bounds._types import Key, LatentModel, Params
@@ -125,7 +126,7 @@ def joint_latent(
 
     def log_p(theta, datum, z):
         terms = _hard_terms(model, theta, datum, z)
-        weighted = text_weight * terms.log_text + image_weight * terms.log_image
+        weighted = _times(text_weight, terms.log_text) + _times(image_weight, terms.log_image)
         return terms.reconstruction / beta + weighted
 
     return LatentModel(propose, log_q, log_p)
@@ -171,7 +172,7 @@ def joint_terms(
     """
     log_probs = _log_probs(model.encode(params.phi, datum[0]))
     z = jax.random.categorical(key, log_probs)
-    terms = _hard_terms(model, params.theta, datum, z)
+    terms = _hard_terms(model, params.theta, datum, z, log_probs.shape)
     if not analytic:
         return terms._replace(log_q=_log_q(log_probs, z))
     return _analytic(model, params.theta, datum, z, log_probs, terms.reconstruction)
@@ -214,8 +215,8 @@ def joint_bound(
     beta = check_at_least("beta", beta, 0.0)
     text_weight = check_at_least("text_weight", text_weight, 0.0)
     image_weight = check_at_least("image_weight", image_weight, 0.0)
-    weighted = text_weight * terms.log_text + image_weight * terms.log_image
-    return terms.reconstruction - beta * (terms.log_q - weighted)
+    weighted = _times(text_weight, terms.log_text) + _times(image_weight, terms.log_image)
+    return terms.reconstruction - _times(beta, terms.log_q - weighted)
 
 
 def relaxed_joint(
@@ -288,11 +289,16 @@ def _analytic(
     return JointTerms(found, _mean(q, log_probs), text, _mean(q, log_prior))
 
 
-def _hard_terms(model: JointModel, theta: PyTree, datum: PyTree, z: Int[Array, "N"]) -> JointTerms:
-    """The terms of p at the tokens z; log_q is 0."""
+def _hard_terms(
+    model: JointModel, theta: PyTree, datum: PyTree, z: Array, shape: tuple[int, ...] = ()
+) -> JointTerms:
+    """The terms of p at the tokens z; log_q is 0. `shape` is that of q, where it is known."""
     x, y = datum
     text, logits = model.prior(theta, y, z)
-    text, log_prior = check_scalar("prior's log p(y)", text), _log_probs(logits, "prior", z.shape)
+    text, log_prior = (
+        check_scalar("prior's log p(y)", text),
+        _log_probs(logits, "prior", shape or z.shape),
+    )
     codes = jax.nn.one_hot(z, log_prior.shape[-1], dtype=log_prior.dtype)
     reconstruction = check_scalar("log_px", model.log_px(theta, x, y, codes))
     return JointTerms(reconstruction, jnp.zeros(()), text, _log_q(log_prior, z))
@@ -311,7 +317,7 @@ def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -
     return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
-def _log_q(log_probs: Float[Array, "N K"], z: Int[Array, "N"]) -> Float[Array, ""]:
+def _log_q(log_probs: Float[Array, "N K"], z: Array) -> Float[Array, ""]:
     if z.shape != log_probs.shape[:1]:
         raise ValueError(f"z must be {log_probs.shape[0]} tokens, got shape {z.shape}.")
     num_codes = log_probs.shape[1]
@@ -322,6 +328,11 @@ def _log_q(log_probs: Float[Array, "N K"], z: Int[Array, "N"]) -> Float[Array, "
                 f"z must hold tokens from 0 to {num_codes - 1}, got {known.min()} to {known.max()}."
             )
     return jnp.sum(jnp.take_along_axis(log_probs, z[:, None], axis=-1))
+
+
+def _times(weight: Array, value: ArrayLike) -> Array:
+    """weight * value, where 0 times an infinity is 0."""
+    return jnp.where(weight > 0, weight * jnp.where(weight > 0, value, 0.0), 0.0)
 
 
 def _mean(q: Array, values: Array) -> Array:

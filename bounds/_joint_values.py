@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_at_least, check_count
-from bounds._joint import JointModel, _hard_terms, _log_probs, _log_q
+from bounds._joint import JointModel, _hard_terms, _log_probs, _log_q, _times
 from bounds._types import Objective, Params
 
 Chunk = Callable[[Array], tuple[Any, Any, Any]]
@@ -28,7 +28,8 @@ class JointValues(NamedTuple):
       divergence: D = E_q[log q(z | x) - log p(y, z)].
       bound: B_beta = reconstruction - beta * divergence.
       supremum: that of B_beta over all q, beta log sum_z p(y, z) p(x | y, z)^(1 / beta), at
-        beta = 0 the largest log p(x | y, z). For beta >= 1 at most log p(x, y), at beta = 1 that.
+        beta = 0 the largest log p(x | y, z) of a possible z. For beta >= 1 at most log p(x, y), at
+        beta = 1 that.
     """
 
     log_p: Float[Array, "..."]
@@ -70,7 +71,7 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
     """
     num_chunks = check_count("num_chunks", num_chunks)
     beta = check_at_least("beta", beta, 0.0)
-    inverse = 1 / jnp.where(beta > 0, beta, 1.0)
+    inverse = 1 / jnp.where(beta > 0, jnp.maximum(beta, 1e-30), 1.0)
 
     def add(sums, index):
         log_q, log_prior, log_px = chunk(index)
@@ -90,20 +91,19 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
     found = _over_chunks(add, chunk, num_chunks, (-jnp.inf,) * 3 + (0.0,) * 2)
     log_p, powered, best, reconstruction, divergence = found
     supremum = jnp.where(beta > 0, beta * powered, best)
-    bound = reconstruction - beta * divergence
+    bound = reconstruction - _times(beta, divergence)
     return JointValues(log_p, reconstruction, divergence, bound, supremum)
 
 
-def posterior_kl(chunk: Chunk, num_chunks: int = 1, *, log_p: Float[Array, "..."]) -> Array:
-    r"""The gap of the joint bound at beta = 1, by a sum of its own.
+def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
+    r"""The gap of the joint bound at beta = 1, by sums of its own, the normaliser included.
 
     .. math:: \mathrm{KL}(q(z | x) \| p(z | x, y)) = \sum_z q(z | x) \,
-       [\log q(z | x) - \log p(y, z) - \log p(x | y, z) + \log p(x, y)]
+       [\log q(z | x) - \log p(y, z) - \log p(x | y, z)] + \log \sum_z p(y, z) \, p(x | y, z)
 
     Args:
       chunk: as for `joint_values`.
       num_chunks: how many.
-      log_p: log p(x, y) [...], of `joint_values`.
 
     Returns:
       nats [...].
@@ -117,7 +117,7 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1, *, log_p: Float[Array, "..."
       >>> q, prior, likelihood = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.1]), jnp.array([0.5, 0.5])
       >>> chunk = lambda _: (jnp.log(q), jnp.log(prior), jnp.log(likelihood))
       >>> found = bounds.joint_values(chunk)
-      >>> gap = bounds.posterior_kl(chunk, log_p=found.log_p)
+      >>> gap = bounds.posterior_kl(chunk)
       >>> bool(jnp.allclose(gap, found.log_p - found.bound))
       True
 
@@ -125,12 +125,17 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1, *, log_p: Float[Array, "..."
     """
     num_chunks = check_count("num_chunks", num_chunks)
 
-    def add(total, index):
+    def add(sums, index):
         log_q, log_prior, log_px = chunk(index)
-        log_posterior = log_prior + log_px - log_p[..., None]
-        return total + _expected(log_q, log_q - log_posterior), None
+        log_joint = log_prior + log_px
+        mean, normaliser = sums
+        return (
+            mean + _expected(log_q, log_q - log_joint),
+            jnp.logaddexp(normaliser, jax.nn.logsumexp(log_joint, axis=-1)),
+        ), None
 
-    return _over_chunks(add, chunk, num_chunks, 0.0)
+    mean, normaliser = _over_chunks(add, chunk, num_chunks, (0.0, -jnp.inf))
+    return mean + normaliser
 
 
 def enumerated_joint(
@@ -202,7 +207,7 @@ def model_chunks(
 
     def one(number):
         z = number // places % num_codes
-        terms = _hard_terms(model, params.theta, datum, z)
+        terms = _hard_terms(model, params.theta, datum, z, log_probs.shape)
         return _log_q(log_probs, z), terms.log_text + terms.log_image, terms.reconstruction
 
     return lambda index: jax.vmap(one)(index * size + jnp.arange(size)), count // size
@@ -213,12 +218,14 @@ def _over_chunks(add: Callable, chunk: Chunk, num_chunks: int, start: PyTree) ->
     shape = jnp.broadcast_shapes(*(s.shape for s in shapes))[:-1]
     dtype = jnp.result_type(float, *(s.dtype for s in shapes))
     start = jax.tree.map(lambda v: jnp.full(shape, v, dtype), start)
+    # The first chunk by itself: what it makes varies over devices inside a shard_map, as the rest.
+    first = add(start, jnp.asarray(0))[0]
     if num_chunks == 1:
-        return add(start, jnp.asarray(0))[0]
-    return jax.lax.scan(jax.checkpoint(add), start, jnp.arange(num_chunks))[0]
+        return first
+    return jax.lax.scan(jax.checkpoint(add), first, jnp.arange(1, num_chunks))[0]
 
 
 def _expected(log_q: Array, values: Array) -> Array:
     """sum q values over the last axis, where 0 times anything is 0."""
-    live = ~jnp.isneginf(log_q)
-    return jnp.sum(jnp.where(live, jnp.exp(log_q) * jnp.where(live, values, 0.0), 0.0), axis=-1)
+    q = jnp.exp(log_q)
+    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, values, 0.0), 0.0), axis=-1)

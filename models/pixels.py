@@ -25,6 +25,7 @@ class PixelLikelihood(NamedTuple):
       log_prob: (outputs [D, P], x [D]) -> log p(x | outputs) of all pixels together.
       mean: (outputs [D, P]) -> mean pixel values [D], in 0 .. L-1.
       sample: (key, outputs [D, P]) -> pixel values [D] as float32.
+      density: whether log_prob is of a density, whose values are no probabilities of integers.
       bias: (mean [D], standard deviation [D] of the training pixels) -> outputs [D, P] to start
         from: an untrained decoder starts near the average image.
     """
@@ -35,6 +36,7 @@ class PixelLikelihood(NamedTuple):
     mean: Callable[[Array], Array]
     sample: Callable[[Array, Array], Array]
     bias: Callable[[Array, Array], Array]
+    density: bool = False
 
 
 def bernoulli() -> PixelLikelihood:
@@ -117,7 +119,7 @@ def discretized_logistic(levels: int) -> PixelLikelihood:
 def discretized_logit_laplace(levels: int) -> PixelLikelihood:
     r"""DALL-E's logit-Laplace density, integrated over cells: probabilities, which sum to 1.
 
-    The outputs are mu and log b on the scale of the logits; log b is kept between -10 and 10. See
+    The outputs are mu and log b on the scale of the logits, kept within +-30 and +-10. See
     `bounds.discretized_logit_laplace_log_prob`.
     """
     _check_levels(levels)
@@ -161,7 +163,7 @@ def logit_laplace(levels: int) -> PixelLikelihood:
         median = unsqueeze(jax.nn.sigmoid(_laplace_parameters(outputs)[0]), levels)
         return jnp.clip(median, 0.0, levels - 1.0)
 
-    return discretized._replace(log_prob=log_prob, mean=mean)
+    return discretized._replace(log_prob=log_prob, mean=mean, density=True)
 
 
 SQUEEZE = 0.1  # eps of DALL-E
@@ -188,12 +190,13 @@ def level_log_probs(
 
 def _laplace_parameters(outputs: Array) -> tuple[Array, Array]:
     # Further out exp would vanish or overflow in float32, and gradients be NaN.
-    return outputs[:, 0], jnp.clip(outputs[:, 1], -10.0, 10.0)
+    return jnp.clip(outputs[:, 0], -30.0, 30.0), jnp.clip(outputs[:, 1], -10.0, 10.0)
 
 
 def _laplace_bias(levels: int) -> Callable[[Array, Array], Array]:
     def bias(pixel_mean: Array, pixel_sd: Array) -> Array:
-        middle = squeeze(jnp.clip(pixel_mean, 0.5, levels - 1.5), levels)
+        least = min(0.5, 0.25 * (levels - 1))
+        middle = squeeze(jnp.clip(pixel_mean, least, levels - 1 - least), levels)
         # A Laplace variable deviates by sqrt(2) b; the slope of the logit is 1 / (v (1 - v)).
         spread = jnp.maximum(pixel_sd, 0.5) * (1 - 2 * SQUEEZE) / (levels - 1)
         scale = spread / (middle * (1 - middle)) / math.sqrt(2)

@@ -45,12 +45,10 @@ class TokenPrior(NamedTuple):
     num_codes: int
     num_tokens: int
 
-    def __call__(
-        self, theta: PyTree, y: Array, z: Array, dropout: Any = None
-    ) -> tuple[Array, Array]:
+    def __call__(self, theta: PyTree, y: Any, z: Any, dropout: Any = None) -> tuple[Array, Array]:
         """(log p(y), image logits [N, K]): the `prior` of a `bounds.JointModel`."""
         text, image = self.logits(theta, y, z, dropout)
-        return picked(text, y), image
+        return picked(text, jnp.asarray(y)), image
 
 
 class Layer(nn.Module):
@@ -140,12 +138,15 @@ def make_prior(
     Raises:
       ValueError: a size is below 1, or the heads do not divide the width.
     """
-    sizes = {"num_words": num_words, "text_length": text_length, "layers": layers, "heads": heads}
+    sizes = {"num_words": num_words, "text_length": text_length, "num_codes": num_codes,
+             "layers": layers, "heads": heads, "tokens in the grid": math.prod(grid)}  # fmt: skip
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")
     if width < 1 or width % heads:
         raise ValueError(f"the width must be a multiple of heads ({heads}), got {width}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}.")
     net = Transformer(num_words, text_length, num_codes, grid, layers, width, heads, dropout)
     num_tokens = math.prod(grid)
 
@@ -153,7 +154,7 @@ def make_prior(
         zeros = jnp.zeros(text_length, int), jnp.zeros(num_tokens, int)
         return net.init(key, *zeros, train=False)
 
-    def logits(theta: PyTree, y: Array, z: Array, dropout: Any = None):
+    def logits(theta: PyTree, y: Any, z: Any, dropout: Any = None):
         y = check_tokens("y", y, text_length, num_words + 1)
         z = check_tokens("z", z, num_tokens, num_codes)
         rngs = None if dropout is None else {"dropout": dropout}
@@ -178,14 +179,17 @@ def picked(logits: Float[Array, "n k"], tokens: Int[Array, "n"]) -> Float[Array,
     return jnp.sum(jnp.take_along_axis(log_probs, tokens[:, None], axis=-1))
 
 
-def check_tokens(name: str, tokens: Array, length: int, count: int) -> Array:
+def check_tokens(name: str, tokens: Any, length: int, count: int) -> Array:
     """Refuses tokens of a wrong number, or, where they can be looked at, out of range.
 
     Raises:
       ValueError: with what was wanted.
     """
-    if tokens.shape != (length,):
-        raise ValueError(f"{name} must be {length} tokens, got shape {tokens.shape}.")
+    tokens = jnp.asarray(tokens)
+    if tokens.shape != (length,) or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise ValueError(
+            f"{name} must be {length} tokens, integers, got {tokens.dtype} of shape {tokens.shape}."
+        )
     if not isinstance(tokens, Tracer):
         known = np.asarray(tokens)
         if known.size and not 0 <= known.min() <= known.max() < count:

@@ -106,7 +106,45 @@ def test_discrete_objectives_have_the_mean_of_the_enumerated_one(data, trained, 
     if objective == "reinforce":
         assert abs(z) < oracles.z_limit(1)
     else:
+        log_joint, _ = _by_hand(model, params, batch["x"][0], data.tokens["train"][0])
         assert z > -oracles.z_limit(1)
+        log_px = log_joint - _log_prior(model, params, data.tokens["train"][0])
+        supremum = 6.6 * np.logaddexp.reduce(log_px / 6.6 - 4 * np.log(3))
+        assert values.mean() < supremum
+
+
+def _log_prior(model, params, y):
+    codes = jnp.asarray(enumeration.all_codes(4, 3))
+
+    def at(z):
+        text, logits = model.joint.prior(params.theta, jnp.asarray(y), z)
+        return text + picked(logits, z)
+
+    return np.asarray(jax.jit(jax.vmap(at))(codes), np.float64)
+
+
+def test_default_objective_is_the_relaxed_one_at_the_beta_and_temperature_of_the_step(
+    data, trained
+):
+    _, model, params = trained
+    config = tiny(beta=3.0, beta_steps=10, temperature_steps=10)
+    loss = jax.jit(training.make_dvae_loss(model, config))
+    batch = {"x": batch_of(data)["x"][:2], "index": jnp.array([7, 3])}
+    for step, beta, temperature in ((5, 1.5, (1 + 1 / 16) / 2), (10, 3.0, 1 / 16)):
+        key = jax.random.key(4)
+        found, _ = loss(params, (), batch, key, step)
+        objective = bounds.relaxed_joint(model.images, temperature=temperature, beta=beta)
+        values = [
+            objective(params, jax.random.fold_in(jax.random.clone(key), i), (x, ()))
+            for i, x in zip((7, 3), batch["x"], strict=True)
+        ]
+        np.testing.assert_allclose(found, -np.mean(values), rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["vimco", "reinforce"])
+def test_score_function_objectives_never_start_at_a_beta_of_zero(objective):
+    config = tiny(beta=2.0, beta_steps=10, objective=objective)
+    assert training.beta_schedule(config)(0) > 0
 
 
 def test_schedules_are_half_cosines():
@@ -122,7 +160,9 @@ def test_second_stage_fits_the_prior_to_the_tokens_and_leaves_the_rest(data, tra
     _, model, params = trained
     config = tiny(tokens=tokens, dropout=0.0, text_weight=2.0, image_weight=3.0)
     loss = training.make_prior_loss(data, model, config)
-    batch = batch_of(data, 4)
+    # In another order than that of the images.
+    index = jnp.array([5, 0, 9, 2])
+    batch = {"x": batch_of(data)["x"][index], "index": index}
     (found, (_, parts)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(
         params, (), batch, jax.random.key(0), 0
     )
@@ -132,7 +172,7 @@ def test_second_stage_fits_the_prior_to_the_tokens_and_leaves_the_rest(data, tra
     assert any(np.any(leaf) for leaf in jax.tree.leaves(grads.theta["prior"]))
     if tokens == "argmax":
         expected = []
-        for x, y in zip(batch["x"], data.tokens["train"], strict=False):
+        for x, y in zip(batch["x"], data.tokens["train"][index], strict=True):
             z = jnp.argmax(model.dvae.encode(params.phi, x), axis=-1)
             text, logits = model.joint.prior(params.theta, jnp.asarray(y), z)
             expected.append(2 * text + 3 * picked(logits, z))
@@ -150,8 +190,28 @@ def test_enumeration_is_that_of_the_library_and_its_gap_the_posteriors(data, tra
     rest = found.values.log_p - found.values.bound - found.gap
     np.testing.assert_allclose(rest, 0.0, atol=1e-4)
     assert np.all(found.gap > 0)
-    # A bound that is merely too low would fail: its distance would be no KL.
-    assert np.all(np.abs(found.values.log_p - (found.values.bound - 0.01) - found.gap) > 1e-3)
+    for i in range(2):  # by NumPy, code by code
+        log_joint, log_q = _by_hand(model, params, images[i], tokens[i])
+        log_p = np.logaddexp.reduce(log_joint)
+        np.testing.assert_allclose(found.values.log_p[i], log_p, atol=1e-4)
+        kl = np.sum(np.exp(log_q) * (log_q - log_joint + log_p))
+        np.testing.assert_allclose(found.gap[i], kl, atol=1e-4)
+
+
+def _by_hand(model, params, x, y):
+    """log p(x, y, z) and log q(z | x) of all 81 codes in float64."""
+    codes = jnp.asarray(enumeration.all_codes(4, 3))
+
+    @jax.jit
+    @jax.vmap
+    def at(z):
+        text, logits = model.joint.prior(params.theta, jnp.asarray(y), z)
+        one_hot = jax.nn.one_hot(z, 3)
+        log_px = model.dvae.log_px(params.theta["decoder"], jnp.asarray(x), one_hot)
+        log_q = picked(model.dvae.encode(params.phi, jnp.asarray(x)), z)
+        return text + picked(logits, z) + log_px, log_q
+
+    return (np.asarray(v, np.float64) for v in at(codes))
 
 
 def test_log_likelihood_agrees_with_importance_sampling(data, trained):
@@ -177,19 +237,22 @@ def test_prior_sums_to_one_over_all_sequences(data, trained):
     np.testing.assert_allclose(image[0, ::7], each, rtol=1e-4, atol=1e-5)
 
 
-def test_prior_gap_averages_to_the_divergence_of_the_mean_posterior(data, trained):
+def test_prior_gap_is_the_divergence_of_the_mean_posterior(data, trained):
     _, model, params = trained
-    images, tokens = evaluation._test(data, tiny(evaluation_images=40))
-    found = enumeration.enumerated(model, params, images, tokens)
+    images, tokens = as_images(data.problem.dataset.train[:30]), data.tokens["train"][:30]
     codes = enumeration.all_codes(4, 3)
-    own = np.all(tokens == tokens[0], axis=-1)
-    log_q = np.asarray(jax.nn.log_softmax(jax.vmap(model.dvae.encode, (None, 0))(
-        params.phi, images[own])), np.float64)  # fmt: skip
+    log_q = np.asarray(
+        jax.nn.log_softmax(jax.vmap(model.dvae.encode, (None, 0))(params.phi, images)), np.float64
+    )
     q = np.exp(np.stack([sum(row[n, c] for n, c in enumerate(codes.T)) for row in log_q]))
-    _, image = enumeration.log_priors(model, params, tokens[:1])
-    mean = q.mean(axis=0)
-    kl = np.sum(mean * (np.log(mean) - np.asarray(image[0], np.float64)))
-    np.testing.assert_allclose(found.prior_gap[own].mean(), kl, atol=1e-4)
+    total = 0.0
+    for caption in np.unique(tokens, axis=0):
+        own = np.all(tokens == caption, axis=-1)
+        _, image = enumeration.log_priors(model, params, caption[None])
+        mean = q[own].mean(axis=0)
+        total += own.mean() * np.sum(mean * (np.log(mean) - np.asarray(image[0], np.float64)))
+    found = enumeration.prior_gap(model, params, images, tokens)
+    np.testing.assert_allclose(found, total, atol=1e-4)
 
 
 def test_codebook_rows_at_both_extremes(data, trained):
@@ -201,6 +264,7 @@ def test_codebook_rows_at_both_extremes(data, trained):
     np.testing.assert_allclose(rows["codes used"], 3)
     np.testing.assert_allclose(rows["perplexity"], 3, rtol=1e-5)
     np.testing.assert_allclose(rows["information, all places"], 4 * np.log(3), rtol=1e-5)
+    np.testing.assert_allclose(rows["perplexity of a place"], 3, rtol=1e-5)
     nothing = np.full((3, 4, 3), -np.log(3))
     parts = {"tokens": tokens * 0, "log_probs": nothing}
     rows = {r["name"]: r["value"] for r in evaluation.codebook(parts, {}, model)}
@@ -221,6 +285,55 @@ def test_captions_are_found_by_bayes_rule(data, trained):
             text, logits = model.joint.prior(params.theta, y, jnp.asarray(z))
             scores[word] = float(text + picked(logits, jnp.asarray(z)))
         assert is_right == (max(scores, key=scores.get) == own)
+
+
+def test_rows_per_image_are_what_their_names_say(data, trained):
+    own, model, params = trained
+    parts = evaluation._terms_of(data, model, params, own)
+    images, _ = evaluation._test(data, own)
+    mean = jax.jit(lambda t, c: model.dvae.likelihood.mean(model.dvae.decode(t, c)))
+    for i, x in enumerate(images):
+        codes = jax.nn.one_hot(parts["tokens"][i], 3)
+        error = (np.asarray(mean(params.theta["decoder"], codes)) - x.reshape(-1)) ** 2
+        np.testing.assert_allclose(parts["squared_error"][i], error.mean(), rtol=1e-4)
+    hard, relaxed = np.array([1.0, 2.0]), np.array([[2.0, 1.5], [4.0, 2.5]])
+    config = tiny(evaluation_temperatures=(1.0, 0.5))
+    rows = evaluation.relaxations({"hard": hard, "relaxed": relaxed}, {}, config)
+    assert [(r["at"]["temperature"], r["value"]) for r in rows] == [(1.0, 1.5), (0.5, 0.5)]
+    np.testing.assert_allclose(parts["hard"], bounds.joint_bound(parts["terms"]), rtol=1e-5)
+
+
+def test_second_stage_starts_from_the_first_and_leaves_it_bit_for_bit(data, tmp_path, monkeypatch):
+    config, started = tiny(), []
+    model = made(data, config)[1]
+    make = training.make_prior_run
+
+    def record(data, model, own, params):
+        run = make(data, model, own, params)
+        started.append((params, run.init()))
+        return run
+
+    monkeypatch.setattr(training, "make_prior_run", record)
+    point = studies.Point("beta1", (0,))
+    monkeypatch.setattr(evaluation, "rows", lambda *arguments: [])
+    _, (params,) = study.run(data, model, point, config, str(tmp_path))
+    ((first, start),) = started
+    for a, b in ((first, start), (first.phi, params.phi),
+                 (first.theta["decoder"], params.theta["decoder"])):  # fmt: skip
+        assert all(np.array_equal(u, v) for u, v in
+                   zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # fmt: skip
+    moved = jax.tree.map(lambda u, v: not np.array_equal(u, v), first.theta["prior"],
+                         params.theta["prior"])  # fmt: skip
+    assert any(jax.tree.leaves(moved))
+
+
+def test_densities_are_not_told_in_bits(data):
+    config = tiny(likelihood="logit_laplace")
+    own, model = made(data, config)
+    params = jax.jit(model.init)(jax.random.key(0))
+    rows = evaluation.rows(data, model, params, {}, own)
+    assert not [r for r in rows if r["unit"] == "bits/dim" or r["name"] == "log p(x, y)"]
+    assert any(r["name"] == "log density of x, y" for r in rows)
 
 
 @pytest.fixture
@@ -246,8 +359,7 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, parsed):
     rows = [r for r in record["rows"] if r["at"].get("seed") == 0]
     by_name = {r["name"]: r for r in rows if r["unit"] == "nats"}
     assert by_name["|log p - bound - gap|, largest"]["value"] < 1e-4
-    total = next(r["value"] for r in rows if r["name"] == "sum of p(y, z)")
-    assert abs(total - 1) < 1e-5
+    assert next(r["value"] for r in rows if r["name"] == "|sum of p(y, z) - 1|") < 1e-5
     parts = [by_name[n]["value"] for n in ("reconstruction", "D", "joint bound")]
     np.testing.assert_allclose(parts[0] - parts[1], parts[2], rtol=1e-5)
     assert {r["kind"] for r in rows if r["name"] == "log p(x, y)"} == {"exact"}
@@ -269,7 +381,10 @@ def test_rows_by_importance_samples_where_codes_are_too_many(data, trained, monk
     value = {r["name"]: r["value"] for r in exact if r["unit"] == "nats"}["log p(x, y)"]
     iwae = next(r for r in found if r["name"] == "IWAE" and r["at"]["K"] == 512)
     assert abs(iwae["value"] - value) < 0.3
-    assert any(r["name"] == "joint bound" and r["unit"] == "bits/dim" for r in found)
+    bits = next(r for r in found if r["name"] == "joint bound" and r["unit"] == "bits/dim")
+    nats = next(r for r in found if r["name"] == "joint bound" and r["unit"] == "nats")
+    np.testing.assert_allclose(bits["value"], -nats["value"] / 64 / np.log(2), rtol=1e-6)
+    assert {"reconstruction", "D", "KL(q || p(z | y))", "-log p(y)"} <= {r["name"] for r in found}
 
 
 MISTAKES = {
@@ -292,6 +407,7 @@ MISTAKES = {
     "codes": ({"num_codes": 1}, "config.num_codes must be a whole number of at least 2"),
     "width": ({"width": 6}, "multiple of 4"),
     "no captions": ({"dataset": "cifar10_first4000"}, "must have captions"),
+    "infinite": ({"evaluation_temperatures": (1.0, float("inf"))}, "evaluation_temperatures"),
     "temperatures": ({"evaluation_temperatures": (1.0, 0.0)}, "evaluation_temperatures"),
     "word": ({"captions": ("eleven",)}, "has the unknown word 'eleven'"),
     "words": ({"captions": ("one two",)}, "more than the context of 1"),

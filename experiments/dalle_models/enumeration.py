@@ -31,14 +31,11 @@ class Enumerated(NamedTuple):
       values: see `bounds.JointValues`.
       gap: KL(q(z | x) || p(z | x, y)) by a sum of its own.
       log_text: log p(y).
-      prior_gap: E_q[log qbar(z | y) - log p(z | y)], whose mean over images is KL(qbar || p) for
-        the mean posterior qbar(z | y) of these images with the caption y.
     """
 
     values: bounds.JointValues
     gap: Any
     log_text: Any
-    prior_gap: Any
 
 
 def possible(model: Model) -> bool:
@@ -97,39 +94,26 @@ def enumerated(
     distinct, own = np.unique(captions, axis=0, return_inverse=True)
     own = own.reshape(-1)
     text, image = log_priors(model, params, distinct)
-    mean_posterior = jnp.stack([
-        _mean_posterior(model)(params.phi, images[own == c]) for c in range(len(distinct))
-    ])  # fmt: skip
     parts = []
     for start in range(0, len(images), _IMAGES):
         part = slice(start, start + _IMAGES)
-        found = _sums_of(model)(params, images[part], own[part], text, image, mean_posterior)
+        found = _sums_of(model)(params, images[part], own[part], text, image)
         parts.append(jax.tree.map(np.asarray, found))
     return jax.tree.map(lambda *p: np.concatenate(p), *parts)
 
 
 @functools.cache
 def _sums_of(model: Model):
-    codes, size = _chunks(model)
+    codes, _ = _chunks(model)
 
     @jax.jit
     @precise
-    def sums(params, images, own, text, image, mean_posterior):
-        chunk = functools.partial(
-            _chunk, model, params, images, codes, (text[:, None] + image)[own]
-        )
+    def sums(params, images, own, text, image):
+        log_prior = text[:, None] + image
+        chunk = functools.partial(_chunk, model, params, images, codes, log_prior, own)
         values = bounds.joint_values(chunk, len(codes))
-        gap = bounds.posterior_kl(chunk, len(codes), log_p=values.log_p)
-        q = _log_q_of(model, params.phi, images)
-        ratio = (mean_posterior - image)[own]
-
-        def add(total, index):
-            log_q = q @ codes_of(codes[index], model.num_codes).T
-            part = jax.lax.dynamic_slice_in_dim(ratio, index * size, size, axis=1)
-            return total + jnp.sum(jnp.exp(log_q) * part, axis=-1), None
-
-        prior_gap = jax.lax.scan(add, jnp.zeros(len(images)), jnp.arange(len(codes)))[0]
-        return Enumerated(values, gap, text[own], prior_gap)
+        gap = bounds.posterior_kl(chunk, len(codes))
+        return Enumerated(values, gap, text[own])
 
     return sums
 
@@ -142,25 +126,30 @@ def log_likelihoods(model: Model):
     @jax.jit
     @precise
     def log_p(params, images, own, log_prior):
-        chunk = functools.partial(_chunk, model, params, images, codes, log_prior[own])
+        chunk = functools.partial(_chunk, model, params, images, codes, log_prior, own)
         return bounds.joint_values(chunk, len(codes)).log_p
 
     return log_p
 
 
-def _chunk(model: Model, params: Any, images: Array, codes: Array, log_prior: Array, index: Array):
-    """See `bounds.joint_values`: [M, codes of the chunk] of each."""
-    own = codes_of(codes[index], model.num_codes)
+def _chunk(
+    model: Model, params: Any, images: Array, codes: Array, log_prior: Array, own: Array,
+    index: Array,
+):  # fmt: skip
+    """See `bounds.joint_values`: [M, codes of the chunk] of each; log_prior [C, K^N], own [M]."""
+    one_hot = codes_of(codes[index], model.num_codes)
     size = codes.shape[1]
     tables = jax.vmap(lambda c: _levels_of(model, params, c))(
-        own.reshape(size, -1, model.num_codes)
+        one_hot.reshape(size, -1, model.num_codes)
     ).reshape(size, -1)
     picks = jax.nn.one_hot(
         images.reshape(len(images), -1).astype(int), model.dvae.likelihood.levels
     )
     log_px = picks.reshape(len(images), -1) @ tables.T
-    log_q = _log_q_of(model, params.phi, images) @ own.T
-    return log_q, jax.lax.dynamic_slice_in_dim(log_prior, index * size, size, axis=1), log_px
+    log_q = _log_q_of(model, params.phi, images) @ one_hot.T
+    # A slice of the captions' table, then a row of it for each image: no [M, K^N] is made.
+    log_prior = jax.lax.dynamic_slice_in_dim(log_prior, index * size, size, axis=1)[own]
+    return log_q, log_prior, log_px
 
 
 def _levels_of(model: Model, params: bounds.Params, codes: Array) -> Array:
@@ -177,6 +166,25 @@ def _log_q_of(model: Model, phi: Any, images: Array) -> Array:
 def codes_of(tokens: Array, num_codes: int) -> Array:
     """[C, N] -> one-hot [C, N K]."""
     return jax.nn.one_hot(tokens, num_codes).reshape(len(tokens), -1)
+
+
+def prior_gap(
+    model: Model, params: bounds.Params, images: np.ndarray, captions: np.ndarray
+) -> float:
+    """KL(qbar(z | y) || p(z | y)), qbar the mean of q(z | x) over the images of a caption.
+
+    A mean over captions as frequent as among the images; what the best prior of these images would
+    save of their mean D.
+    """
+    distinct, own = np.unique(captions, axis=0, return_inverse=True)
+    _, log_p = log_priors(model, params, distinct)
+    total = 0.0
+    for caption in range(len(distinct)):
+        chosen = images[own.reshape(-1) == caption]
+        log_mean = np.asarray(_mean_posterior(model)(params.phi, chosen), np.float64)
+        kl = np.sum(np.exp(log_mean) * (log_mean - np.asarray(log_p[caption], np.float64)))
+        total += len(chosen) * float(kl)
+    return total / len(images)
 
 
 @functools.cache

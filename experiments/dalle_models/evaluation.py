@@ -33,11 +33,16 @@ def rows(data: Data, model: Model, params: bounds.Params, at: dict[str, Any], co
     images, captions = _test(data, config)
     parts = _terms_of(data, model, params, config)
     out = codebook(parts, at, model) + relaxations(parts, at, config)
+    density = model.dvae.likelihood.density
     out.append(mean_row("squared error", at, parts["squared_error"], "estimate", unit="levels^2"))
     if enumeration.possible(model):
         out += exact_rows(data, model, params, images, captions, at)
     else:
         out += sampled_rows(data, model, params, images, captions, at, config)
+        out += [mean_row(name, at, values, "estimate") for name, values in _parts(parts["terms"])]
+    if density:  # of real numbers: its values are those of no probability, and give no bits
+        out = [r for r in out if r["unit"] != UNIT]
+        out = [{**r, "name": r["name"].replace("log p(x, y)", "log density of x, y")} for r in out]
     if len(data.classes) <= CLASSES:
         right = caption_is_right(data, model, params, parts["tokens"], config)
         out.append(mean_row("caption accuracy", at, right, "estimate", unit="share"))
@@ -62,7 +67,8 @@ def exact_rows(
         mean_row("D", at, values.divergence, "exact"),
         mean_row("KL(q || p(z | y))", at, rate, "exact"),
         mean_row("-log p(y)", at, -found.log_text, "exact"),
-        mean_row("prior gap", at, found.prior_gap, "exact"),
+        row("prior gap, training images", at, kind="exact", unit="nats",
+            value=enumeration.prior_gap(model, params, *_train(data))),
         bits("log p(x, y)", values=data.problem.bits(values.log_p), kind="exact"),
         bits("joint bound", values=data.problem.bits(values.bound), kind="upper_bound"),
         row("|log p - bound - gap|, largest", at, kind="exact", unit="nats",
@@ -70,7 +76,8 @@ def exact_rows(
     ]  # fmt: skip
     total = prior_total(data, model, params)
     if total is not None:
-        out.append(row("sum of p(y, z)", at, kind="exact", unit="probability", value=total))
+        out.append(row("|sum of p(y, z) - 1|", at, kind="exact", unit="probability",
+                       value=abs(total - 1)))  # fmt: skip
     return out
 
 
@@ -110,12 +117,12 @@ def _terms_of(data: Data, model: Model, params: bounds.Params, config: Any) -> d
     """Per image: logits and argmax tokens, hard and relaxed values, squared error."""
     evaluate = _terms(model, config.evaluation_draws, tuple(config.evaluation_temperatures))
     key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 7)
-    log_probs, tokens, hard, relaxed, squared_error = held_out.over_images(
+    log_probs, tokens, terms, hard, relaxed, squared_error = held_out.over_images(
         evaluate, params, _test(data, config), key, images_per_pass=config.images_per_pass
     )
     return {
-        "log_probs": log_probs, "tokens": tokens, "hard": hard, "relaxed": relaxed,
-        "squared_error": squared_error,
+        "log_probs": log_probs, "tokens": tokens, "terms": bounds.JointTerms(*terms),
+        "hard": hard, "relaxed": relaxed, "squared_error": squared_error,
     }  # fmt: skip
 
 
@@ -131,22 +138,22 @@ def _terms(model: Model, draws: int, temperatures: tuple[float, ...]):
             own = jax.random.fold_in(key, number)
             # Hard and relaxed by the same Gumbel noise: `categorical` and `relaxed_joint` draw it
             # alike, so that their difference varies less than either.
-            hard = bounds.joint_bound(bounds.joint_terms(model.joint, params, own, datum))
+            terms = bounds.joint_terms(model.joint, params, own, datum)
             relaxed = [
                 bounds.relaxed_joint(model.joint, temperature=t)(
                     params, jax.random.clone(own), datum
                 )
                 for t in temperatures
             ]
-            return hard, jnp.stack(relaxed)
+            return tuple(terms), bounds.joint_bound(terms), jnp.stack(relaxed)
 
-        hard, relaxed = jax.tree.map(
+        terms, hard, relaxed = jax.tree.map(
             lambda v: jnp.mean(v, axis=0), jax.lax.map(values, jnp.arange(draws))
         )
         codes = jax.nn.one_hot(tokens, model.num_codes)
         mean = model.dvae.likelihood.mean(model.dvae.decode(params.theta["decoder"], codes))
         squared_error = jnp.mean(jnp.square(mean - x.reshape(-1)))
-        return log_probs, tokens, hard, relaxed, squared_error
+        return log_probs, tokens, terms, hard, relaxed, squared_error
 
     return held_out.compiled(one)
 
@@ -236,6 +243,19 @@ def _sampler_of(model: Model):
     return sample
 
 
+def _parts(terms: bounds.JointTerms) -> list[tuple[str, Any]]:
+    """The parts of the bound by draws of z, under the names of `exact_rows`."""
+    rate = terms.log_q - terms.log_image
+    return [
+        ("reconstruction", terms.reconstruction), ("D", rate - terms.log_text),
+        ("KL(q || p(z | y))", rate), ("-log p(y)", -terms.log_text),
+    ]  # fmt: skip
+
+
+def _train(data: Data) -> tuple[np.ndarray, np.ndarray]:
+    return as_images(data.problem.dataset.train), data.tokens["train"]
+
+
 def _test(data: Data, config: Any) -> tuple[np.ndarray, np.ndarray]:
     """(images as float32, tokens of their captions)."""
     count = config.evaluation_images or None
@@ -248,10 +268,11 @@ def check_config(config: Any) -> None:
     checks.whole(config, 0, "evaluation_images", "sample_grid")
     checks.seeds("evaluation_seed", [config.evaluation_seed])
     held_out.check_passes(config)
-    if not config.evaluation_temperatures or not all(
-        checks.is_number(t) and t > 0 for t in config.evaluation_temperatures
+    temperatures = config.evaluation_temperatures
+    if not isinstance(temperatures, tuple | list) or not all(
+        checks.is_number(t) and 1e-30 < t < math.inf for t in temperatures
     ):
         raise UserError(
-            "config.evaluation_temperatures must hold numbers above 0, "
+            "config.evaluation_temperatures must hold finite numbers above 0, e.g. (1.0, 0.5), "
             f"got {config.evaluation_temperatures}."
         )

@@ -19,10 +19,9 @@ _OF_SCORING = (
     "evaluation_images", "evaluation_draws", "evaluation_samples", "evaluation_temperatures",
     "evaluation_seed", "images_per_pass", "samples_per_pass", "sample_grid", "captions",
 )  # fmt: skip
-# Fields of the prior and its training: the dVAE is the same whatever they say.
+# Fields of the second stage: the first ends the same whatever they say.
 _OF_PRIOR = (
-    "prior_layers", "prior_width", "prior_heads", "dropout", "tokens", "text_weight",
-    "image_weight", "prior_steps", "prior_learning_rate",
+    "dropout", "tokens", "text_weight", "image_weight", "prior_steps", "prior_learning_rate",
 )  # fmt: skip
 _SHARED = ("text_length", "enlarge")
 

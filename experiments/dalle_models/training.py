@@ -223,6 +223,8 @@ def _validation(
     if not len(x):
         return None
     joint = model.joint if of_prior else model.images
+    if of_prior and config.tokens == "argmax":
+        joint = joint._replace(encode=lambda phi, x: _certain(model.dvae.encode(phi, x)))
 
     def value(params: PyTree, key: Array, pair: tuple[Array, Array]) -> Array:
         x, y = pair
@@ -239,6 +241,11 @@ def _validation(
     key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 2)
     keys = jax.random.split(key, len(x))
     return held_out.mean_value(value, (x, data.tokens["validation"]), keys)
+
+
+def _certain(logits: Array) -> Array:
+    """Logits under which a token is the argmax of these."""
+    return jnp.where(logits == jnp.max(logits, axis=-1, keepdims=True), 0.0, -jnp.inf)
 
 
 def _check(config: Any) -> None:
