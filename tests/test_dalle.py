@@ -13,7 +13,7 @@ from absl import flags
 import bounds
 from configs import dalle_digits, dalle_images
 from experiments import dalle
-from experiments.dalle_models import build, enumeration, evaluation, study, training
+from experiments.dalle_models import build, enumeration, evaluation, report, study, training
 from experiments.runtime import captions, fit, trainer
 from experiments.runtime.data import Dataset
 from experiments.runtime.errors import UserError
@@ -303,30 +303,7 @@ def test_rows_per_image_are_what_their_names_say(data, trained):
     np.testing.assert_allclose(parts["hard"], bounds.joint_bound(parts["terms"]), rtol=1e-5)
 
 
-def test_second_stage_starts_from_the_first_and_leaves_it_bit_for_bit(data, tmp_path, monkeypatch):
-    config, started = tiny(), []
-    model = made(data, config)[1]
-    make = training.make_prior_run
-
-    def record(data, model, own, params):
-        run = make(data, model, own, params)
-        started.append((params, run.init()))
-        return run
-
-    monkeypatch.setattr(training, "make_prior_run", record)
-    point = studies.Point("beta1", (0,))
-    monkeypatch.setattr(evaluation, "rows", lambda *arguments: [])
-    _, (params,) = study.run(data, model, point, config, str(tmp_path))
-    ((first, start),) = started
-    for a, b in ((first, start), (first.phi, params.phi),
-                 (first.theta["decoder"], params.theta["decoder"])):  # fmt: skip
-        assert all(np.array_equal(u, v) for u, v in
-                   zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))  # fmt: skip
-    moved = jax.tree.map(lambda u, v: not np.array_equal(u, v), first.theta["prior"],
-                         params.theta["prior"])  # fmt: skip
-    assert any(jax.tree.leaves(moved))
-
-
+@pytest.mark.slow
 def test_densities_are_not_told_in_bits(data):
     config = tiny(likelihood="logit_laplace")
     own, model = made(data, config)
@@ -341,11 +318,30 @@ def parsed():
     flags.FLAGS.mark_as_parsed()
 
 
-def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, parsed):
+def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, parsed, monkeypatch):
     config = tiny()
     config.models = {"beta1": {"beta": 1.0}}
     config.compare = ()
+    started, drawn = [], []
+    make, draw = training.make_prior_run, report.draw
+
+    def record(data, model, own, params):
+        run = make(data, model, own, params)
+        if params is not None:
+            started.append((params, run.init()))
+        return run
+
+    monkeypatch.setattr(training, "make_prior_run", record)
+    monkeypatch.setattr(report, "draw", lambda *a: (drawn.append(a[2]), draw(*a)))
     dalle.main(config, str(tmp_path))
+    # The second stage starts from the first and leaves its part bit for bit.
+    ((first, start),), (params,) = started, drawn
+    for before, after in (
+        (first, start), (first.phi, params.phi), (first.theta["decoder"], params.theta["decoder"])
+    ):  # fmt: skip
+        assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
+    priors = first.theta["prior"], params.theta["prior"]
+    assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, *priors)))
     said = capsys.readouterr().out
     for name in ("log p(x, y)", "variational gap", "relaxation gap", "prior gap", "caption acc"):
         assert name in said
