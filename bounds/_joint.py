@@ -117,17 +117,18 @@ def joint_latent(
     image_weight = check_at_least("image_weight", image_weight, 0.0)
 
     def log_q(phi, datum, z):
-        return _log_q(_log_probs(model.encode(phi, datum[0])), z)
+        return _log_prob(_log_probs(model.encode(phi, datum[0])), z)
 
     def propose(phi, key, datum):
         log_probs = _log_probs(model.encode(phi, datum[0]))
         z = jax.random.categorical(key, log_probs)
-        return z, _log_q(log_probs, z)
+        return z, _log_prob(log_probs, z)
 
     def log_p(theta, datum, z):
-        terms = _hard_terms(model, theta, datum, z)
-        weighted = _times(text_weight, terms.log_text) + _times(image_weight, terms.log_image)
-        return terms.reconstruction / beta + weighted
+        found = generative(model, theta, datum, z)
+        log_image = _log_prob(found.log_prior, z)
+        weighted = _times(text_weight, found.log_text) + _times(image_weight, log_image)
+        return found.reconstruction / beta + weighted
 
     return LatentModel(propose, log_q, log_p)
 
@@ -172,10 +173,11 @@ def joint_terms(
     """
     log_probs = _log_probs(model.encode(params.phi, datum[0]))
     z = jax.random.categorical(key, log_probs)
-    terms = _hard_terms(model, params.theta, datum, z, log_probs.shape)
-    if not analytic:
-        return terms._replace(log_q=_log_q(log_probs, z))
-    return _analytic(model, params.theta, datum, z, log_probs, terms.reconstruction)
+    found = generative(model, params.theta, datum, z, shape=log_probs.shape)
+    if analytic:
+        return _analytic(found, log_probs)
+    log_q, log_image = _log_prob(log_probs, z), _log_prob(found.log_prior, z)
+    return JointTerms(found.reconstruction, log_q, found.log_text, log_image)
 
 
 def joint_bound(
@@ -268,45 +270,47 @@ def relaxed_joint(
     weights = {name: check_at_least(name, value, 0.0) for name, value in weights.items()}
 
     def objective(params: Params, key: Key, datum: PyTree) -> Float[Array, ""]:
-        x, y = datum
-        log_probs = _log_probs(model.encode(params.phi, x))
+        log_probs = _log_probs(model.encode(params.phi, datum[0]))
         noisy = log_probs + jax.random.gumbel(key, log_probs.shape, log_probs.dtype)
         relaxed = jax.nn.softmax(noisy / temperature)
-        reconstruction = check_scalar("log_px", model.log_px(params.theta, x, y, relaxed))
         z = jnp.argmax(noisy, axis=-1)
-        terms = _analytic(model, params.theta, datum, z, log_probs, reconstruction)
-        return joint_bound(terms, **weights)
+        shape = log_probs.shape
+        found = generative(model, params.theta, datum, z, codes=relaxed, shape=shape)
+        return joint_bound(_analytic(found, log_probs), **weights)
 
     return objective
 
 
-def _analytic(
-    model: JointModel, theta: PyTree, datum: PyTree, z: Array, log_probs: Array, found: Array
-) -> JointTerms:
-    """Terms with closed-form means over each token, given the tokens before it."""
-    text, log_prior = _prior(model, theta, datum[1], z, log_probs.shape)
-    q = jnp.exp(log_probs)
-    return JointTerms(found, _mean(q, log_probs), text, _mean(q, log_prior))
+class _Generative(NamedTuple):
+    """log p(x | y, z), log p(y), and log-probabilities [N, K] of each token after the others."""
+
+    reconstruction: Array
+    log_text: Array
+    log_prior: Array
 
 
-def _hard_terms(
-    model: JointModel, theta: PyTree, datum: PyTree, z: Array, shape: tuple[int, ...] = ()
-) -> JointTerms:
-    """The terms of p at the tokens z; log_q is 0. `shape` is that of q, where it is known."""
+def generative(
+    model: JointModel, theta: PyTree, datum: PyTree, z: Array, *, codes: Array | None = None,
+    shape: tuple[int, ...] = (),
+) -> _Generative:  # fmt: skip
+    """What p says of tokens z; the decoder sees `codes`, by default their one-hot vectors.
+
+    `shape` is that of q's logits, where it is known.
+    """
     x, y = datum
     text, logits = model.prior(theta, y, z)
-    text, log_prior = (
-        check_scalar("prior's log p(y)", text),
-        _log_probs(logits, "prior", shape or z.shape),
-    )
-    codes = jax.nn.one_hot(z, log_prior.shape[-1], dtype=log_prior.dtype)
+    log_prior = _log_probs(logits, "prior", shape or z.shape)
+    if codes is None:
+        codes = jax.nn.one_hot(z, log_prior.shape[-1], dtype=log_prior.dtype)
     reconstruction = check_scalar("log_px", model.log_px(theta, x, y, codes))
-    return JointTerms(reconstruction, jnp.zeros(()), text, _log_q(log_prior, z))
+    return _Generative(reconstruction, check_scalar("prior's log p(y)", text), log_prior)
 
 
-def _prior(model: JointModel, theta: PyTree, y: PyTree, z: Array, shape: tuple[int, ...]):
-    text, logits = model.prior(theta, y, z)
-    return check_scalar("prior's log p(y)", text), _log_probs(logits, "prior", shape)
+def _analytic(found: _Generative, log_probs: Array) -> JointTerms:
+    """Terms with closed-form means over each token, given the tokens before it."""
+    q = jnp.exp(log_probs)
+    means = _mean(q, log_probs), found.log_text, _mean(q, found.log_prior)
+    return JointTerms(found.reconstruction, *means)
 
 
 def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -> Array:
@@ -317,7 +321,7 @@ def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -
     return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
-def _log_q(log_probs: Float[Array, "N K"], z: Array) -> Float[Array, ""]:
+def _log_prob(log_probs: Float[Array, "N K"], z: Array) -> Float[Array, ""]:
     if z.shape != log_probs.shape[:1]:
         raise ValueError(f"z must be {log_probs.shape[0]} tokens, got shape {z.shape}.")
     num_codes = log_probs.shape[1]

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_at_least, check_count
-from bounds._joint import JointModel, _hard_terms, _log_probs, _log_q, _times
+from bounds._joint import JointModel, _log_prob, _log_probs, _times, generative
 from bounds._types import Objective, Params
 
 Chunk = Callable[[Array], tuple[Any, Any, Any]]
@@ -207,8 +207,9 @@ def model_chunks(
 
     def one(number):
         z = number // places % num_codes
-        terms = _hard_terms(model, params.theta, datum, z, log_probs.shape)
-        return _log_q(log_probs, z), terms.log_text + terms.log_image, terms.reconstruction
+        found = generative(model, params.theta, datum, z, shape=log_probs.shape)
+        log_prior = found.log_text + _log_prob(found.log_prior, z)
+        return _log_prob(log_probs, z), log_prior, found.reconstruction
 
     return lambda index: jax.vmap(one)(index * size + jnp.arange(size)), count // size
 

@@ -6,7 +6,6 @@ every pixel's levels, log q(z | x) from logits of every token.
 
 import functools
 import itertools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -178,28 +177,32 @@ def prior_gap(
     """
     distinct, own = np.unique(captions, axis=0, return_inverse=True)
     _, log_p = log_priors(model, params, distinct)
-    total = 0.0
-    for caption in range(len(distinct)):
-        chosen = images[own.reshape(-1) == caption]
-        log_mean = np.asarray(_mean_posterior(model)(params.phi, chosen), np.float64)
+    total, counts = 0.0, np.bincount(own.reshape(-1))
+    for caption, count in enumerate(counts):
+        # As many for every caption, the rest without weight: one program serves all.
+        chosen = np.resize(np.flatnonzero(own.reshape(-1) == caption), counts.max())
+        counted = np.arange(counts.max()) < count
+        log_mean = _mean_posterior(model)(params.phi, images[chosen], counted)
+        log_mean = np.asarray(log_mean, np.float64)
         kl = np.sum(np.exp(log_mean) * (log_mean - np.asarray(log_p[caption], np.float64)))
-        total += len(chosen) * float(kl)
+        total += count * float(kl)
     return total / len(images)
 
 
 @functools.cache
 def _mean_posterior(model: Model):
-    """Jitted (phi, images) -> log of the mean of q(z | x) [K^N]."""
+    """Jitted (phi, images, which of them count) -> log of the mean of q(z | x) [K^N]."""
     codes, _ = _chunks(model)
 
     @jax.jit
     @precise
-    def mean(phi, images):
+    def mean(phi, images, counted):
+        weights = jnp.where(counted, -jnp.log(jnp.sum(counted)), -jnp.inf)[:, None]
         q = _log_q_of(model, phi, images)
 
         def one(tokens):
             log_q = q @ codes_of(tokens, model.num_codes).T
-            return jax.nn.logsumexp(log_q, axis=0) - math.log(len(images))
+            return jax.nn.logsumexp(log_q + weights, axis=0)
 
         return jax.lax.map(one, codes).reshape(-1)
 
