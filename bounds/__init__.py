@@ -46,6 +46,7 @@ from bounds._elbo import elbo_log_ratio as elbo_log_ratio
 from bounds._estimators import dreg as dreg
 from bounds._estimators import pathwise as pathwise
 from bounds._estimators import stl as stl
+from bounds._iwae_posterior import iwae_posterior_log_prob as iwae_posterior_log_prob
 from bounds._joint import JointModel as JointModel
 from bounds._joint import JointTerms as JointTerms
 from bounds._joint import joint_bound as joint_bound
@@ -58,6 +59,10 @@ from bounds._joint_values import joint_values as joint_values
 from bounds._joint_values import posterior_kl as posterior_kl
 from bounds._likelihood import Diagnostics as Diagnostics
 from bounds._likelihood import log_likelihood as log_likelihood
+from bounds._minibatch import information_sandwich as information_sandwich
+from bounds._minibatch import minibatch_mean_log_prob as minibatch_mean_log_prob
+from bounds._minibatch import minibatch_stratified_log_prob as minibatch_stratified_log_prob
+from bounds._minibatch import minibatch_weighted_log_prob as minibatch_weighted_log_prob
 from bounds._moments import Moments as Moments
 from bounds._moments import gradient_moments as gradient_moments
 from bounds._moments import merge_moments as merge_moments
@@ -81,6 +86,13 @@ from bounds._snr import snr as snr
 from bounds._snr import snr_floor as snr_floor
 from bounds._snr import snr_interval as snr_interval
 from bounds._snr import snr_squared as snr_squared
+from bounds._surgery import Aggregated as Aggregated
+from bounds._surgery import GaussianPosteriors as GaussianPosteriors
+from bounds._surgery import SurgeryTerms as SurgeryTerms
+from bounds._surgery import active_units as active_units
+from bounds._surgery import aggregated_log_prob as aggregated_log_prob
+from bounds._surgery import fast_aggregated_log_prob as fast_aggregated_log_prob
+from bounds._surgery import surgery_terms as surgery_terms
 from bounds._times import discrete_times as discrete_times
 from bounds._times import importance_probabilities as importance_probabilities
 from bounds._times import low_discrepancy_times as low_discrepancy_times
@@ -101,6 +113,7 @@ from bounds._weights import pareto_k_hat as pareto_k_hat
 __version__ = "0.1.0"
 
 __all__ = [
+    "Aggregated",
     "Aux",
     "BoundEstimate",
     "Dequantizer",
@@ -108,6 +121,7 @@ __all__ = [
     "Diffusion",
     "DiffusionTerms",
     "Estimate",
+    "GaussianPosteriors",
     "JointModel",
     "JointTerms",
     "JointValues",
@@ -115,6 +129,9 @@ __all__ = [
     "Moments",
     "Objective",
     "Params",
+    "SurgeryTerms",
+    "active_units",
+    "aggregated_log_prob",
     "ais",
     "annealing_schedule",
     "autoregressive_dequantizer",
@@ -142,14 +159,17 @@ __all__ = [
     "elbo_analytic_kl",
     "elbo_log_ratio",
     "enumerated_joint",
+    "fast_aggregated_log_prob",
     "flow_dequantizer",
     "gaussian_entropy",
     "gaussian_kl",
     "gaussian_log_prob",
     "gradient_moments",
     "importance_probabilities",
+    "information_sandwich",
     "init_monotone_gamma",
     "iwae",
+    "iwae_posterior_log_prob",
     "joint_bound",
     "joint_latent",
     "joint_terms",
@@ -164,6 +184,9 @@ __all__ = [
     "logit_laplace_log_prob",
     "low_discrepancy_times",
     "merge_moments",
+    "minibatch_mean_log_prob",
+    "minibatch_stratified_log_prob",
+    "minibatch_weighted_log_prob",
     "miwae",
     "monotone_gamma",
     "noise_error",
@@ -186,6 +209,7 @@ __all__ = [
     "snr_interval",
     "snr_squared",
     "stl",
+    "surgery_terms",
     "trajectory",
     "tune_step_sizes",
     "uniform_dequantizer",

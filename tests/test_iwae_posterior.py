@@ -1,0 +1,102 @@
+"""q_EW, the density that IWAE's weights resample from, against sums over all draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+import bounds
+from models import enumerable, linear_gaussian
+
+pytestmark = pytest.mark.x64
+TOLERANCE = 1e-9 if oracles.X64 else 2e-6
+STATES = 3
+
+
+def exact_density(params, x, num_samples):
+    """q_EW(z | x) of every z, by the sum over all tuples of the other draws."""
+    log_joint = enumerable.log_joint(params.theta, x)
+    log_w = log_joint - jax.nn.log_softmax(params.phi[x])
+
+    def at(z):
+        if num_samples == 1:
+            return jnp.exp(log_joint[z] - log_w[z])
+        mean = enumerable.expectation(
+            lambda others, _: jnp.exp(-bounds.iwae(jnp.concatenate([log_w[z][None], others]))),
+            params, x, num_samples - 1,
+        )  # fmt: skip
+        return jnp.exp(log_joint[z]) * mean
+
+    return jnp.stack([at(z) for z in range(STATES)])
+
+
+def test_density_is_the_enumerated_one():
+    params, x = enumerable.init(jax.random.key(1), STATES, 2), jnp.array(1)
+    model = enumerable.make_model()
+    for num_samples in (1, 2, 4):
+        exact = exact_density(params, x, num_samples)
+        np.testing.assert_allclose(exact.sum(), 1.0, atol=10 * TOLERANCE)
+        found = jax.jit(
+            jax.vmap(
+                lambda z, k=num_samples: bounds.iwae_posterior_log_prob(
+                    model, params, jax.random.key(2), x, z,
+                    num_samples=k, num_sets=20_000, chunk_size=2000,
+                )
+            )
+        )(jnp.arange(STATES))  # fmt: skip
+        # 20,000 sets; w(z)/mean(w) lies in (0, K], so no mean errs by more than this, once in 1e5.
+        error = oracles.z_limit(STATES) * num_samples / 2 / np.sqrt(20_000)
+        error = 10 * TOLERANCE if num_samples == 1 else error
+        ratio = np.exp(np.asarray(found)) / np.asarray(exact)
+        np.testing.assert_allclose(ratio, 1.0, atol=2 * error)
+        if num_samples > 1:  # known to be wrong: the density of another K
+            other = np.asarray(exact_density(params, x, 1))
+            assert np.abs(np.exp(np.asarray(found)) / other - 1).max() > 2 * error
+
+
+def test_it_goes_from_q_to_the_posterior():
+    params, x = enumerable.init(jax.random.key(1), STATES, 2), jnp.array(1)
+    posterior = jax.nn.softmax(enumerable.log_joint(params.theta, x))
+    distances = [
+        float(jnp.abs(exact_density(params, x, k) - posterior).sum()) for k in (1, 2, 4, 7)
+    ]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 0.5 * distances[0]
+
+
+def test_at_the_exact_posterior_it_is_the_posterior():
+    theta = jnp.array([0.3, -0.2])
+    params = bounds.Params(theta, linear_gaussian.exact_inference(theta))
+    model = linear_gaussian.make_model(variance=0.5)
+    x, z = jnp.array([1.0, 0.5]), jnp.array([0.1, -0.7])
+    found = bounds.iwae_posterior_log_prob(
+        model, params, jax.random.key(0), x, z, num_samples=5, num_sets=3
+    )
+    mean, variance = linear_gaussian.posterior(theta, x)
+    np.testing.assert_allclose(found, bounds.gaussian_log_prob(z, mean, variance), atol=1e-4)
+
+
+def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
+    theta = enumerable.Generative(jnp.array([0.0, -jnp.inf, 1.0]), jnp.zeros((3, 2)))
+    params = bounds.Params(theta, jnp.zeros((2, 3)))
+    model = enumerable.make_model()
+
+    def at(z, chunk_size):
+        return bounds.iwae_posterior_log_prob(
+            model, params, jax.random.key(0), jnp.array(0), z,
+            num_samples=3, num_sets=10, chunk_size=chunk_size,
+        )  # fmt: skip
+
+    assert at(jnp.array(1), None) == -jnp.inf
+    np.testing.assert_allclose(at(jnp.array(2), 4), at(jnp.array(2), None), rtol=1e-6)
+
+
+def test_mistakes_are_named():
+    model = enumerable.make_model()._replace(log_q=None)
+    params = enumerable.init(jax.random.key(1), STATES, 2)
+    arguments = (model, params, jax.random.key(0), jnp.array(0), jnp.array(0))
+    with pytest.raises(ValueError, match="this model has log_q=None"):
+        bounds.iwae_posterior_log_prob(*arguments, num_samples=2, num_sets=3)
+    with pytest.raises(ValueError, match="num_sets must be at least 1"):
+        bounds.iwae_posterior_log_prob(*arguments, num_samples=2, num_sets=0)
