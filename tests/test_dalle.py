@@ -15,6 +15,7 @@ from dalle_cases import by_hand, made, tiny
 import bounds
 from experiments import dalle
 from experiments.dalle_models import enumeration, evaluation, report, training
+from experiments.dalle_models import images as of_images
 from experiments.runtime import captions
 from experiments.runtime.errors import UserError
 from experiments.training import problems
@@ -285,3 +286,35 @@ def test_mistakes_are_named_before_anything_is_written(name, tmp_path, parsed, m
     with pytest.raises(UserError, match=message):
         dalle.main(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_log_p_of_images_alone_sums_captions_out(data, trained):
+    config, model, params = trained
+    images = evaluation._test(data, tiny())[0][:3]
+    found = {(r["name"], r["unit"]): r for r in of_images.rows(
+        data, model, params, images, {"model": "beta1"}, config)}  # fmt: skip
+    sequences = of_images.all_sequences(data)
+    text, image = enumeration.log_priors(model, params, sequences)
+    log_prior = np.asarray(text[:, None] + image, np.float64)  # of every caption and code
+    log_p, bound = [], []
+    for x in images:
+        joint, log_q = by_hand(model, params, x, sequences[3])
+        marginal = joint - log_prior[3] + np.logaddexp.reduce(log_prior, axis=0)
+        log_p.append(np.logaddexp.reduce(marginal))
+        bound.append(np.sum(np.exp(log_q) * (marginal - log_q)))
+    exact, lower = found["log p(x)", "nats"], found["bound on log p(x)", "nats"]
+    np.testing.assert_allclose(exact["value"], np.mean(log_p), atol=1e-4)
+    np.testing.assert_allclose(lower["value"], np.mean(bound), atol=1e-4)
+    assert (exact["kind"], lower["kind"]) == ("exact", "lower_bound")
+    assert lower["value"] < exact["value"]
+    assert found["log p(x)", "bits/dim"]["value"] < found["bound on log p(x)", "bits/dim"]["value"]
+    # Draws in place of sums, of the same images: equal within what they vary.
+    latent = of_images.latent_model(model, jnp.asarray(sequences))
+    datum = jnp.asarray(images[0]), ()
+    log_w = bounds.log_weights(latent, params, jax.random.key(0), datum, num_samples=4000)
+    values = np.asarray(log_w, np.float64)
+    error = oracles.z_limit(1) * values.std() / np.sqrt(4000)
+    assert abs(values.mean() - bound[0]) < error
+    sampled = of_images._sampled(model, params, images, sequences, config)
+    assert sampled.shape == (len(images),)
+    assert np.all(np.isfinite(sampled))

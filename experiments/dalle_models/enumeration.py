@@ -101,6 +101,25 @@ def enumerated(
     return jax.tree.map(lambda *p: np.concatenate(p), *parts)
 
 
+def of_images(
+    model: Model, params: bounds.Params, images: np.ndarray, sequences: np.ndarray
+) -> bounds.JointValues:
+    """Sums over all codes for every image x alone, with the captions `sequences` summed out.
+
+    Its log_p is log p(x), and its bound that of q(z | x) on it, if these are all captions.
+    """
+    text, image = log_priors(model, params, sequences)
+    marginal = jax.nn.logsumexp(text[:, None] + image, axis=0)[None]
+    nothing = np.zeros((1,), text.dtype)
+    parts = []
+    for start in range(0, len(images), _IMAGES):
+        part = images[start : start + _IMAGES]
+        own = np.zeros(len(part), np.int32)
+        found = _sums_of(model)(params, part, own, nothing, marginal)
+        parts.append(jax.tree.map(np.asarray, found.values))
+    return jax.tree.map(lambda *p: np.concatenate(p), *parts)
+
+
 @functools.cache
 def _sums_of(model: Model):
     codes, _ = _chunks(model)

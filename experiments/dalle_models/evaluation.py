@@ -1,7 +1,6 @@
 """What is measured of a trained model: the joint bound and its gaps, the codebook, captions."""
 
 import functools
-import itertools
 import math
 from typing import Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Array
 
 import bounds
 from experiments.dalle_models import enumeration
+from experiments.dalle_models import images as of_images
 from experiments.dalle_models.build import Data, Model
 from experiments.runtime import checks
 from experiments.runtime.compiling import precise
@@ -25,7 +25,6 @@ from models.token_prior import picked
 
 PLACES = 16  # whose information is told one by one, at most
 CLASSES = 100  # captions among which the right one is looked for, at most
-_SEQUENCES = 200  # captions over which p(y, z) is summed, at most
 
 
 def rows(data: Data, model: Model, params: bounds.Params, at: dict[str, Any], config: Any):
@@ -40,9 +39,12 @@ def rows(data: Data, model: Model, params: bounds.Params, at: dict[str, Any], co
     else:
         out += sampled_rows(data, model, params, images, captions, at, config)
         out += [mean_row(name, at, values, "estimate") for name, values in _parts(parts["terms"])]
+    out += of_images.rows(data, model, params, images, at, config)
     if density:  # of real numbers: its values are those of no probability, and give no bits
         out = [r for r in out if r["unit"] != UNIT]
-        out = [{**r, "name": r["name"].replace("log p(x, y)", "log density of x, y")} for r in out]
+        names = {"log p(x, y)": "log density of x, y", "log p(x)": "log density of x"}
+        for old, new in names.items():
+            out = [{**r, "name": r["name"].replace(old, new)} for r in out]
     if len(data.classes) <= CLASSES:
         right = caption_is_right(data, model, params, parts["tokens"], config)
         out.append(mean_row("caption accuracy", at, right, "estimate", unit="share"))
@@ -83,10 +85,9 @@ def exact_rows(
 
 def prior_total(data: Data, model: Model, params: bounds.Params) -> float | None:
     """p(y, z) summed over all sequences of text and image tokens; None where they are too many."""
-    words, length = len(data.vocabulary.words) + 1, data.vocabulary.length
-    if words**length > _SEQUENCES:
+    sequences = of_images.all_sequences(data)
+    if sequences is None:
         return None
-    sequences = np.array(list(itertools.product(range(words), repeat=length)), np.int32)
     text, image = enumeration.log_priors(model, params, sequences)
     return float(np.exp(np.asarray(text[:, None] + image, np.float64)).sum())
 

@@ -1,0 +1,1 @@
+"""All families of bounds on the same data: what `experiments.compare` shows."""

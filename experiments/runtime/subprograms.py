@@ -1,0 +1,72 @@
+"""Programs that run others: a config file with changes, and a run with its table in a file."""
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from experiments.runtime.errors import UserError
+from experiments.runtime.results import write_atomically
+
+OUTPUT = "output.txt"  # what the program printed
+_ROOT = pathlib.Path(__file__).parents[2]  # of the checkout, where configs/ lies
+
+
+def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
+    """The config of a file such as configs/train_digits.py, or FILE:VARIANT, with changes.
+
+    Args:
+      spec: a path, from the working directory or from the checkout.
+      changes: field -> value in its place; a ConfigDict takes the place of the whole field.
+
+    Returns:
+      The config.
+
+    Raises:
+      UserError: the file is not there or fails, or has no such field, or one of another kind.
+    """
+    name, _, variant = spec.partition(":")
+    path = next((p for p in (pathlib.Path(name), _ROOT / name) if p.is_file()), None)
+    if path is None:
+        raise UserError(f"config file {name} is not there.")
+    found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
+    except Exception as error:
+        raise UserError(f"{spec}: {' '.join(str(error).split())}") from None
+    changes = changes.to_dict() if isinstance(changes, ConfigDict) else changes
+    for field, value in changes.items():
+        if field not in config:
+            raise UserError(f"{spec} has no field {field!r}.")
+        try:
+            whole = isinstance(config[field], ConfigDict)
+            config[field] = ConfigDict(value) if whole else value
+        except TypeError:
+            raise UserError(
+                f"{field} of {spec} must be of the kind of {config[field]!r}, got {value!r}."
+            ) from None
+    return config
+
+
+def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir: str) -> None:
+    """Runs the `main` of a program; what it prints goes to a file in its folder.
+
+    Progress and logs stay on stderr. The program continues from what its folder holds.
+    """
+    logging.info("%s: in %s", name, workdir)
+    os.makedirs(workdir, exist_ok=True)
+    path = os.path.join(workdir, OUTPUT)
+    with open(path + ".part", "w") as file, contextlib.redirect_stdout(file):
+        main(config, workdir)
+    with open(path + ".part", "rb") as file:
+        write_atomically(path, file.read())
+    os.unlink(path + ".part")
