@@ -118,8 +118,8 @@ def reverse_ais(
     .. math:: z \sim p(z | x): \quad
        \mathbb E[\log w] \ge \log p(x), \qquad \mathbb E[1 / w] = 1 / p(x)
 
-    with the same sum :math:`\log w` over the states, met in the order T-1, ..., 1. (If q is
-    zero on a part of the posterior, E[1/w] is below 1/p(x) and every bound here still holds.)
+    with the same sum :math:`\log w` over the states, met in the order T-1, ..., 1. (If p(x, z)
+    is zero where q is not, E[1/w] is below 1/p(x) and every bound here still holds.)
 
     The z must be an EXACT draw, which simulated data provide: for (x, z) ~ p(x, z), z is one
     draw of p(z | x). A z from q, or from a sampler that has not converged, bounds nothing.

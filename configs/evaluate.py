@@ -20,10 +20,13 @@ def get_config() -> ConfigDict:
     config.num_images = 0  # 0: all
     config.few_samples = 64
     config.num_samples = 5000
+    config.curve_samples = (1, 8, 64, 512)  # K of the curves, all from as many draws as the last
+    config.curve_alphas = (0.0, 0.5)  # of VR-IWAE; 0 is IWAE
     # On each device at once.
     config.images_per_pass = 20
     config.samples_per_pass = 125
-    # Annealed importance sampling on data simulated from the model.
+    # Annealed importance sampling, on test images and on data simulated from the model.
+    config.ais_test_images = 100  # 0: none
     config.simulated_images = 100
     config.ais_temperatures = 500
     config.ais_chains = 16

@@ -16,7 +16,7 @@ import bounds
 from experiments.dequantization import build, evaluation, report, study, training
 from experiments.runtime import data
 from experiments.runtime.results import row
-from experiments.training import problems, studies
+from experiments.training import curves, problems, studies
 from experiments.training.ensemble import train_members
 
 
@@ -313,7 +313,7 @@ def test_every_image_has_noise_of_its_own():
 
 def test_curve_is_of_disjoint_groups():
     log_w = jnp.log(jnp.arange(1.0, 9.0))
-    values, errors = evaluation.iwae_curve(log_w, (1, 4, 8))
+    values, errors = curves.bound_curve(log_w, (1, 4, 8))
     np.testing.assert_allclose(values[0], np.mean(np.log(np.arange(1, 9))), rtol=1e-6)
     groups = np.log([2.5, 6.5])
     np.testing.assert_allclose(values[1], groups.mean(), rtol=1e-6)
@@ -321,3 +321,7 @@ def test_curve_is_of_disjoint_groups():
     np.testing.assert_allclose(values[2], math.log(4.5), rtol=1e-6)
     w = np.arange(1, 9)
     np.testing.assert_allclose(errors[2], w.std(ddof=1) / (8**0.5 * 4.5), rtol=1e-5)
+    values, errors = curves.bound_curve(log_w, (8,), alpha=0.5)  # 2 log of the mean root
+    roots = np.sqrt(w)
+    np.testing.assert_allclose(values[0], 2 * math.log(roots.mean()), rtol=1e-6)
+    np.testing.assert_allclose(errors[0], 2 * roots.std(ddof=1) / 8**0.5 / roots.mean(), rtol=1e-5)

@@ -301,8 +301,12 @@ def test_every_row_has_a_kind_a_unit_and_a_standard_error():
     config.num_images, config.num_samples, config.simulated_images = 20, 30, 10
     config.images_per_pass, config.samples_per_pass = 10, 30
     config.ais_temperatures, config.ais_chains, config.ais_leapfrog = 4, 2, 1
+    config.curve_samples, config.run = (1, 4), "nowhere"
     evaluation.check_config(config)
-    rows = [r for part in evaluation.PARTS.values() for r in part(problem, drawn, config)]
+    parts = {name: part(problem, drawn, config) for name, part in evaluation.PARTS.items()}
+    (parameters, _) = parts.pop("size")
+    assert (parameters["value"], parameters["kind"]) == (64 * 5 + 5 + 4 * 6 + 15 + 64 * 6, "exact")
+    rows = [r for part in parts.values() for r in part]
     assert all(r["kind"] in ("lower_bound", "upper_bound", "estimate") for r in rows)
     assert all(r["unit"] and np.isfinite(r["value"]) for r in rows)
     assert all(r["standard_error"] is not None and r["standard_error"] >= 0 for r in rows)
@@ -310,13 +314,36 @@ def test_every_row_has_a_kind_a_unit_and_a_standard_error():
     assert by_data["-KL"] == (20, "test")
     assert by_data["active units, layer 1"] == (20, "test")
     assert by_data["AIS"] == by_data["IWAE"] == (10, "simulated")
+    assert {r["n"] for r in parts["annealed"]} == {20}
+
+
+def test_curves_and_annealing_stand_on_the_right_side_of_the_exact_answer():
+    images, _, exact = simulated()
+    images, exact = images[:200], exact[:200]
+    config = evaluate.get_config()
+    config.curve_samples, config.images_per_pass = (1, 8, 512), 50
+    config.ais_temperatures, config.ais_chains, config.ais_images_per_pass = 100, 8, 50
+    problem = types.SimpleNamespace(vae=MODEL)
+    evaluate_curves = evaluation._curves(MODEL.model, (1, 8, 512), (0.0, 0.5), 512)
+    values, _ = held_out.over_images(
+        evaluate_curves, params(), images, jax.random.key(3), images_per_pass=50
+    )
+    gaps = (exact[:, None, None] - values).mean(axis=0)  # [alpha, K]
+    assert gaps.min() > -1e-3
+    assert np.all(np.diff(gaps, axis=1) < 0)  # closer with K
+    np.testing.assert_allclose(gaps[0, 0], gaps[1, 0], atol=1e-5)  # K = 1: the ELBO
+    assert np.all(gaps[1, 1:] > gaps[0, 1:])  # VR-IWAE is the looser
+    lower, acceptance = sandwich.forward(problem.vae, params(), images, jax.random.key(4), config)
+    score = (lower - exact).mean() / ((lower - exact).std(ddof=1) / np.sqrt(200))
+    assert score < z_limit(1)
+    assert gaps[0, 0] > 2 * (exact - lower).mean()  # far tighter than the ELBO
+    assert 0.3 < acceptance.mean() <= 1
 
 
 def test_no_two_purposes_share_a_key():
     """Nor with the numbers that binarisation and training fold into the same seed."""
     config = types.SimpleNamespace(seed=0)
-    names = ("images", "active units", "simulation", "AIS", "simulated images")
-    roots = [evaluation._key(config, name) for name in names]
+    roots = [evaluation._key(config, name) for name in evaluation.PURPOSES]
     roots += [jax.random.fold_in(jax.random.key(0), i) for i in range(10)]
     data = np.array([jax.random.key_data(k) for k in roots])
     assert len(np.unique(data, axis=0)) == len(data)

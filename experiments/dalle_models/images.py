@@ -64,6 +64,9 @@ def rows(
                 mean_row("log p(x)", at, bits(exact), "exact", unit=UNIT)]  # fmt: skip
     out += [mean_row("bound on log p(x)", at, bound, "lower_bound"),
             mean_row("bound on log p(x)", at, bits(bound), "upper_bound", unit=UNIT)]  # fmt: skip
+    if exact is not None:
+        gap = bits(bound) - bits(exact)
+        out.append(mean_row("bound on log p(x) gap", at, gap, "exact", unit=UNIT))
     return [{**r, "seconds_per_image": spent} for r in out]
 
 

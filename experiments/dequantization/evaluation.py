@@ -1,14 +1,12 @@
 """Test images under a trained model: bounds in bits/dim, their gap, and the flow's round trip."""
 
 import functools
-import itertools
 import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -18,7 +16,7 @@ from experiments.runtime import checks
 from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
-from experiments.training import held_out
+from experiments.training import curves, held_out
 from experiments.training.held_out import mean_row
 from experiments.training.problems import Problem, as_images
 from experiments.training.studies import UNIT
@@ -36,24 +34,6 @@ class Curve(NamedTuple):
 
     values: np.ndarray
     monte_carlo_error: np.ndarray
-
-
-def iwae_curve(log_w: Array, counts: tuple[int, ...]) -> tuple[Array, Array]:
-    """IWAE-k for each k from the same log-weights [S], and its Monte Carlo standard error.
-
-    The S / k disjoint groups are independent, so their spread is the error; of a single group it
-    is sd(w) / (sqrt(S) mean(w)).
-    """
-    values, errors = [], []
-    for k in counts:
-        groups = bounds.iwae(log_w.reshape(-1, k))
-        values.append(jnp.mean(groups))
-        if len(groups) > 1:
-            errors.append(jnp.std(groups, ddof=1) / math.sqrt(len(groups)))
-        else:
-            weights = jnp.exp(log_w - jnp.max(log_w))
-            errors.append(jnp.std(weights, ddof=1) / (math.sqrt(k) * jnp.mean(weights)))
-    return jnp.stack(values), jnp.stack(errors)
 
 
 def curve(
@@ -81,7 +61,7 @@ def _curve_of(model: Model, counts: tuple[int, ...], samples_per_pass: int):
             latent, params, jax.random.fold_in(key, index), x,
             num_samples=counts[-1], chunk_size=min(samples_per_pass, counts[-1]),
         )  # fmt: skip
-        return iwae_curve(log_w, counts)
+        return curves.bound_curve(log_w, counts)
 
     return held_out.compiled(one)
 
@@ -201,11 +181,4 @@ def check_config(config: Any) -> None:
     held_out.check_passes(config)
     checks.whole(config, 0, "evaluation_images", "sample_grid")
     checks.seeds("evaluation_seed", [config.evaluation_seed])
-    counts = config.evaluation_samples
-    good = isinstance(counts, tuple | list) and counts and all(map(checks.is_whole, counts))
-    if not good or counts[0] != 1 or any(b <= a for a, b in itertools.pairwise(counts)) \
-            or any(counts[-1] % k for k in counts):  # fmt: skip
-        raise UserError(
-            "config.evaluation_samples must rise from 1 (the ELBO) to a multiple of all of them, "
-            f"e.g. (1, 8, 64), got {counts}."
-        )
+    curves.check_counts(config, "evaluation_samples")

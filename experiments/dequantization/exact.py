@@ -11,11 +11,11 @@ import optax
 from jaxtyping import Array
 
 import bounds
-from experiments.dequantization.evaluation import iwae_curve
 from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row, row
+from experiments.training.curves import bound_curve
 from models import bijectors, conditioners, elementwise, flows, quadrature, quantized_mixture
 from models.quantized_mixture import EXAMPLE, EXAMPLE_LEVELS
 
@@ -164,7 +164,7 @@ def _iwae_rows(model, params, x, mass, per_dim, counts, key, at) -> list[Row]:
             log_w = bounds.log_weights(
                 model, params, key, x, num_samples=draws, chunk_size=max(counts)
             )
-            return iwae_curve(log_w, counts)
+            return bound_curve(log_w, counts)
 
         return jax.lax.map(lambda pair: one(*pair), (jax.random.split(key, len(x)), x))
 

@@ -1,6 +1,7 @@
 """Models x seeds: what `experiments.dequantize` trains, scores and compares."""
 
 import os
+import time
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -101,9 +102,11 @@ def run(
     for i, seed in enumerate(point.seeds):
         own_noise = each[0].noise if models.evaluated else None
         at = {"model": point.name, "seed": seed, "noise": own_noise}
+        start = time.perf_counter()
         exact = evaluation.exact_bits(problem, model, params[i], config)
         if exact is not None:
-            rows.append(mean_row("exact", at, exact, "exact", unit=UNIT))
+            spent = (time.perf_counter() - start) / len(exact)
+            rows.append(mean_row("exact", at, exact, "exact", unit=UNIT, seconds_per_image=spent))
         for name, evaluated in models.evaluated.items():
             here = {**at, "noise": name}
             rows += evaluation.rows(problem, evaluated, fitted[i], here, config, exact)

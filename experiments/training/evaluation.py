@@ -1,20 +1,22 @@
-"""The parts of an evaluation: test images, active units, and a sandwich on simulated data."""
+"""The parts of an evaluation: bounds on test images, active units, a sandwich on simulated data."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import checks, fit
+from experiments.runtime import checks, fit, metrics
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
-from experiments.training import held_out
+from experiments.training import curves, held_out, studies
 from experiments.training import sandwich as bdmc
 from experiments.training.build import Problem, make_run, prepared
 from experiments.training.ensemble import ensemble, member
@@ -28,7 +30,13 @@ def check_config(config: Any) -> None:
         raise UserError(f"config.split must be one of {', '.join(SPLITS)}, got {config.split!r}.")
     held_out.check_passes(config)
     checks.whole(config, 1, "few_samples", "num_samples")
-    checks.whole(config, 0, "num_images")
+    checks.whole(config, 0, "num_images", "ais_test_images")
+    curves.check_counts(config, "curve_samples")
+    if not all(checks.is_number(alpha) and 0 <= alpha < 1 for alpha in config.curve_alphas):
+        raise UserError(
+            "config.curve_alphas must hold numbers from 0 (IWAE) to below 1 (the ELBO), "
+            f"got {config.curve_alphas}."
+        )
     checks.seeds("seed", [config.seed])
     checks.seeds("binarization_seed", [config.binarization_seed])
     bdmc.check_config(config)
@@ -98,6 +106,65 @@ def on_images(problem: Problem, params: PyTree, config: Any) -> list[Row]:
     )  # fmt: skip
 
 
+def over_counts(problem: Problem, params: PyTree, config: Any) -> list[Row]:
+    """IWAE-K and VR-IWAE-K over K, all from the same samples of each image."""
+    counts, alphas = tuple(config.curve_samples), tuple(config.curve_alphas)
+    if not alphas:
+        return []
+    images, start = _images(problem, config), time.perf_counter()
+    evaluate = _curves(problem.vae.model, counts, alphas, config.samples_per_pass)
+    key = _key(config, "curves")
+    values, errors = held_out.over_images(
+        evaluate, params, images, key, images_per_pass=config.images_per_pass
+    )
+    spent = time.perf_counter() - start
+    return [
+        held_out.mean_row(
+            "VR-IWAE" if alpha else "IWAE", {"K": k, "alpha": alpha} if alpha else {"K": k},
+            values[:, a, i], "lower_bound", seconds=spent, data=config.split,
+            monte_carlo_error=float(np.linalg.norm(errors[:, a, i].astype(float)) / len(images)),
+        )
+        for a, alpha in enumerate(alphas) for i, k in enumerate(counts)
+    ]  # fmt: skip
+
+
+@functools.cache
+def _curves(
+    model: bounds.LatentModel, counts: tuple[int, ...], alphas: tuple[float, ...], chunk_size: int
+):
+    def one(params, key, x, index):
+        log_w = bounds.log_weights(
+            model, params, jax.random.fold_in(key, index), x,
+            num_samples=counts[-1], chunk_size=min(chunk_size, counts[-1]),
+        )  # fmt: skip
+        found = [curves.bound_curve(log_w, counts, alpha=alpha) for alpha in alphas]
+        values, errors = (jnp.stack(part) for part in zip(*found, strict=True))
+        return values, errors
+
+    return held_out.compiled(one)
+
+
+def annealed(problem: Problem, params: PyTree, config: Any) -> list[Row]:
+    """AIS on the first `config.ais_test_images` images: a lower bound, and IWAE of the same."""
+    if not config.ais_test_images:
+        return []
+    images, start = _images(problem, config)[: config.ais_test_images], time.perf_counter()
+    lower, acceptance = bdmc.forward(problem.vae, params, images, _key(config, "annealed"), config)
+    spent = time.perf_counter() - start
+    at = {"T": config.ais_temperatures, "chains": config.ais_chains}
+    return [
+        held_out.mean_row("AIS", at, lower, "lower_bound", seconds=spent, data=config.split),
+        held_out.mean_row("AIS acceptance", at, acceptance, "estimate", unit="share",
+                          data=config.split),
+    ]  # fmt: skip
+
+
+def size(problem: Problem, params: PyTree, config: Any) -> list[Row]:
+    """How large the model is, and how long it trained."""
+    del problem
+    return studies.size_and_time(params, {}, metrics.seconds_spent(config.run))
+
+
 def active(problem: Problem, params: PyTree, config: Any) -> list[Row]:
     """Active units of each layer."""
     images = _images(problem, config)
@@ -120,13 +187,22 @@ def between_bounds(problem: Problem, params: PyTree, config: Any) -> list[Row]:
     )
     measured = bdmc.sandwich(problem.vae, params, images, latents, _key(config, "AIS"), config)
     rows = bdmc.rows(measured, config, seconds=time.perf_counter() - start, data="simulated")
+    start = time.perf_counter()
     iwae = _measure(problem, params, images, _key(config, "simulated images"), config).iwae_many
     at = {"K": config.num_samples, "data": "simulated"}
-    return [*rows, held_out.mean_row("IWAE", at, iwae, "lower_bound", data="simulated")]
+    rows.append(
+        held_out.mean_row("IWAE", at, iwae, "lower_bound", data="simulated",
+                          seconds=time.perf_counter() - start)
+    )  # fmt: skip
+    return rows
 
 
+PURPOSES = ("images", "active units", "simulation", "AIS", "simulated images", "curves", "annealed")
 PARTS: dict[str, Callable[[Problem, PyTree, Any], list[Row]]] = {
+    "size": size,
     "images": on_images,
+    "curves": over_counts,
+    "annealed": annealed,
     "active units": active,
     "simulated data": between_bounds,
 }
@@ -141,7 +217,7 @@ def _images(problem: Problem, config: Any) -> np.ndarray:
 
 def _key(config: Any, purpose: str) -> Array:
     """A key for one purpose; an image i takes fold_in(key, i), so no two may share theirs."""
-    number = ("images", "active units", "simulation", "AIS", "simulated images").index(purpose)
+    number = PURPOSES.index(purpose)
     # Counted from the far end: training folds small numbers into the same seed.
     return jax.random.fold_in(jax.random.key(config.seed), 2**32 - 1 - number)
 

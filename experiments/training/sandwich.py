@@ -6,6 +6,7 @@ arXiv 1511.02543); forwards it gives a lower one.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -40,20 +41,37 @@ def sandwich(
     `ais_temperatures`, `ais_chains`, `ais_leapfrog` and `ais_images_per_pass`.
     """
     run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
-    size = min(config.ais_images_per_pass, len(images))
+    return Sandwich(*_passes(run, params, key, (images, latents), config))
+
+
+def forward(
+    vae: VAE, params: bounds.Params, images: np.ndarray, key: Array, config: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """(AIS forwards, acceptance) of each image, of images that need not be the model's own."""
+    run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
+    lower, _, acceptance = _passes(run, params, key, (images, None), config)
+    return lower, acceptance
+
+
+def _passes(run: Callable, params: bounds.Params, key: Array, data: Any, config: Any):
+    count = len(data[0])
+    size = min(config.ais_images_per_pass, count)
     parts = []
     for start in track(
-        range(0, len(images), size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
+        range(0, count, size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
     ):
-        index = np.minimum(np.arange(start, start + size), len(images) - 1)
-        z = jax.tree.map(lambda leaf, i=index: leaf[i], latents)
-        parts.append(jax.tree.map(np.asarray, run(params, key, images[index], z, index)))
-    return Sandwich(*jax.tree.map(lambda *p: np.concatenate(p)[: len(images)], *parts))
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        images, latents = jax.tree.map(lambda leaf, i=index: leaf[i], data)
+        parts.append(jax.tree.map(np.asarray, run(params, key, images, latents, index)))
+    return jax.tree.map(lambda *p: np.concatenate(p)[:count], *parts)
 
 
 @functools.cache
 def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int):
-    """Compiled once for a model, whatever parameters are evaluated."""
+    """Compiled once for a model, whatever parameters are evaluated.
+
+    Without a latent z that made the image there is no chain backwards, and no upper bound.
+    """
     betas = bounds.annealing_schedule(num_temperatures)
     settings: dict[str, Any] = {"betas": betas, "num_leapfrog": num_leapfrog}
 
@@ -69,6 +87,8 @@ def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int)
             return bounds.reverse_ais(vae.model, params, k, x, z, step_sizes=sizes, **settings)
 
         log_w, accepted = jax.vmap(ahead)(jax.random.split(forward, num_chains))
+        if z is None:
+            return bounds.iwae(log_w), jnp.inf, jnp.mean(accepted)
         reverse, accepted_back = jax.vmap(back)(jax.random.split(backward, num_chains))
         acceptance = (jnp.mean(accepted) + jnp.mean(accepted_back)) / 2
         # Reverse chains share one exact draw; the mean of 1/w stays unbiased for 1/p(x).

@@ -1,0 +1,82 @@
+"""All families of bounds on digits, as integers 0 .. 16.
+
+Command: python -m experiments.compare --config=configs/compare_digits.py \
+    --workdir=runs/compare_digits
+Budget: one seed of each model; standard errors are over the test images. A family whose `run` names
+the --workdir of a finished run of its program is taken from there and not trained.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Five families, eight models."""
+    config = ConfigDict()
+    config.dataset = "digits_shuffled"
+    config.data_dir = ""
+    config.seed = 0
+    config.order = ("VAE", "Flow++", "Exact", "Diffusion", "dVAE")  # of the table; a part will do
+    config.families = ConfigDict(FAMILIES)
+    return config
+
+
+# program: train (a VAE, scored by evaluate), dequantize, diffusion or dalle; config: its file;
+# changes: fields of that config; run: a finished run in the place of both.
+FAMILIES = {
+    "VAE": {
+        "program": "train",
+        "config": "configs/train_digits.py",
+        "changes": {"likelihood": "discretized_logistic", "hidden": ((200, 200),)},
+        "evaluation": "configs/evaluate.py",
+        "evaluation_changes": {"ais_test_images": 300},
+        "run": "",
+    },
+    "Flow++": {
+        "program": "dequantize",
+        "config": "configs/dequantize_digits.py",
+        "changes": {
+            "seeds": (0,),
+            "compare": (),
+            "models": {
+                "uniform": {"width": 128},
+                "variational": {"width": 117, "noise": "flow"},
+                "importance-weighted": {
+                    "width": 117, "noise": "flow", "objective": "iwae", "num_samples": 4,
+                },
+            },
+        },
+        "run": "",
+    },
+    "Exact": {
+        "program": "dequantize",
+        "config": "configs/dequantize_digits.py:exact",
+        "changes": {
+            "seeds": (0,),
+            "compare": (),
+            "sample_grid": 0,
+            "models": {
+                "autoregressive": {
+                    "density": "discretized", "objective": "exact", "width": 384,
+                    "learning_rate": 1e-3, "dropout": 0.5,
+                },
+                "subset_flow": {
+                    "density": "subset_flow", "width": 256, "refit_noise": "logistic",
+                    "noise_width": 128, "noise": "logistic", "learning_rate": 1e-3,
+                },
+            },
+        },
+        "run": "",
+    },
+    "Diffusion": {
+        "program": "diffusion",
+        "config": "configs/diffusion_digits.py",
+        "changes": {"seeds": (0,)},
+        "run": "",
+    },
+    "dVAE": {
+        "program": "dalle",
+        "config": "configs/dalle_digits.py",
+        "changes": {"seeds": (0,), "compare": (), "models": {"beta1": {"beta": 1.0}}},
+        "run": "",
+    },
+}  # fmt: skip
