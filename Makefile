@@ -9,7 +9,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion dalle test lint bench clean
+	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare \
+	test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -74,6 +75,12 @@ diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term b
 
 dalle: $(VENV)/.experiments ## the joint bound of DALL-E on captioned digits, everything exact: fifteen minutes
 	$(BIN)/python -m experiments.dalle --config=configs/dalle_digits.py --workdir=$(WORKDIR)/dalle_digits
+
+surgery: $(VENV)/.experiments ## the ELBO of VAEs on digits taken apart: ten minutes
+	$(BIN)/python -m experiments.surgery --config=configs/surgery_digits.py --workdir=$(WORKDIR)/surgery_digits
+
+compare: $(VENV)/.experiments ## every family of bounds on digits, one table and one page: half an hour
+	$(BIN)/python -m experiments.compare --config=configs/compare_digits.py --workdir=$(WORKDIR)/compare_digits
 
 test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from benchmarks import (
     iwae_gradient,
     log_likelihood_memory,
     snr_cost,
+    surgery_rate,
     training_rate,
 )
 from benchmarks.timing import as_json, environment, print_table, verdict
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "coupling_rate": coupling_rate.run,
     "denoising_rate": denoising_rate.run,
     "enumeration_rate": enumeration_rate.run,
+    "surgery_rate": surgery_rate.run,
     "interval_coverage": interval_coverage.run,
 }
 

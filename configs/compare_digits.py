@@ -28,7 +28,10 @@ FAMILIES = {
         "config": "configs/train_digits.py",
         "changes": {"likelihood": "discretized_logistic", "hidden": ((200, 200),)},
         "evaluation": "configs/evaluate.py",
-        "evaluation_changes": {"ais_test_images": 300},
+        "evaluation_changes": {
+            "ais_temperatures": 200, "ais_chains": 8, "ais_test_images": 100,
+            "simulated_images": 50,
+        },
         "run": "",
     },
     "Flow++": {
