@@ -29,7 +29,7 @@ FAMILIES = {
         "changes": {"likelihood": "discretized_logistic", "hidden": ((200, 200),)},
         "evaluation": "configs/evaluate.py",
         "evaluation_changes": {
-            "ais_temperatures": 200, "ais_chains": 8, "ais_test_images": 100,
+            "ais_temperatures": 100, "ais_chains": 8, "ais_test_images": 300,
             "simulated_images": 50,
         },
         "run": "",

@@ -54,11 +54,13 @@ def main(config, workdir: str) -> None:
         rows = part(problem, params, config)
         record["rows"] += [{**r, "part": name, **source} for r in rows]
         results.save_record(workdir, record)
-    print(results.table(record["rows"], {**report.COLUMNS, "s": "seconds"}))
+    columns = {**report.COLUMNS, "data": "data", "s": "seconds"}
+    columns = {"": "name", "K": "at.K", "alpha": "at.alpha", **columns}
+    print(results.table(record["rows"], columns))
     print(
         f"\n{problem.dataset.name}, {config.split} images, {weights} weights of step {step}; "
-        "standard errors over images.\nAIS and reverse AIS are of data simulated from the model, "
-        "where both bounds are valid; IWAE beside them is of the same data."
+        "standard errors over images.\nOn data simulated from the model AIS runs both ways, and log "
+        "p(x) lies between; IWAE beside it is of the same data."
     )
     print("Written:", os.path.join(workdir, results.FILE))
 

@@ -11,6 +11,7 @@ class UserError(Exception):
 # no number but its last digit.
 _OF_THE_MACHINE = {
     "data_dir", "images_per_pass", "samples_per_pass", "ais_images_per_pass", "chunk_elements",
+    "posteriors_per_pass",
 }  # fmt: skip
 
 

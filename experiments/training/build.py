@@ -182,14 +182,14 @@ def init_params(problem: Problem, key: Array) -> bounds.Params:
 
 
 def prepared(problem: Problem, split: str, config: Any) -> np.ndarray:
-    """The validation or test images, binarised once and for all where the model wants bits.
+    """The images of a split, binarised once and for all where the model wants bits.
 
     The draw depends on `config.binarization_seed` alone, so that all models, whatever their own
     seed, are compared on the same images.
     """
     images = getattr(problem.dataset, split)
     key = jax.random.fold_in(
-        jax.random.key(config.binarization_seed), {"validation": 0, "test": 1}[split]
+        jax.random.key(config.binarization_seed), {"validation": 0, "test": 1, "train": 2}[split]
     )
     return np.asarray(batches.prepare_all(problem.prepare, images, key))
 
