@@ -59,8 +59,8 @@ def main(config, workdir: str) -> None:
     print(results.table(record["rows"], columns))
     print(
         f"\n{problem.dataset.name}, {config.split} images, {weights} weights of step {step}; "
-        "standard errors over images.\nOn data simulated from the model AIS runs both ways, and log "
-        "p(x) lies between; IWAE beside it is of the same data."
+        "standard errors over images.\nOn data simulated from the model AIS runs both ways, and "
+        "log p(x) lies between; IWAE beside it is of the same data."
     )
     print("Written:", os.path.join(workdir, results.FILE))
 
