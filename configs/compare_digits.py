@@ -14,14 +14,14 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.dataset = "digits_shuffled"
     config.data_dir = ""
-    config.seed = 0
-    config.order = ("VAE", "Flow++", "Exact", "Diffusion", "dVAE")  # of the table; a part will do
+    config.order = ("VAE", "Flow", "Exact", "Diffusion", "dVAE")  # of the table; a part will do
     config.families = ConfigDict(FAMILIES)
     return config
 
 
-# program: train (a VAE, scored by evaluate), dequantize, diffusion or dalle; config: its file;
-# changes: fields of that config; run: a finished run in the place of both.
+# title: in the table, else the name; program: train (a VAE, scored by evaluate), dequantize,
+# diffusion or dalle; config: its file; changes: fields of that config; run: a finished run in the
+# place of both.
 FAMILIES = {
     "VAE": {
         "program": "train",
@@ -34,7 +34,8 @@ FAMILIES = {
         },
         "run": "",
     },
-    "Flow++": {
+    "Flow": {
+        "title": "Flow++",
         "program": "dequantize",
         "config": "configs/dequantize_digits.py",
         "changes": {

@@ -20,9 +20,8 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config = ConfigDict()
     config.dataset = variant
     config.data_dir = "data"
-    config.seed = 0
     colour = variant == "cifar10"
-    families = ("VAE", "Flow++", "Exact", "Diffusion", "dVAE")
+    families = ("VAE", "Flow", "Exact", "Diffusion", "dVAE")
     config.order = families[: 4 if colour else 5]
     first = {"evaluation_images": IMAGES}
     noises = {
@@ -48,7 +47,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
             "changes": {"likelihood": "discretized_logistic", "num_steps": 100_000},
             "evaluation": "configs/evaluate.py", "evaluation_changes": {"num_images": IMAGES},
         },
-        "Flow++": {"program": "dequantize", "run": "", **flow},
+        "Flow": {"title": "Flow++", "program": "dequantize", "run": "", **flow},
         "Exact": {"program": "dequantize", "run": "", **exact},
         "Diffusion": {
             "program": "diffusion", "config": f"configs/diffusion_images.py:{variant}", "run": "",

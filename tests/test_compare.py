@@ -160,9 +160,15 @@ def test_names_of_families_are_checked(tmp_path):
     config.order = ()
     with pytest.raises(UserError, match=r"config.order must not be empty"):
         families.check(config, str(tmp_path))
+    config.families["Flow++"] = config.families.Flow
+    config.order = ("Flow++",)
+    with pytest.raises(UserError, match="use letters, digits and _ only, and `title` for"):
+        families.check(config, str(tmp_path))
+    config.order = ("Flow",)
+    assert families.check(config, str(tmp_path))[0].name == "Flow++"
     config.order = ("VAE",)
     config.families.VAE["colour"] = "red"
-    with pytest.raises(UserError, match="has colour; it takes program"):
+    with pytest.raises(UserError, match="has colour; it takes title, program"):
         families.check(config, str(tmp_path))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ STUDIES: dict[str, Callable[[Any, str], None]] = {
     "diffusion": diffusion.main,
     "dalle": dalle.main,
 }
-FIELDS = ("program", "config", "changes", "evaluation", "evaluation_changes", "run")
+FIELDS = ("title", "program", "config", "changes", "evaluation", "evaluation_changes", "run")
 EVALUATION = "evaluation"  # the folder of a VAE's evaluation
 
 
@@ -27,7 +26,7 @@ class Family(NamedTuple):
     """One entry of `config.families`; configs are ConfigDicts.
 
     Attributes:
-      name: of its rows.
+      name: of its rows: `title`, or else the entry's own name.
       program: "train", or one of STUDIES.
       config: of the program; of a finished run, the config it had.
       folder: where it runs, or ran.
@@ -71,10 +70,10 @@ def _family(name: str, config: Any, workdir: str) -> Family:
     if not isinstance(config.families[name], ConfigDict):
         raise UserError(f"{where} must hold {', '.join(FIELDS)}, got {config.families[name]!r}.")
     entry: dict[str, Any] = config.families[name].to_dict()
-    if not re.fullmatch(r"[\w+-]+", name):
+    if not name.isidentifier():
         raise UserError(
-            f"config.families has the name {name!r}; it is that of a folder as well, so use "
-            "letters, digits, _, + and - only."
+            f"config.families has the name {name!r}; it is that of a folder and of a flag as well, "
+            "so use letters, digits and _ only, and `title` for another one in the table."
         )
     unknown = sorted(set(entry) - set(FIELDS))
     if unknown:
@@ -97,7 +96,7 @@ def _family(name: str, config: Any, workdir: str) -> Family:
         raise UserError(f"{where} is of {own.get('dataset')!r}, this comparison of "
                         f"{config.dataset!r}; compare on the same data.")  # fmt: skip
     needs.check(where, program, own)
-    family = Family(name, program, own, folder, bool(run))
+    family = Family(entry.get("title") or name, program, own, folder, bool(run))
     if program == "train":
         changes = {"data_dir": config.data_dir, **entry.get("evaluation_changes", {})}
         changes["run"] = folder
