@@ -53,7 +53,7 @@ def test_one_seed_has_its_errors_over_images_and_several_over_seeds(family):
     ]  # fmt: skip
     write(family, study(*one))
     elbo, exact = collect.rows(family)
-    assert (elbo["name"], elbo["over"], elbo["n"]) == ("ELBO, flow noise", "images", 300)
+    assert (elbo["name"], elbo["over"], elbo["n"]) == ("ELBO", "images", 300)
     assert (elbo["above_exact"], elbo["above_exact_error"]) == (0.1, 0.01)
     assert (elbo["parameters"], elbo["training_seconds"], elbo["seconds_per_image"]) == (7, 60, 0.5)
     assert (exact["kind"], exact["above_exact"], exact["at"]["model"]) == ("exact", None, "m")

@@ -39,6 +39,7 @@ def rows(family: Family) -> list[Row]:
         # Over seeds where there are several, else over the images of the one.
         used = [r for r in own if ("point" in r) == (len(seeds) == 1)]
         size = _mean(used, "parameters"), _mean(used, "training time")
+        noises = {r["at"].get("noise") for r in used if r["kind"] == "upper_bound"}
         times = [r["seconds_per_image"] for r in own if "seconds_per_image" in r]
         for r in used:
             ours = r["unit"] == UNIT and r["kind"] != "estimate" and not r["name"].endswith(" gap")
@@ -49,7 +50,8 @@ def rows(family: Family) -> list[Row]:
                         (f"{r['name']} gap", r["at"], UNIT)), {})  # fmt: skip
             out.append(
                 row(
-                    _named(r), {"family": family.name, "model": model, **at}, kind=r["kind"],
+                    _named(r, noise=len(noises) > 1), {"family": family.name, "model": model, **at},
+                    kind=r["kind"],
                     unit=UNIT, value=_number(r["value"]), standard_error=r["standard_error"],
                     n=r["n"], over="images" if len(seeds) == 1 else "seeds",
                     above_exact=gap.get("value"), above_exact_error=gap.get("standard_error"),
@@ -91,8 +93,8 @@ def _of_vae(family: Family) -> list[Row]:
     return out
 
 
-def _named(r: Row) -> str:
-    """The bound with what belongs to it."""
+def _named(r: Row, *, noise: bool = False) -> str:
+    """The bound with what belongs to it; the noise where a model is scored with several."""
     at, name = r["at"], r["name"]
     if "K" in at and name in ("IWAE", "VR-IWAE"):
         name = f"{name}-{at['K']}" if at["K"] > 1 else "ELBO"
@@ -100,7 +102,7 @@ def _named(r: Row) -> str:
             name += f", alpha = {at['alpha']:g}"
     if "T" in at and "AIS" in name:
         name += f", {at['T']} temperatures"
-    if at.get("noise") and at["noise"] != "None":
+    if noise and r["kind"] != "exact":
         name += f", {at['noise']} noise"
     if r.get("data") == "simulated":
         name += ", of simulated data"

@@ -16,9 +16,8 @@ from experiments.runtime.results import Row
 PAGE = "index.html"
 TABLE = {
     "": "at.family", "model": "at.model", "bound": "name", "kind": "kind", "bits/dim": "value",
-    "standard error": "standard_error", "over": "over", "n": "n", "above exact": "above_exact",
-    "parameters": "parameters", "training, s": "training_seconds",
-    "evaluation, s/image": "seconds_per_image",
+    "standard error": "standard_error", "above exact": "above_exact", "parameters": "parameters",
+    "training, s": "training_seconds", "s/image": "seconds_per_image",
 }  # fmt: skip
 COLUMNS = (
     Column("family", "family", "What kind of model it is."),
@@ -81,12 +80,14 @@ def describe(rows: list[Row], config: Any) -> str:
     counts = sorted(
         {r["n"] for r in rows if r["over"] == "images" and r.get("data") != "simulated"}
     )
+    simulated = (
+        " Rows of simulated data are of images drawn from the VAE, where AIS runs both ways: an "
+        "upper and a lower bound on the same log P(x)."
+    ) * any(r.get("data") == "simulated" for r in rows)
     images = f"{' or '.join(f'{c:,}' for c in counts)} test images" if counts else "test images"
     return (
         f"{config.dataset}: {images}; standard errors over images, or over seeds where a row says "
-        "so. Bounds hold in expectation over their own draws. Rows of simulated data are of images "
-        "drawn from the VAE, where AIS runs both ways: an upper and a lower bound on the same "
-        "log P(x)."
+        "so. Bounds hold in expectation over their own draws." + simulated
     )
 
 
@@ -160,8 +161,8 @@ def _over_samples(axes, rows: list[Row]) -> None:
     for r in rows:
         if r["kind"] == "exact":
             axes.axhline(r["value"], color=COLOURS["green"], ls=":", lw=1.2)
-            axes.annotate(f"{r['at']['model']}, exact", (1.0, r["value"]), fontsize=7,
-                          xycoords=("axes fraction", "data"), ha="right", va="bottom",
+            axes.annotate(f"{r['at']['model']}, exact", (0.5, r["value"]), fontsize=7,
+                          xycoords=("axes fraction", "data"), ha="center", va="bottom",
                           color=COLOURS["green"])  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xlabel("samples of the bound, K")
