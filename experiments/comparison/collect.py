@@ -39,7 +39,8 @@ def rows(family: Family) -> list[Row]:
         # Over seeds where there are several, else over the images of the one.
         used = [r for r in own if ("point" in r) == (len(seeds) == 1)]
         size = _mean(used, "parameters"), _mean(used, "training time")
-        noises = {r["at"].get("noise") for r in used if r["kind"] == "upper_bound"}
+        bounded = [r["at"] for r in used if r["kind"] == "upper_bound"]
+        noises = {at["noise"] for at in bounded if "noise" in at}
         times = [r["seconds_per_image"] for r in own if "seconds_per_image" in r]
         for r in used:
             ours = r["unit"] == UNIT and r["kind"] != "estimate" and not r["name"].endswith(" gap")
@@ -102,7 +103,7 @@ def _named(r: Row, *, noise: bool = False) -> str:
             name += f", alpha = {at['alpha']:g}"
     if "T" in at and "AIS" in name:
         name += f", {at['T']} temperatures"
-    if noise and r["kind"] != "exact":
+    if noise and "noise" in at and r["kind"] != "exact":
         name += f", {at['noise']} noise"
     if r.get("data") == "simulated":
         name += ", of simulated data"
