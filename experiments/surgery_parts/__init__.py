@@ -1,0 +1,1 @@
+"""ELBO surgery of trained VAEs: what `experiments.surgery` measures and draws."""
