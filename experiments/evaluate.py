@@ -8,7 +8,6 @@ Reads the config of the run from its config.json, and the checkpoint from its fo
 error; the same command continues where it was stopped.
 """
 
-import json
 import os
 
 from absl import flags, logging
@@ -21,8 +20,6 @@ flags.declare_key_flag("checkpoint_dir")
 
 def main(config, workdir: str) -> None:
     """Measures what is missing, part by part, and prints the table."""
-    from ml_collections import ConfigDict
-
     from experiments.runtime import results
     from experiments.runtime.errors import UserError
     from experiments.training import build, evaluation, report
@@ -30,7 +27,7 @@ def main(config, workdir: str) -> None:
     cluster.refuse("experiments.evaluate")
     if not config.run:
         raise UserError("config.run is empty; name the --workdir of a run of experiments.train.")
-    trained = ConfigDict(_config_of(config.run))
+    trained = build.config_of_run("config.run", config.run)
     if config.data_dir:
         trained.data_dir = config.data_dir
     evaluation.check_config(config)
@@ -63,24 +60,6 @@ def main(config, workdir: str) -> None:
         "log p(x) lies between; IWAE beside it is of the same data."
     )
     print("Written:", os.path.join(workdir, results.FILE))
-
-
-def _config_of(run: str) -> dict:
-    from experiments.runtime import results
-    from experiments.runtime.errors import UserError
-
-    path = os.path.join(run, results.CONFIG)
-    try:
-        with open(path) as file:
-            found = json.load(file)
-        if not {"dataset", "objective", "optimizer"} <= set(found):
-            raise ValueError
-        return found
-    except (OSError, ValueError, TypeError):
-        raise UserError(
-            f"{path} cannot be read; config.run must be the --workdir of a run of "
-            "experiments.train."
-        ) from None
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ MISTAKES = {
     "type": ({"changes": {"num_steps": "many"}}, "num_steps of configs/train_digits.py must be"),
     "pixels": ({"changes": {"likelihood": "bernoulli"}}, "models binarised pixels"),
     "data": ({"changes": {"dataset": "digits"}}, "is of 'digits', this comparison of"),
-    "run": ({"run": "nowhere"}, "run=nowhere has no readable results"),
+    "run": ({"run": "nowhere"}, r"VAE.run must be the --workdir of a run of experiments.train"),
 }
 
 

@@ -11,6 +11,7 @@ from experiments import dalle, dequantize, diffusion, evaluate, train
 from experiments.comparison import needs
 from experiments.runtime import checks, cluster, results, subprograms
 from experiments.runtime.errors import UserError
+from experiments.training import build
 
 # A program, what its record calls it, and whether its own table has bits/dim.
 STUDIES: dict[str, Callable[[Any, str], None]] = {
@@ -108,10 +109,9 @@ def _family(name: str, config: Any, workdir: str) -> Family:
 
 def _config_of(run: str, program: str, where: str) -> ConfigDict:
     """The config of a finished run."""
+    if program == "train":
+        return build.config_of_run(f"{where}.run", run)
     try:
-        if program == "train":
-            with open(os.path.join(run, results.CONFIG)) as file:
-                return ConfigDict(json.load(file))
         record = load(run)
         if record["experiment"] != program:
             raise UserError(f"{where}.run is of experiments.{record['experiment']}, not {program}.")

@@ -94,7 +94,7 @@ def models(config: Any, workdir: str) -> list[Model]:
     for name, folder in runs.items():
         if not isinstance(folder, str):
             raise UserError(f"config.runs.{name} must be a folder, got {folder!r}.")
-        model = Model(name, folder, config_of(f"config.runs.{name}", folder), ours=False)
+        model = Model(name, folder, build.config_of_run(f"config.runs.{name}", folder), ours=False)
         with _checkpoints(model) as checkpoints:
             if not checkpoints.steps():
                 raise UserError(f"no checkpoint in {checkpoints.directory}; train first.")
@@ -162,25 +162,6 @@ def _load(model: Model, problem: build.Problem, config: Any) -> Loaded:
         model.name, problem, params, start.init(), source,
         {step: lambda step=step: at(str(step))[0] for step in steps},
     )  # fmt: skip
-
-
-def config_of(field: str, folder: str) -> ConfigDict:
-    """The config of a run of experiments.train.
-
-    Raises:
-      UserError: the folder holds none.
-    """
-    path = os.path.join(folder, results.CONFIG)
-    try:
-        with open(path) as file:
-            found = json.load(file)
-        if not {"dataset", "objective", "optimizer"} <= set(found):
-            raise ValueError
-        return ConfigDict(found)
-    except (OSError, ValueError, TypeError):
-        raise UserError(
-            f"{path} cannot be read; {field} must be the --workdir of a run of experiments.train."
-        ) from None
 
 
 def images(problem: build.Problem, split: str, count: int, config: Any) -> np.ndarray:

@@ -19,6 +19,7 @@ def show(rows: list[Row], paths: list[str], workdir: str) -> None:
     """Prints the tables; `paths` are the figures written."""
     of_models = [r for r in rows if r["at"]["model"] != _MODEL_APART]
     print(_table([r for r in of_models if r["name"] not in _HIDDEN and "step" not in r["at"]]))
+    print("\n" + _dimensions(of_models))
     print(
         "\nbefore, after: of training, on the N training images, whose aggregated posterior is "
         "exact; standard errors\nover the draws of z alone. average KL = I + marginal KL; marginal "
@@ -49,6 +50,28 @@ def _table(rows: list[Row]) -> str:
         line["at"][r["at"]["model"]] = _with_error(r)
     columns = {"": "name", "at": "where", "kind": "kind", "unit": "unit"}
     return results.table(list(lines.values()), {**columns, **{m: f"at.{m}" for m in models}})
+
+
+def _dimensions(rows: list[Row]) -> str:
+    """One line for each dimension after training, one column for each model."""
+    lines: dict[int, Row] = {}
+    names = (*decomposition.OF_DIMENSION, decomposition.VARIANCE_OF_MEAN)
+    found = {
+        (r["at"]["model"], r["at"]["dimension"], r["name"]): r for r in rows
+        if r["name"] in names and r["at"].get("when") == "after"
+    }  # fmt: skip
+    for model, d, _ in found:
+        average, information, kl, variance = (found[model, d, name] for name in names)
+        line = lines.setdefault(d, {"name": f"dimension {d}", "at": {}})
+        text = f"{average['value']:.3f} = {information['value']:.3f} + {kl['value']:.3f}"
+        line["at"][model] = f"{text} {'*' if variance['active'] else ' '}"
+    models = dict.fromkeys(model for model, *_ in found)
+    table = results.table(list(lines.values()), {"": "name", **{m: f"at.{m}" for m in models}})
+    largest = max((r["standard_error"] or 0.0 for r in found.values()), default=0.0)
+    return (
+        f"{table}\n\nafter training, nats: average KL = I + KL(q(z_d) || p(z_d)), standard errors of "
+        f"the parts at most {largest:.1g}; * active"
+    )
 
 
 def _with_error(r: Row) -> str:

@@ -1,15 +1,18 @@
 """From a config to what is trained: data, model, objective, optimiser."""
 
 import functools
+import json
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Array
+from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import batches, checks, data
+from experiments.runtime import batches, checks, data, results
 from experiments.runtime import mesh as meshes
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
@@ -168,6 +171,29 @@ def num_steps(config: Any, steps_per_epoch: int) -> int:
     if config.num_steps == 0 and config.optimizer in ("paper", "released_code"):
         return BURDA_EPOCHS * steps_per_epoch
     raise UserError(f"config.num_steps must be at least 1, got {config.num_steps}.")
+
+
+def config_of_run(field: str, folder: str) -> ConfigDict:
+    """The config of a run of experiments.train.
+
+    Args:
+      field: what named the folder, for the message.
+      folder: its --workdir.
+
+    Raises:
+      UserError: the folder holds none.
+    """
+    path = os.path.join(folder, results.CONFIG)
+    try:
+        with open(path) as file:
+            found = json.load(file)
+        if not {"dataset", "objective", "optimizer"} <= set(found):
+            raise ValueError
+        return ConfigDict(found)
+    except (OSError, ValueError, TypeError):
+        raise UserError(
+            f"{path} cannot be read; {field} must be the --workdir of a run of experiments.train."
+        ) from None
 
 
 def init_params(problem: Problem, key: Array) -> bounds.Params:
