@@ -69,8 +69,8 @@ def _dimensions(rows: list[Row]) -> str:
     table = results.table(list(lines.values()), {"": "name", **{m: f"at.{m}" for m in models}})
     largest = max((r["standard_error"] or 0.0 for r in found.values()), default=0.0)
     return (
-        f"{table}\n\nafter training, nats: average KL = I + KL(q(z_d) || p(z_d)), standard errors of "
-        f"the parts at most {largest:.1g}; * active"
+        f"{table}\n\nafter training, nats: average KL = I + KL(q(z_d) || p(z_d)); standard errors "
+        f"of the parts at most {largest:.1g}; * active"
     )
 
 
