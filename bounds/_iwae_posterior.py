@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_count, check_log_q, check_scalar
+from bounds._checks import check_chunk_size, check_count, check_log_q, check_scalar
 from bounds._sampling import log_weight, log_weights, over_samples
 from bounds._types import Key, LatentModel, Params
 from bounds._values import iwae
@@ -26,8 +26,9 @@ def iwae_posterior_log_prob(
     .. math:: q_{EW}(z | x) = \mathbb E_{z_2 \dots z_K \sim q}\left[
        \frac{p(x, z)}{\frac1K \left(w(z) + \sum_{j=2}^K w(z_j)\right)}\right]
 
-    A density: q at K = 1, the posterior as K grows. Its ELBO is at least L_K, and above it in
-    general: L_K is the average of that functional over the terms inside the expectation, which do
+    A density if p(x, z) > 0 wherever q > 0 (draws of weight zero leave it short of one): q at
+    K = 1, the posterior as K grows. Its ELBO is at least L_K, and above it in general: L_K is the
+    average of that functional over the terms inside the expectation, which do
     not integrate to one by themselves. The expectation is a mean over `num_sets` sets of K - 1
     draws, unbiased for the density and so biased low for its log. Set s uses `fold_in(key, s)`;
     the same key at every z gives one function of z.
@@ -43,7 +44,7 @@ def iwae_posterior_log_prob(
       chunk_size: sets in memory at once; None for all.
 
     Returns:
-      log q_EW(z | x) in nats; -inf where p(x, z) = 0.
+      log q_EW(z | x) in nats; -inf where p(x, z) = 0 or q(z | x) = 0.
 
     Raises:
       TypeError: a count is not an integer.
@@ -69,11 +70,14 @@ def iwae_posterior_log_prob(
     num_sets = check_count("num_sets", num_sets)
     check_log_q("iwae_posterior_log_prob", model.log_q, "bounds.log_weights to resample z itself")
     assert model.log_q is not None
-    log_q = model.log_q(params.phi, x, z)
+    chunk_size = check_chunk_size(chunk_size)
+    log_q = check_scalar("log_q", model.log_q(params.phi, x, z))
+    never = jnp.isneginf(log_q)  # drawn, and so never kept
+    log_q = jnp.where(never, 0.0, log_q)
     own = log_weight(model, params.theta, x, z, log_q)
-    log_joint = own + check_scalar("log_q", log_q)
+    impossible = never | jnp.isneginf(own)
     if num_samples == 1:
-        return jnp.where(jnp.isneginf(own), -jnp.inf, log_joint - own)
+        return jnp.where(impossible, -jnp.inf, log_q)
 
     def one(number):
         others = log_weights(
@@ -83,5 +87,5 @@ def iwae_posterior_log_prob(
 
     inverse = over_samples(one, jnp.arange(num_sets), chunk_size)
     # Where w(z) and all others of a set are zero, the set says nothing about a z that cannot be.
-    density = log_joint + iwae(jnp.where(jnp.isneginf(own), 0.0, inverse))
-    return jnp.where(jnp.isneginf(own), -jnp.inf, density)
+    density = own + log_q + iwae(jnp.where(impossible, 0.0, inverse))
+    return jnp.where(impossible, -jnp.inf, density)

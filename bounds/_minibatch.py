@@ -7,12 +7,12 @@ are for training, and for showing what they get wrong.
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from bounds._checks import check_count
+from bounds._values import log_mean_exp
 
 
 def minibatch_mean_log_prob(log_pairs: ArrayLike) -> Float[Array, "... B"]:
@@ -41,7 +41,7 @@ def minibatch_mean_log_prob(log_pairs: ArrayLike) -> Float[Array, "... B"]:
     Source: the batch form of van den Oord et al. 2018 (arXiv 1807.03748), eq. 4.
     """
     log_pairs = _checked(log_pairs)
-    return jax.nn.logsumexp(log_pairs, axis=-1) - math.log(log_pairs.shape[-1])
+    return log_mean_exp(log_pairs, -1)
 
 
 def minibatch_weighted_log_prob(log_pairs: ArrayLike, *, num_data: int) -> Float[Array, "... B"]:
@@ -115,7 +115,7 @@ def minibatch_stratified_log_prob(log_pairs: ArrayLike, *, num_data: int) -> Flo
     others = math.log((count - 1) / count / (size - 1))
     weights = jnp.where(jnp.eye(size, dtype=bool), -math.log(count), others)
     weights = jnp.broadcast_to(weights.astype(log_pairs.dtype), log_pairs.shape)
-    return jax.nn.logsumexp(log_pairs + weights, axis=-1)
+    return log_mean_exp(log_pairs + weights, -1) + math.log(size)
 
 
 def information_sandwich(

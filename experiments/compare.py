@@ -10,6 +10,8 @@ whether it is exact or a bound, and has a standard error. Writes results.json, f
 figure.svg and index.html, which opens from disk without a network.
 """
 
+import json
+
 from absl import flags
 
 from experiments.runtime import cli, cluster
@@ -25,6 +27,7 @@ def main(config, workdir: str) -> None:
     cluster.refuse("experiments.compare")
     chosen = families.check(config, workdir)
     record = results.open_record(workdir, "compare", config)
+    record["config"] = json.loads(config.to_json_best_effort())  # what it is collected by now
     rows = []
     for number, family in enumerate(chosen, 1):
         families.run(family, f"{number}/{len(chosen)}  {family.name}")

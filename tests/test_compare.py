@@ -48,6 +48,10 @@ def test_one_seed_has_its_errors_over_images_and_several_over_seeds(family):
         of_seed("ELBO gap", 0, 0.1, "estimate", at={"k": 1, "noise": "flow"}),
         of_seed("exact", 0, 1.9, "exact", at={"noise": "flow"}),
         of_seed("joint bound", 0, 9.0), of_seed("KL of a step", 0, 0.3, "estimate", "nats"),
+        # None of these bounds log P(x) of images.
+        of_seed("log p(x, y)", 0, 8.0, "exact"), of_seed("prior", 0, 0.3, "estimate"),
+        of_seed("bound on log p(x) gap", 0, 0.1, "exact"), of_seed("ELBO", 0, -90.0, "lower_bound",
+                                                                   "nats"),
         of_seed("parameters", 0, 7, "exact", "count"), of_seed("training time", 0, 60.0, "estimate",
                                                                "s"),
     ]  # fmt: skip
@@ -85,6 +89,7 @@ def test_rows_of_a_vae_change_sides_with_the_unit(tmp_path):
                  "simulated"),
         measured("reverse AIS (BDMC)", -2.0, "upper_bound", {"T": 9, "data": "simulated"},
                  "simulated"),
+        measured("AIS gap", 0.1, "estimate", {"T": 9, "data": "simulated"}, "simulated"),
         row("parameters", {}, kind="exact", unit="count", value=12),
     ]})  # fmt: skip
     found = collect.rows(family)
@@ -98,6 +103,7 @@ def test_rows_of_a_vae_change_sides_with_the_unit(tmp_path):
     np.testing.assert_allclose([r["standard_error"] for r in found], 0.1)
     assert {(r["parameters"], r["at"]["model"]) for r in found} == {(12, "iwae-20")}
     assert found[0]["seconds_per_image"] == 0.1
+    assert (found[-1]["ais_above"], found[-1]["ais_above_error"]) == pytest.approx((0.1, 0.1))
 
 
 def bits(name, kind, value, error=0.01, model="m", **extra):
@@ -120,6 +126,23 @@ def test_a_bound_on_the_wrong_side_of_an_exact_value_is_an_error():
     with pytest.raises(UserError, match="reverse"):
         collect.complain([bits("reverse AIS", "lower_bound", 2.1), bits("AIS", "upper_bound", 2.0)])
     assert report.checked([exact, bad]) != report.checked([exact, good])
+    # On the same images the sandwich is known better than its two means.
+    reverse = bits("reverse AIS", "lower_bound", 2.02, ais_above=-0.02, ais_above_error=0.001)
+    with pytest.raises(UserError, match=r"20\.0 standard errors"):
+        collect.complain([reverse, bits("AIS", "upper_bound", 2.0)])
+    # Neither rounding nor a single image contradicts anything.
+    collapsed = bits("ELBO", "upper_bound", 2.0, above_exact=-1e-8, above_exact_error=2e-9)
+    collect.complain([exact, collapsed])
+    collect.complain([exact, bits("ELBO", "upper_bound", 1.0, error=None)])
+
+
+@pytest.mark.parametrize(("kind", "side"), [("upper_bound", "<"), ("lower_bound", ">")])
+def test_figure_points_to_where_the_truth_is(kind, side):
+    figure = report.figure([bits("ELBO", kind, 2.0)], compare_digits.get_config())
+    points: Any = figure.axes[0].containers[0]
+    assert points.lines[0].get_marker() == side
+    assert ("left" if side == "<" else "right") in points.get_label()
+    report.plots.plt.close(figure)
 
 
 def changed(tmp_path, **entry):
@@ -138,6 +161,17 @@ MISTAKES = {
     "type": ({"changes": {"num_steps": "many"}}, "num_steps of configs/train_digits.py must be"),
     "pixels": ({"changes": {"likelihood": "bernoulli"}}, "models binarised pixels"),
     "data": ({"changes": {"dataset": "digits"}}, "is of 'digits', this comparison of"),
+    "model": (
+        {"changes": {"latents": (0,), "likelihood": "categorical"}},
+        "config.families.VAE: config.latents",
+    ),
+    "scoring": ({"evaluation_changes": {"curve_samples": (3,)}}, "VAE: config.curve_samples must"),
+    "split": ({"evaluation_changes": {"split": "validation"}}, "a comparison is of test images"),
+    "other program": (
+        {"config": "configs/diffusion_digits.py", "changes": {}},
+        "not one of experiments.train",
+    ),
+    "no file": ({"config": ""}, "a config file must be named"),
     "run": ({"run": "nowhere"}, r"VAE.run must be the --workdir of a run of experiments.train"),
 }
 
@@ -172,9 +206,31 @@ def test_names_of_families_are_checked(tmp_path):
         families.check(config, str(tmp_path))
 
 
-@pytest.mark.parametrize("variant", compare_images.VARIANTS)
-def test_configs_of_images_fit_their_programs(variant, tmp_path):
+OF_DVAE = {
+    "enlarged": ({"enlarge": 2}, "models enlarged images"),
+    "density": ({"likelihood": "logit_laplace"}, "models real numbers"),
+    "models": ({"models": 5}, "models of configs/dalle_digits.py must be a dict, got 5"),
+    "field": (
+        {"models": {"beta1": {"betta": 1.0}}, "compare": ()},
+        "dVAE: config.models.beta1 sets betta",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_DVAE)
+def test_models_of_something_else_are_refused(name, tmp_path):
     flags.FLAGS.mark_as_parsed()
+    changes, message = OF_DVAE[name]
+    config: Any = compare_digits.get_config()
+    config.order, config.families.dVAE.changes = ("dVAE",), changes
+    with pytest.raises(UserError, match=message):
+        families.check(config, str(tmp_path))
+
+
+@pytest.mark.parametrize("variant", compare_images.VARIANTS)
+def test_configs_of_images_fit_their_programs(variant, tmp_path, monkeypatch):
+    flags.FLAGS.mark_as_parsed()
+    monkeypatch.setattr(families.needs, "check_settings", lambda *_: None)  # without the data
     chosen = families.check(compare_images.get_config(variant), str(tmp_path))
     assert {f.config.dataset for f in chosen} == {variant}
     assert len(chosen) == (4 if variant == "cifar10" else 5)
@@ -205,7 +261,7 @@ def small(**changes):
     return config
 
 
-def test_a_small_comparison_and_again_from_what_it_left(tmp_path, capsys):
+def test_a_small_comparison_and_again_from_what_it_left(tmp_path, capsys, monkeypatch):
     flags.FLAGS.mark_as_parsed()
     workdir = str(tmp_path / "compare")
     compare.main(small(), workdir)
@@ -240,28 +296,43 @@ def test_a_small_comparison_and_again_from_what_it_left(tmp_path, capsys):
     with open(os.path.join(workdir, results.FILE)) as file:
         again = json.load(file)
     assert {r["name"]: r for r in again["rows"]} == before
-    taken = small()
-    taken.families.VAE.run = os.path.join(workdir, "VAE")
+    monkeypatch.setattr(collect, "contradictions", lambda rows: [(rows[0], rows[1], 9.0)])
+    with pytest.raises(UserError, match=r"9\.0 standard errors off"):
+        compare.main(small(order=("Exact",)), workdir)
+    monkeypatch.undo()
+    taken = small(order=("Exact",))
     taken.families.Exact.run = os.path.join(workdir, "Exact")
     other = str(tmp_path / "other")
     compare.main(taken, other)
     with open(os.path.join(other, results.FILE)) as file:
         elsewhere = json.load(file)
-    assert [r["value"] for r in elsewhere["rows"]] == [r["value"] for r in again["rows"]]
+    values = [r["value"] for r in again["rows"] if r["at"]["family"] == "Exact"]
+    assert [r["value"] for r in elsewhere["rows"]] == values
     assert not os.path.exists(os.path.join(other, "Exact"))
 
 
-def test_a_config_that_is_no_run_of_a_family_is_refused(tmp_path):
+def test_a_folder_that_is_no_finished_run_of_the_family_is_refused(tmp_path):
     flags.FLAGS.mark_as_parsed()
     folder = tmp_path / "diffusion"
     folder.mkdir()
-    record = {"experiment": "diffusion", "config": {"dataset": "digits_shuffled"}, "rows": []}
+    record = {"experiment": "diffusion", "config": {"dataset": "digits_shuffled"}}
+    record["rows"] = [of_seed("ELBO", 0, 2.0)]  # of a point; the summary is not there yet
     (folder / results.FILE).write_text(json.dumps(record))
     config: Any = compare_digits.get_config()
     config.order, config.families.Exact.run = ("Exact",), str(folder)
     with pytest.raises(UserError, match=r"run is of experiments.diffusion, not dequantize"):
         families.check(config, str(tmp_path))
     config.families.Exact.program = "diffusion"
+    with pytest.raises(UserError, match=r"has not come to its end; run experiments.diffusion"):
+        families.check(config, str(tmp_path))
+    record["rows"].append(row("KL", {"model": "m"}, kind="estimate", unit="nats", value=1.0))
+    (folder / results.FILE).write_text(json.dumps(record))
     (chosen,) = families.check(config, str(tmp_path))
-    with pytest.raises(UserError, match="holds no finished model"):
+    record["rows"] = record["rows"][1:]
+    (folder / results.FILE).write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"has no bound on log P\(x\) of images"):
         collect.rows(chosen)
+    del record["rows"]
+    (folder / results.FILE).write_text(json.dumps(record))
+    with pytest.raises(UserError, match="has no readable results"):
+        families.check(config, str(tmp_path))

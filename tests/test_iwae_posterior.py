@@ -89,6 +89,19 @@ def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
         )  # fmt: skip
 
     assert at(jnp.array(1), None) == -jnp.inf
+    never = params._replace(phi=jnp.array([[0.0, 0.0, -jnp.inf]] * 2))
+    for num_samples in (1, 3):
+        for where, z in ((params, 1), (never, 2)):  # p(x, z) = 0, q(z | x) = 0
+
+            def log_prob(params, k=num_samples, z=z):
+                return bounds.iwae_posterior_log_prob(
+                    model, params, jax.random.key(0), jnp.array(0), jnp.array(z),
+                    num_samples=k, num_sets=4,
+                )  # fmt: skip
+
+            value, grads = jax.value_and_grad(log_prob)(where)
+            assert value == -jnp.inf
+            assert all(not jnp.any(jnp.isnan(leaf)) for leaf in jax.tree.leaves(grads))
     np.testing.assert_allclose(at(jnp.array(2), 4), at(jnp.array(2), None), rtol=1e-6)
 
 

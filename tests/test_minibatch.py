@@ -172,10 +172,25 @@ def test_pointwise_ceilings():
 
 
 def test_gradients_are_finite_where_pairs_are_impossible():
+    dead = jnp.full((3, 3), -jnp.inf)
+    for estimator in ESTIMATORS.values():
+        if estimator is not published_stratified:
+            grads = jax.grad(lambda p, e=estimator: jnp.sum(jnp.exp(e(p, num_data=N))))(dead)
+            assert jnp.all(grads == 0)
     log_pairs = jnp.where(jnp.eye(3, dtype=bool), -1.0, -jnp.inf)
     for name in ("mean", "stratified", "weighted"):
         grads = jax.grad(lambda pairs, name=name: information(name, pairs, N))(log_pairs)
         assert jnp.all(jnp.isfinite(grads))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_accumulates_in_float32(dtype):
+    log_pairs = jax.random.normal(jax.random.key(0), (B, B)).astype(dtype)
+    for name in ("mean", "stratified", "weighted"):
+        found = ESTIMATORS[name](log_pairs, num_data=N)
+        expected = ESTIMATORS[name](log_pairs.astype(jnp.float32), num_data=N)
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 PAIRS = jnp.zeros((4, 4))

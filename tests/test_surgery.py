@@ -176,6 +176,62 @@ def test_chunks_change_nothing_and_neither_do_they_in_the_gradient(chunk_size):
             np.testing.assert_allclose(a, b, atol=3e-6, rtol=2e-5)
 
 
+@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+def test_impossible_posteriors_pass_no_gradient_and_no_nan(chunk_size):
+    q = np.array([[[.5, .5, 0], [.2, .8, 0]], [[1., 0, 0], [.3, .3, .4]], [[.1, .2, .7], [1, 0, 0]],
+                  [[.5, .5, 0], [.5, .5, 0]]])  # fmt: skip
+    with np.errstate(divide="ignore"):
+        table = jnp.asarray(np.log(q))
+
+    def joint(table, z):
+        return bounds.aggregated_log_prob(
+            jnp.array(z), table, log_q=table_factors, chunk_size=chunk_size
+        ).joint
+
+    value, grads = jax.value_and_grad(joint)(table, [2, 0])
+    np.testing.assert_allclose(value, np.log(0.7 * 1 / 4), rtol=1e-5)
+    np.testing.assert_allclose(grads[2, 0, 2], 1.0, rtol=1e-5)  # all of it is of the one
+    assert jnp.all(jnp.isfinite(grads))
+    value, grads = jax.value_and_grad(joint)(table[3:], [2, 0])
+    assert value == -jnp.inf
+    assert jnp.all(grads == 0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_accumulates_in_float32(dtype):
+    exact = gaussians(8, 200, 50, spread=1.0, scale=0.3)
+    half = jax.tree.map(lambda leaf: leaf.astype(dtype), exact)
+    z = half.mean[3]
+    factors = gaussian_table(z[None].astype(jnp.float32), jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32), half))  # fmt: skip
+    expected = logsumexp(factors.sum(-1), axis=1)[0] - np.log(200)
+    for found in (
+        bounds.aggregated_log_prob(z, half, chunk_size=30).joint,
+        bounds.fast_aggregated_log_prob(z, half, chunk_size=30),
+        bounds.aggregated_log_prob(z, half, log_q=lambda z, p: bounds.gaussian_log_prob(
+            *(v[..., None] for v in (z, *p)))).joint,
+    ):  # fmt: skip
+        assert found.dtype == jnp.float32
+    for found in (bounds.aggregated_log_prob(z, half).joint,
+                  bounds.fast_aggregated_log_prob(z, half)):  # fmt: skip
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_memory_of_a_gradient_is_flat_but_for_the_gradient():
+    def temporaries(chunk_size):
+        posteriors = gaussians(2, 4000, 10, spread=1.0, scale=0.5)
+
+        def value(posteriors, z):
+            return bounds.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
+
+        z = jnp.zeros((100, 10))
+        run = jax.grad(lambda p, z: jnp.sum(jax.vmap(lambda z: value(p, z))(z)))
+        compiled: Any = jax.jit(run).lower(posteriors, z).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(100) < 0.2 * temporaries(None)
+
+
 @pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
 @pytest.mark.parametrize("centre", [0.0, 100.0])
 def test_fast_form_errs_by_what_its_docstring_says(scale, centre):
@@ -278,6 +334,13 @@ MISTAKES = {
         lambda: bounds.surgery_terms(
             POINT, jax.tree.map(lambda v: v[0], GOOD), GOOD, log_prior=lambda z: jnp.zeros(3)
         ), "log_prior must return as many log-densities as log_q, 2, got 3",
+    ),
+    "one z": (
+        lambda: bounds.aggregated_log_prob(jnp.zeros(1), GOOD), "jax.vmap over points"
+    ),
+    "no dimension": (
+        lambda: bounds.aggregated_log_prob(POINT, jax.tree.map(lambda v: v[:, 0], GOOD)),
+        "z must have shape",
     ),
     "batch of z": (
         lambda: bounds.fast_aggregated_log_prob(jnp.zeros((4, 2)), GOOD), "jax.vmap over points",

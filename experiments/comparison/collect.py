@@ -1,6 +1,7 @@
 """Rows of the table, from the records of the programs: bits/dim, one look for all families."""
 
 import math
+from typing import Any
 
 from experiments.comparison import families
 from experiments.comparison.families import Family
@@ -18,6 +19,7 @@ _OTHER_SIDE = {
 _OF_CAPTIONS = ("log p(x, y)", "joint bound")
 _OF_VAE = ("ELBO", "IWAE", "VR-IWAE", "AIS", "reverse AIS (BDMC)")
 TOLERANCE = 3.0  # standard errors
+ROUNDING = 1e-5  # bits/dim
 
 
 def rows(family: Family) -> list[Row]:
@@ -26,12 +28,14 @@ def rows(family: Family) -> list[Row]:
     Each has `bound`, `over` (what its standard error is over), `parameters`, `training_seconds`
     and `seconds_per_image` (of the pass it came from; the rows of a pass share it).
     """
-    if family.program == "train":
-        return _of_vae(family)
+    found = _of_vae(family) if family.program == "train" else _of_study(family)
+    if not found:
+        raise UserError(f"{family.folder} has no bound on log P(x) of images in bits/dim.")
+    return found
+
+
+def _of_study(family: Family) -> list[Row]:
     found = families.load(family.folder)["rows"]
-    if not any("point" in r for r in found):
-        raise UserError(f"{family.folder} holds no finished model; run experiments."
-                        f"{family.program} to its end first.")  # fmt: skip
     out = []
     for model in dict.fromkeys(r["at"]["model"] for r in found if "point" in r):
         own = [r for r in found if r["at"].get("model") == model]
@@ -69,6 +73,7 @@ def _of_vae(family: Family) -> list[Row]:
     found = families.load(family.evaluation_folder)["rows"]
     dataset = data.load(family.config.dataset, family.config.data_dir)
     scale = -1 / (math.prod(dataset.test.shape[1:]) * math.log(2))
+    gap = next((r for r in found if r["name"] == "AIS gap"), None)
     size = _mean(found, "parameters"), _mean(found, "training time")
     out, seen = [], set()
     for r in found:
@@ -87,11 +92,23 @@ def _of_vae(family: Family) -> list[Row]:
                 standard_error=abs(scale) * _number(r["standard_error"]), n=r["n"],
                 over="images", data="simulated" if simulated else "test",
                 above_exact=None, above_exact_error=None,
+                **_paired(gap if r["name"] == "reverse AIS (BDMC)" else None, -scale),
                 parameters=size[0], training_seconds=size[1],
                 seconds_per_image=r["seconds"] / r["n"] if r.get("seconds") else None,
             )
         )  # fmt: skip
-    return out
+    # By bound and then by K: the passes came in another order.
+    return sorted(out, key=lambda r: (r["data"] == "simulated", "AIS" in r["name"],
+                                      r["at"].get("alpha", 0.0), r["at"].get("K", 0)))  # fmt: skip
+
+
+def _paired(gap: Row | None, scale: float) -> dict[str, Any]:
+    """How far AIS lies above reverse AIS in bits/dim, image by image."""
+    if gap is None:
+        return {}
+    error = gap["standard_error"]
+    return {"ais_above": scale * _number(gap["value"]),
+            "ais_above_error": None if error is None else scale * error}  # fmt: skip
 
 
 def _named(r: Row, *, noise: bool = False) -> str:
@@ -131,12 +148,22 @@ def contradictions(rows: list[Row]) -> list[tuple[Row, Row, float]]:
     """(at least this, at most that, by how many standard errors the first is above)."""
     out = []
     for low, high in pairs(rows):
-        excess, error = low["value"] - high["value"], _error(low, high)
-        if low["kind"] == "exact" and high.get("above_exact") is not None:
-            excess = -high["above_exact"]
-        if excess > TOLERANCE * error:
+        excess, error = _excess(low, high)
+        # Without a standard error nothing can be said; rounding is no contradiction.
+        if error is not None and excess > TOLERANCE * error + ROUNDING:
             out.append((low, high, excess / error if error else math.inf))
     return out
+
+
+def _excess(low: Row, high: Row) -> tuple[float, float | None]:
+    """By how much the first is above the second, with its standard error."""
+    if low["kind"] == "exact" and high.get("above_exact") is not None:
+        return -high["above_exact"], high["above_exact_error"]
+    if low.get("ais_above") is not None and high["name"].startswith("AIS"):
+        return -low["ais_above"], low["ais_above_error"]
+    errors = low["standard_error"], high["standard_error"]
+    known = None if None in errors else math.hypot(*errors)
+    return low["value"] - high["value"], known
 
 
 def pairs(rows: list[Row]) -> list[tuple[Row, Row]]:
@@ -148,12 +175,6 @@ def pairs(rows: list[Row]) -> list[tuple[Row, Row]]:
         and low.get("data") == high.get("data")
         and low["value"] is not None and high["value"] is not None
     ]  # fmt: skip
-
-
-def _error(low: Row, high: Row) -> float:
-    if low["kind"] == "exact" and high.get("above_exact_error") is not None:
-        return high["above_exact_error"]
-    return math.hypot(low["standard_error"] or 0.0, high["standard_error"] or 0.0)
 
 
 def _mean(rows: list[Row], name: str) -> float | None:

@@ -85,7 +85,7 @@ def _family(name: str, config: Any, workdir: str) -> Family:
             f"{where}.program must be one of train, {', '.join(STUDIES)}, got {program!r}."
         )
     shared = {"dataset": config.dataset, "data_dir": config.data_dir}
-    run = entry.get("run", "")
+    run = os.path.expanduser(entry.get("run", ""))
     if run:
         own, folder = _config_of(run, program, where), os.path.abspath(run)
     else:
@@ -104,23 +104,38 @@ def _family(name: str, config: Any, workdir: str) -> Family:
         evaluation = subprograms.load_config(entry.get("evaluation", ""), changes)
         inside = os.path.join(workdir, name) if run else os.path.join(folder, EVALUATION)
         family = family._replace(evaluation=evaluation, evaluation_folder=inside)
+    try:
+        needs.check_settings(program, own if not run else None, family.evaluation)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     return family
 
 
 def _config_of(run: str, program: str, where: str) -> ConfigDict:
-    """The config of a finished run."""
-    if program == "train":
-        return build.config_of_run(f"{where}.run", run)
+    """The config of a finished run.
+
+    Raises:
+      UserError: there is none, or it has not come to its end.
+    """
+    settings = build.config_of_run(f"{where}.run", run) if program == "train" else None
     try:
         record = load(run)
-        if record["experiment"] != program:
-            raise UserError(f"{where}.run is of experiments.{record['experiment']}, not {program}.")
-        return ConfigDict(record["config"])
+        experiment, rows = record["experiment"], [dict(r) for r in record["rows"]]
+        settings = settings or ConfigDict(record["config"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{where}.run={run} has no readable results; name the --workdir of a finished run of "
             f"experiments.{program}, or leave run empty to train one."
         ) from None
+    if experiment != program:
+        raise UserError(f"{where}.run is of experiments.{experiment}, not {program}.")
+    # Studies write their summary, and trainings their only rows, at the end.
+    if all("point" in r for r in rows):
+        raise UserError(
+            f"{where}.run={run} has not come to its end; run experiments.{program} there again, "
+            "with the same command."
+        )
+    return settings
 
 
 def load(folder: str) -> dict[str, Any]:

@@ -33,10 +33,10 @@ COLUMNS = (
     Column("above_exact", "above exact", "The gap of a bound to the exact value of the same model, "
            "image by image.", True, 4),
     Column("parameters", "parameters", "Numbers that were trained.", True),
-    Column("training_seconds", "training,\u00a0s", "Seconds of training one model, on the machine "
-           "below.", True, 0),
+    Column("training_seconds", "training,\u00a0s", "Seconds of training one model on the machine "
+           "below, without noise fitted afterwards.", True, 0),
     Column("seconds_per_image", "evaluation, s/image", "Seconds an image of the pass that gave the "
-           "number; rows of one pass share it.", True),
+           "number, compilation included; rows of one pass share it.", True),
 )  # fmt: skip
 _MARKERS = {"exact": ("D", "green"), "upper_bound": ("<", "red"), "lower_bound": (">", "blue")}
 _WORDS = {

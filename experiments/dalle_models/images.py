@@ -48,7 +48,9 @@ def rows(
     if sequences is None:
         if len(data.classes) > SEQUENCES:
             return []
-        sequences, whole = data.vocabulary.all_tokens(data.classes), False
+        # Two captions of the same words are one sequence.
+        sequences = np.unique(data.vocabulary.all_tokens(data.classes), axis=0)
+        whole = False
     start = time.perf_counter()
     if enumeration.possible(model):
         values = enumeration.of_images(model, params, images, sequences)

@@ -4,6 +4,8 @@ import math
 import numbers
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments.runtime.errors import UserError
 
 
@@ -40,6 +42,18 @@ def distinct(config: Any, *names: str) -> None:
             raise UserError(f"config.{name} must not be empty.")
         if len(set(values)) < len(values):
             raise UserError(f"config.{name} names something twice: {values}.")
+
+
+def set_field(config: Any, field: str, value: Any, named: str) -> None:
+    """Sets a field of a config; refuses a value of another kind, under the name `named`."""
+    whole = isinstance(config[field], ConfigDict)
+    try:
+        if whole and not isinstance(value, dict):
+            raise TypeError
+        config[field] = ConfigDict(value) if whole else value
+    except TypeError:
+        kind = "a dict" if whole else f"of the kind of {config[field]!r}"
+        raise UserError(f"{named} must be {kind}, got {value!r}.") from None
 
 
 def is_number(value: Any) -> bool:

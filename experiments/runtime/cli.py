@@ -42,7 +42,9 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
             fail(str(error))
         except KeyboardInterrupt:
             print(f"Stopped. {_resume_hint()}", file=sys.stderr)
-            raise SystemExit(130) from None
+            _leave(130)
+        except _Stopped:
+            _leave(143)
         except Exception as error:
             reason = missing_field(error) or exhausted_memory(error)
             if reason is None:
@@ -102,10 +104,21 @@ def _checked_config() -> ConfigDict:
     return CONFIG.value
 
 
+class _Stopped(SystemExit):
+    """By SIGTERM, outside of training."""
+
+
 def _on_sigterm(signum, frame) -> NoReturn:
     del signum, frame
     print(f"Stopped by SIGTERM. {_resume_hint()}", file=sys.stderr)
-    raise SystemExit(143)
+    raise _Stopped(143)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process at once: threads of XLA that still compute would crash its shutdown."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _resume_hint() -> str:

@@ -7,11 +7,12 @@ class UserError(Exception):
     """A mistake in what the user gave; its message is one sentence that says what to do."""
 
 
-# Where the data lie, and how much is in memory at once: they change from machine to machine, and
-# no number but its last digit.
+# Where data and runs lie, and how much is in memory at once: they change from machine to machine,
+# and no number but its last digit; a run is known by its checkpoint's checksum. `order` is that of
+# a comparison, which collects its rows anew.
 _OF_THE_MACHINE = {
     "data_dir", "images_per_pass", "samples_per_pass", "ais_images_per_pass", "chunk_elements",
-    "posteriors_per_pass",
+    "posteriors_per_pass", "run", "order",
 }  # fmt: skip
 
 
@@ -20,7 +21,19 @@ def differing_fields(there: dict[str, Any], now: dict[str, Any]) -> str:
 
     Empty where they agree.
     """
-    names = sorted((set(there) | set(now)) - _OF_THE_MACHINE)
+    there, now = _leaves(there), _leaves(now)
+    names = sorted(n for n in set(there) | set(now) if n.split(".")[-1] not in _OF_THE_MACHINE)
     return ", ".join(
         f"{n} ({there.get(n)} there, {now.get(n)} now)" for n in names if there.get(n) != now.get(n)
     )
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of fields by their names with dots between."""
+    out = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            out |= _leaves(value, f"{prefix}{name}.")
+        else:
+            out[f"{prefix}{name}"] = value
+    return out

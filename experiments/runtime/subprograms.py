@@ -10,6 +10,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import write_atomically
 
@@ -31,6 +32,10 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
       UserError: the file is not there or fails, or has no such field, or one of another kind.
     """
     name, _, variant = spec.partition(":")
+    if not name:
+        raise UserError(
+            "a config file must be named, e.g. configs/train_digits.py."
+        )
     path = next((p for p in (pathlib.Path(name), _ROOT / name) if p.is_file()), None)
     if path is None:
         raise UserError(f"config file {name} is not there.")
@@ -47,13 +52,7 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
     for field, value in changes.items():
         if field not in config:
             raise UserError(f"{spec} has no field {field!r}.")
-        try:
-            whole = isinstance(config[field], ConfigDict)
-            config[field] = ConfigDict(value) if whole else value
-        except TypeError:
-            raise UserError(
-                f"{field} of {spec} must be of the kind of {config[field]!r}, got {value!r}."
-            ) from None
+        checks.set_field(config, field, value, f"{field} of {spec}")
     return config
 
 

@@ -187,7 +187,8 @@ def config_of_run(field: str, folder: str) -> ConfigDict:
     try:
         with open(path) as file:
             found = json.load(file)
-        if not {"dataset", "objective", "optimizer"} <= set(found):
+        needed = {"dataset", "objective", "optimizer", "likelihood"}
+        if not isinstance(found, dict) or not needed <= set(found):
             raise ValueError
         return ConfigDict(found)
     except (OSError, ValueError, TypeError):

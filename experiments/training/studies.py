@@ -7,6 +7,7 @@ import jax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.training.held_out import mean_row
@@ -68,13 +69,7 @@ def settings(config: Any, name: str, seed: int, *, scoring: tuple[str, ...]) -> 
             raise UserError(f"config.models.{name} sets {field}, which is the same for all models.")
         if field not in own:
             raise UserError(f"config.models.{name} sets {field}, which is no field of the config.")
-        try:
-            own[field] = value
-        except TypeError:
-            raise UserError(
-                f"config.models.{name}.{field} must be of the kind of {own[field]!r}, "
-                f"got {value!r}."
-            ) from None
+        checks.set_field(own, field, value, f"config.models.{name}.{field}")
     own.seed = seed
     return own
 
