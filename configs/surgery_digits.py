@@ -4,8 +4,10 @@ Command: python -m experiments.surgery --config=configs/surgery_digits.py \
     --workdir=runs/surgery_digits
 Of runs of experiments.train that are there, and of nothing else:
     --config=configs/surgery_digits.py:NAME=FOLDER,NAME=FOLDER
-Machine and time: 2 cores of a Xeon at 2.10 GHz, about 10 minutes, most of them training.
-Expected: see docs/surgery.md. Published: none.
+Machine and time: 2 cores of a Xeon at 2.10 GHz, 5 min 17 s with installation (`make surgery`).
+Expected after training, nats, standard error over draws: I 4.884 (.006), 3.984 (.007), 3.718 (.007)
+and marginal KL .542 (.004), .411 (.003), .308 (.003) for VAE, IWAE, DReG; more in docs/surgery.md.
+Published: none.
 """
 
 from ml_collections import ConfigDict
