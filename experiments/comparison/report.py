@@ -158,11 +158,14 @@ def _over_samples(axes, rows: list[Row]) -> None:
         values = np.array([[k, r["value"], r["standard_error"] or 0.0] for k, r in points]).T
         axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=next(colours),
                       marker="o", ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
+    # Side by side: exact values may lie close together.
+    places = itertools.cycle(((0.02, "left"), (0.5, "center"), (0.98, "right")))
     for r in rows:
         if r["kind"] == "exact":
+            x, side = next(places)
             axes.axhline(r["value"], color=COLOURS["green"], ls=":", lw=1.2)
-            axes.annotate(f"{r['at']['model']}, exact", (0.5, r["value"]), fontsize=7,
-                          xycoords=("axes fraction", "data"), ha="center", va="bottom",
+            axes.annotate(f"{r['at']['model']}, exact", (x, r["value"]), fontsize=7,
+                          xycoords=("axes fraction", "data"), ha=side, va="bottom",
                           color=COLOURS["green"])  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xlabel("samples of the bound, K")

@@ -33,9 +33,7 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
     """
     name, _, variant = spec.partition(":")
     if not name:
-        raise UserError(
-            "a config file must be named, e.g. configs/train_digits.py."
-        )
+        raise UserError("a config file must be named, e.g. configs/train_digits.py.")
     path = next((p for p in (pathlib.Path(name), _ROOT / name) if p.is_file()), None)
     if path is None:
         raise UserError(f"config file {name} is not there.")
