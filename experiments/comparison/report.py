@@ -164,7 +164,7 @@ def _over_samples(axes, rows: list[Row]) -> None:
         if r["kind"] == "exact":
             x, side = next(places)
             axes.axhline(r["value"], color=COLOURS["green"], ls=":", lw=1.2)
-            axes.annotate(f"{r['at']['model']}, exact", (x, r["value"]), fontsize=7,
+            axes.annotate(f"{r['at']['family']} {r['at']['model']}", (x, r["value"]), fontsize=7,
                           xycoords=("axes fraction", "data"), ha=side, va="bottom",
                           color=COLOURS["green"])  # fmt: skip
     axes.set_xscale("log", base=2)
