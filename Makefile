@@ -86,7 +86,7 @@ test: $(VENV)/.test ## the whole test suite, with lint and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 -m 'x64 and not slow'
 
 bench: $(VENV)/.benchmark ## speed and memory as ratios, side by side with peers

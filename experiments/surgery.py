@@ -34,7 +34,9 @@ def main(config, workdir: str) -> None:
         )
     study.check_config(config)
     models = build.models(config, workdir)
-    flat = build.picture_model(config, workdir)
+    alone = config.copy_and_resolve_references()  # with one seed and checkpoints of its own
+    alone.checkpoint, alone.member = "best", -1
+    flat = build.picture_model(alone, workdir)
     record = results.open_record(workdir, "surgery", config)
     for model in models:
         build.train(model)
@@ -44,8 +46,8 @@ def main(config, workdir: str) -> None:
     paths = report.draw(loaded, record["rows"], config, workdir)
     if flat is not None:
         build.train(flat)
-        (plane,) = build.load([flat], config)
-        paths += study.measure_plane(plane, record, config, workdir)
+        (plane,) = build.load([flat], alone)
+        paths += study.measure_plane(plane, record, alone, workdir)
     report.show(record["rows"], paths, workdir)
 
 

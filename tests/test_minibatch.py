@@ -13,7 +13,6 @@ from surgery_cases import CODES, DIMS, gaussians, table_answers, table_posterior
 import bounds
 from bounds._surgery import gaussian_factors
 
-pytestmark = pytest.mark.x64
 N, D, B = 256, 4, 16
 TOLERANCE = 1e-9 if oracles.X64 else 1e-5
 
@@ -59,6 +58,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limits_of_the_minibatch_estimators(limit):
     log_pairs, exact, table = LIMITS[limit]
@@ -117,6 +117,7 @@ def exact_expectations(table, size):
     return totals
 
 
+@pytest.mark.x64
 @pytest.mark.parametrize("seed", range(3))
 def test_minibatch_estimators_sandwich_the_information(seed):
     table = table_posteriors(seed, 5)
@@ -130,6 +131,7 @@ def test_minibatch_estimators_sandwich_the_information(seed):
     np.testing.assert_allclose(found["stratified"], exact, atol=TOLERANCE)
 
 
+@pytest.mark.x64
 def test_stratified_density_is_unbiased_given_z():
     table = table_posteriors(3, 5)
     log_q = table[:, np.arange(DIMS), CODES].sum(-1)

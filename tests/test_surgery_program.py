@@ -22,6 +22,9 @@ from experiments.runtime.errors import UserError
 from experiments.surgery_parts import decomposition, report, study, two_dimensions
 from experiments.training import report as training_report
 
+# Together: its three models are trained once, not on every worker.
+pytestmark = pytest.mark.xdist_group("test_surgery_program")
+
 TRAINED = {
     "latents": (3,), "hidden": ((6,),), "num_steps": 4, "log_every": 2, "save_every": 2,
     "keep_checkpoints": 3, "num_samples": 2, "batch_size": 20, "validation_samples": 2,
@@ -311,6 +314,10 @@ def test_jackknife_of_a_density_is_right_for_its_mass():
         ({"runs": {"VAE": "runs/VAE"}}, ["both have the name 'VAE'"]),
         ({"runs": {"mine": "runs/absent"}}, ["runs/absent", "experiments.train"]),
         ({"runs": {"mine": 3}}, ["config.runs.mine", "3"]),
+        ({"runs": {"two_dimensions": "runs/x"}}, ["two_dimensions", "picture_model"]),
+        ({"checkpoint": "bset"}, ["best, latest or a step", "'bset'"]),
+        ({"checkpoint": "999999"}, ["999999 is no step that"]),
+        ({"member": 7}, ["config.member must be a seed of", "7"]),
         ({"picture_model": {**PLANE, "latents": (3,)}}, ["latents=(2,)", "(3,)"]),
         ({"draws": 1}, ["config.draws", "at least 2"]),
         ({"batch": 41}, ["config.batch", "from 2 to", "40", "41"]),

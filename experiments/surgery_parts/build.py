@@ -92,12 +92,27 @@ def models(config: Any, workdir: str) -> list[Model]:
             )
         out.append(_to_train(name, change, config, workdir))
     for name, folder in runs.items():
+        if name == TWO_DIMENSIONS:
+            raise UserError(
+                f"config.runs has the name {name!r}, which is kept for config.picture_model."
+            )
         if not isinstance(folder, str):
             raise UserError(f"config.runs.{name} must be a folder, got {folder!r}.")
         model = Model(name, folder, build.config_of_run(f"config.runs.{name}", folder), ours=False)
         with _checkpoints(model) as checkpoints:
-            if not checkpoints.steps():
+            steps = checkpoints.steps()
+            if not steps:
                 raise UserError(f"no checkpoint in {checkpoints.directory}; train first.")
+            if config.checkpoint.isdecimal() and int(config.checkpoint) not in steps:
+                raise UserError(
+                    f"config.checkpoint must be best, latest or a step of {name}, one of "
+                    f"{', '.join(map(str, steps))}, got {config.checkpoint}."
+                )
+        if not _finished(model):
+            raise UserError(
+                f"{folder} holds no finished training; run experiments.train there again, with "
+                "the same command."
+            )
         out.append(model)
     for model in out:
         _check(model, config)
@@ -250,7 +265,18 @@ def _check(model: Model, config: Any) -> None:
     fit.check_config(trained)
     report.check_config(trained)
     problem = build.make_problem(trained)
-    checks.seeds("seed", [trained.seed] if checks.is_whole(trained.seed) else trained.seed)
+    alone = checks.is_whole(trained.seed)
+    seeds = [trained.seed] if alone else list(trained.seed)
+    checks.seeds("seed", seeds)
+    if config.member not in seeds and not (alone and config.member == -1):
+        raise UserError(
+            f"config.member must be a seed of {model.name}, one of {', '.join(map(str, seeds))}, "
+            f"got {config.member}."
+        )
+    if model.ours and config.checkpoint.isdecimal():
+        step, last = int(config.checkpoint), trained.num_steps
+        if not 0 < step <= last or (step % trained.save_every and step != last):
+            raise UserError(f"config.checkpoint={step} is no step that {model.name} saves.")
     build.make_objective(problem.vae.model, trained, problem.vae.simulate)
     count = config.train_images or len(problem.dataset.train)
     if not 2 <= config.batch <= min(count, len(problem.dataset.train)):
@@ -272,6 +298,7 @@ def _finished(model: Model) -> bool:
             found = json.load(file)
         wanted = json.loads(model.trained.to_json_best_effort())
         done = bool(found["rows"]) and not differing_fields(found["config"], wanted)
+        done = done and os.path.isdir(os.path.join(model.folder, "checkpoints"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # experiments.train says what is wrong with it
     if done:

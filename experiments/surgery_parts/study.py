@@ -32,6 +32,10 @@ def check_config(config: Any) -> None:
     checks.whole(config, 1, "picture_sets", "picture_draws")
     checks.whole(config, 8, "picture_nodes")
     checks.whole(config, -1, "member")
+    if config.checkpoint not in ("best", "latest") and not config.checkpoint.isdecimal():
+        raise UserError(
+            f"config.checkpoint must be best, latest or a step, got {config.checkpoint!r}."
+        )
     checks.positive(config, "gap_learning_rate")
     checks.distinct(config, "picture_samples")
     if not all(checks.is_whole(k) and k >= 2 for k in config.picture_samples):
