@@ -202,12 +202,15 @@ def active_units(
         return jax.vmap(vae.encoder_means, (None, 0, 0))(params.phi, keys, x)
 
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
-    layers = [np.asarray(v, np.float64) for v in means(params, keys, jnp.asarray(images))]
-    each = np.full(len(images), 1 / len(images))
-    shares = np.random.default_rng(0).multinomial(len(images), each, size=200) / len(images)
+    layers = means(params, keys, jnp.asarray(images))
+    every = np.arange(len(images))
+    resampled = np.random.default_rng(0).integers(len(images), size=(200, len(images)))
 
-    def active(layer, shares):
-        layer = layer - layer.mean(axis=0)
-        return np.sum(shares @ layer**2 - (shares @ layer) ** 2 > ACTIVE_VARIANCE, axis=-1)
+    @jax.jit
+    def active(layer, index):
+        return jnp.sum(bounds.active_units(layer[index], threshold=ACTIVE_VARIANCE))
 
-    return [(int(active(v, each)), float(active(v, shares).std(ddof=1))) for v in layers]
+    return [
+        (int(active(v, every)), float(np.std([active(v, i) for i in resampled], ddof=1)))
+        for v in layers
+    ]
