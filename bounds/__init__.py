@@ -9,12 +9,14 @@ from bounds._annealing import annealing_schedule as annealing_schedule
 from bounds._annealing import reverse_ais as reverse_ais
 from bounds._annealing import tune_step_sizes as tune_step_sizes
 from bounds._densities import bernoulli_log_prob as bernoulli_log_prob
+from bounds._densities import categorical_log_prob as categorical_log_prob
 from bounds._densities import gaussian_log_prob as gaussian_log_prob
 from bounds._dequantization import Dequantizer as Dequantizer
 from bounds._dequantization import autoregressive_dequantizer as autoregressive_dequantizer
 from bounds._dequantization import bits_per_dim as bits_per_dim
 from bounds._dequantization import dequantized as dequantized
 from bounds._dequantization import flow_dequantizer as flow_dequantizer
+from bounds._dequantization import level_logit as level_logit
 from bounds._dequantization import logistic_dequantizer as logistic_dequantizer
 from bounds._dequantization import normal_dequantizer as normal_dequantizer
 from bounds._dequantization import uniform_dequantizer as uniform_dequantizer
@@ -138,6 +140,7 @@ __all__ = [
     "bernoulli_log_prob",
     "betas_schedule",
     "bits_per_dim",
+    "categorical_log_prob",
     "ciwae",
     "continuous_estimate",
     "cosine_schedule",
@@ -175,6 +178,7 @@ __all__ = [
     "joint_terms",
     "joint_values",
     "k_hat_threshold",
+    "level_logit",
     "level_softmax_log_prob",
     "linear_gamma",
     "linear_schedule",

@@ -27,6 +27,31 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     return count
 
 
+def at_least_float32(value: object) -> Array:
+    """As an array of at least float32: half precision can neither hold nor sum log-densities."""
+    array = jnp.asarray(value)  # type: ignore[arg-type]
+    wide = jnp.promote_types(array.dtype, jnp.float32)
+    # A Python number stays weakly typed: it follows the arrays beside it.
+    return array if array.dtype == wide else array.astype(wide)
+
+
+def check_fits(name: str, shape: tuple[int, ...], **others: object) -> None:
+    """Raises where one of the others would broadcast `name`, of this shape, to something else."""
+    for other, value in others.items():
+        found = jnp.shape(value)  # type: ignore[arg-type]
+        if len(found) > len(shape) or any(
+            mine not in (1, size) for mine, size in zip(found[::-1], shape[::-1], strict=False)
+        ):
+            raise ValueError(
+                f"{other} must be broadcastable to {name} of shape {shape}, got shape {found}."
+            )
+
+
+def nan_unless(condition: object) -> Array:
+    """0, or NaN: added to what cannot be refused because its arguments are traced."""
+    return jnp.where(jnp.asarray(condition), 0.0, jnp.nan)
+
+
 def check_chunk_size(chunk_size: object) -> int | None:
     """Returns a chunk size, None meaning everything at once."""
     return None if chunk_size is None else check_count("chunk_size", chunk_size)
@@ -35,7 +60,10 @@ def check_chunk_size(chunk_size: object) -> int | None:
 def check_at_least(
     name: str, value: object, least: float, *, strictly: bool = False, instead: str = ""
 ) -> Array:
-    """Returns a scalar, refusing a known one below `least`, or equal to it if `strictly`."""
+    """Returns a scalar, refusing a known one below `least`, or equal to it if `strictly`.
+
+    A traced one that is becomes NaN.
+    """
     array = jnp.asarray(value, float)  # type: ignore[arg-type]
     if array.shape != ():
         raise ValueError(f"{name} must be one number, got shape {array.shape}.")
@@ -46,7 +74,8 @@ def check_at_least(
             wanted = f"above {least:g}" if strictly else f"at least {least:g}"
             advice = f"; {instead}" if instead else ""
             raise ValueError(f"{name} must be a finite number {wanted}, got {known:g}{advice}.")
-    return array
+        return array
+    return jnp.where((array > least) if strictly else (array >= least), array, jnp.nan)
 
 
 def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
@@ -158,7 +187,7 @@ def check_step_sizes(step_sizes: object, count: int) -> Float[Array, "steps"]:
 
 
 def check_gamma(gamma: object) -> Float[Array, "T"]:
-    """Returns a schedule of discrete time that falls in its SNR, or raises."""
+    """Returns a schedule of discrete time that falls in its SNR, or raises; NaN if traced."""
     if callable(gamma):
         raise ValueError(
             "this model's gamma is a function of continuous time, which has no steps; use "
@@ -179,7 +208,9 @@ def check_gamma(gamma: object) -> Float[Array, "T"]:
                 f"gamma = -log SNR must lie within +-{GREATEST_GAMMA:g}, where float32 holds the "
                 f"SNR, got {np.array2string(known, threshold=6)}."
             )
-    return array
+        return array
+    falls = jnp.all(jnp.diff(array) > 0) & jnp.all(jnp.abs(array) <= GREATEST_GAMMA)
+    return jnp.where(falls, array, jnp.nan)
 
 
 def is_known(value: object) -> bool:

@@ -7,7 +7,8 @@ A cell of the integer x is x + [0, 1)^D. With noise u of density q(u | x) inside
 which makes u a latent variable: the density of continuous data is its joint p(x, u), and every
 bound and estimator of this package applies. The latent here is v = logit(u), because in float32
 255 + u rounds to 256 for u near 1, and log(1 - u) loses its digits; the derivative of the sigmoid
-belongs to the densities of v under p and under q alike.
+belongs to the densities of v under p and under q alike. A density that takes logits of x + u gets
+them from x and v by `level_logit`.
 
 Sources: Theis et al. 2016 (arXiv 1511.01844) for uniform noise, Ho et al. 2019 (arXiv 1902.00275)
 for learned noise, Hoogeboom et al. 2020 (arXiv 2001.11235) for more than one sample of it.
@@ -22,7 +23,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_count
+from bounds._checks import at_least_float32, check_count, nan_unless
+from bounds._densities import whole_levels
+from bounds._discretized import check_levels
 from bounds._types import LatentModel
 
 
@@ -40,13 +43,15 @@ class Dequantizer(NamedTuple):
 
 
 LogDensity = Callable[[PyTree, Array, Array], Any]
-"""(theta, x, u) -> [], log p(x + u) in nats, of the density in units of integers."""
+"""(theta, x, u or v) -> [], log p(x + u) in nats, of the density in units of integers."""
 
 Parameters = Callable[[PyTree, Array], tuple[Array, Array]]
 """(phi, x) -> (location, log scale) of v, each shaped as x or broadcastable to it."""
 
 
-def dequantized(log_density: LogDensity, dequantizer: Dequantizer) -> LatentModel:
+def dequantized(
+    log_density: LogDensity, dequantizer: Dequantizer, *, pre_sigmoid: bool = False
+) -> LatentModel:
     r"""The latent-variable model of integers whose latent is their noise.
 
     .. math:: \log p(x, v) = \log p(x + \sigma(v)) + \sum_d \log \sigma'(v_d)
@@ -57,8 +62,13 @@ def dequantized(log_density: LogDensity, dequantizer: Dequantizer) -> LatentMode
 
     Args:
       log_density: (theta, x, u) -> log p(x + u), a density in units of integers: of data scaled
-        by s it is s^D times as large. It gets x and u apart, because their sum rounds.
+        by s it is s^D times as large. It gets x and u apart, because their sum rounds: to at
+        most the number below x + 1, since u is cut off there and at 2e-31. The cut moves a u by
+        less than float32 resolves beside x, 2e-5 levels at 255, with about that probability; the
+        density of v is not touched by it.
       dequantizer: the noise.
+      pre_sigmoid: whether log_density takes v = logit(u) in place of u, which is exact wherever u
+        lies: see `level_logit`.
 
     Returns:
       A `LatentModel` of one datum x of integers (of a floating dtype or not), z = v.
@@ -84,9 +94,56 @@ def dequantized(log_density: LogDensity, dequantizer: Dequantizer) -> LatentMode
     """
 
     def log_p(theta, x, v):
-        return log_density(theta, x, jax.nn.sigmoid(v)) + standard_logistic_log_prob(v)
+        noise = v if pre_sigmoid else _inside_cell(x, jax.nn.sigmoid(v))
+        return log_density(theta, x, noise) + standard_logistic_log_prob(v)
 
     return LatentModel(dequantizer.propose, dequantizer.log_q, log_p)
+
+
+def level_logit(x: ArrayLike, v: ArrayLike, *, levels: int) -> tuple[Array, Array]:
+    r"""The logit of (x + u) / L from v = logit(u), and the log of its slope: how flows start.
+
+    .. math:: y = \log(x + \sigma(v)) - \log(L - 1 - x + \sigma(-v)), \qquad
+       \log\frac{dy}{d(x + u)} = \log L - \log(x + \sigma(v)) - \log(L - 1 - x + \sigma(-v))
+
+    Finite, with its gradient, at every v: taken from x + u in float32 the logit of the highest
+    level is infinite for one draw in 100,000, because the sum rounds to L.
+
+    Args:
+      x: whole numbers 0 .. levels-1, of any shape.
+      v: the pre-sigmoid noise, shaped as x.
+      levels: L.
+
+    Returns:
+      (y, log slope), each shaped as x: log p(x + u) is the sum of the log-density of y and of the
+      log slopes. A traced x that is none of the levels gives NaN.
+
+    Raises:
+      TypeError: `levels` is not an integer.
+      ValueError: it is below 2, a known x is no whole number from 0 to levels - 1, or v is not
+        shaped as x.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, bounds
+      >>> from jax.scipy.stats import norm
+      >>> def log_density(theta, x, v):  # a logit-normal density of pixels of 256 levels
+      ...     y, log_slope = bounds.level_logit(x, v, levels=256)
+      ...     return jnp.sum(norm.logpdf(y, *theta) + log_slope)
+      >>> model = bounds.dequantized(log_density, bounds.uniform_dequantizer(), pre_sigmoid=True)
+      >>> log_w = bounds.log_weights(model, bounds.Params((0.0, 2.0), None), jax.random.key(0),
+      ...                            jnp.array([0, 128, 255]), num_samples=4)
+      >>> bool(jnp.isfinite(log_w).all())
+      True
+
+    Source: Dinh et al. 2017 (arXiv 1605.08803), section 4.1, without its margin.
+    """
+    x, levels = check_levels(x, levels)
+    v = at_least_float32(v)
+    if v.shape != x.shape:
+        raise ValueError(f"v must be shaped as x, {x.shape}, got shape {v.shape}.")
+    x = x + nan_unless(whole_levels(x, levels))
+    from_below, from_above = _log_distance(x, v), _log_distance(levels - 1 - x, -v)
+    return from_below - from_above, math.log(levels) - from_below - from_above
 
 
 def uniform_dequantizer() -> Dequantizer:
@@ -156,7 +213,8 @@ def normal_dequantizer(parameters: Parameters) -> Dequantizer:
     """
 
     def log_prob(epsilon):
-        return jnp.sum(-0.5 * (jnp.square(epsilon) + math.log(2 * math.pi)))
+        squares = jnp.square(at_least_float32(epsilon))
+        return jnp.sum(-0.5 * (squares + math.log(2 * math.pi)))
 
     return _location_scale(parameters, jax.random.normal, log_prob)
 
@@ -241,7 +299,7 @@ def autoregressive_dequantizer(
     """
 
     def log_q(phi, x, v):
-        location, log_scale = parameters(phi, x, v)
+        location, log_scale = map(at_least_float32, parameters(phi, x, v))
         epsilon = (v - location) * jnp.exp(-log_scale)
         return standard_logistic_log_prob(epsilon) - jnp.sum(log_scale)
 
@@ -249,7 +307,7 @@ def autoregressive_dequantizer(
         epsilon = _logistic_sample(key, x.shape)
 
         def one_more(v, d):
-            location, log_scale = parameters(phi, x, v)
+            location, log_scale = map(at_least_float32, parameters(phi, x, v))
             drawn = (location + jnp.exp(log_scale) * epsilon).reshape(-1)[d]
             return v.reshape(-1).at[d].set(drawn).reshape(x.shape), None
 
@@ -272,7 +330,9 @@ def bits_per_dim(
     .. math:: -\frac{1}{\ln 2}\left[\frac{\log p}{D} + \log \frac{high - low}{levels}\right]
 
     A density depends on the unit of the data: where the `levels` cells fill [0, 1] the bracket
-    has - log levels, in [-1, 1] - log(levels / 2), in [0, levels] nothing.
+    has - log levels, in [-1, 1] - log(levels / 2), in [0, levels] nothing. Data of `scale_levels`
+    has its levels, not the edges of their cells, at -1 and 1: its `data_range` is
+    (-levels / (levels - 1), levels / (levels - 1)), log2(256 / 255) bits wider at 256 levels.
 
     Args:
       log_prob: in nats, of any shape: log P(x), or a bound on it, or of a density of noisy data.
@@ -323,11 +383,35 @@ def bits_per_dim(
 
 def standard_logistic_log_prob(value: Float[Array, "..."]) -> Float[Array, ""]:
     """log of the standard logistic density, summed; also log sigma'(value)."""
+    value = at_least_float32(value)
     return -jnp.sum(jnp.abs(value) + 2.0 * jnp.log1p(jnp.exp(-jnp.abs(value))))
 
 
 def _logistic_sample(key: Any, shape: tuple[int, ...]) -> Array:
-    return jax.random.logistic(key, shape)
+    """Standard logistic noise, both of whose tails are right down to probabilities of 1e-19.
+
+    |v| > a has probability 2 / (1 + e^a), so that |v| = log (2 - s) / s of a uniform s. That takes
+    63 random bits, most of whose digits a float has near 0, and the last one is the sign. The logit
+    of one float32 would have 23, no v above 17, and -87 in place of all those below -16.
+    """
+    high, low = jax.random.bits(key, (2, *shape), jnp.uint32)
+    survival = (high.astype(float) + (low >> 1).astype(float) * 2.0**-31 + 2.0**-32) * 2.0**-32
+    size = jnp.log1p(2 * (1 - survival) / survival)
+    return jnp.where(low & 1, size, -size)
+
+
+def _inside_cell(x: Array, u: Array) -> Array:
+    """u cut off where x + u would round to x + 1, and where u / levels would round to 0."""
+    whole = jnp.asarray(x, u.dtype)
+    most = jnp.nextafter(whole + 1, whole) - whole
+    return jnp.clip(u, 2.0**-102, most)
+
+
+def _log_distance(whole: Array, v: Array) -> Array:
+    """log(whole + sigmoid(v)) for whole numbers from 0 on."""
+    first = whole == 0
+    rest = jnp.log(jnp.where(first, 1.0, whole + jax.nn.sigmoid(v)))
+    return jnp.where(first, jax.nn.log_sigmoid(v), rest)
 
 
 def _location_scale(
@@ -336,13 +420,13 @@ def _location_scale(
     log_prob: Callable[[Array], Array],
 ) -> Dequantizer:
     def propose(phi, key, x):
-        location, log_scale = parameters(phi, x)
+        location, log_scale = map(at_least_float32, parameters(phi, x))
         epsilon = sample(key, x.shape)
         v = location + jnp.exp(log_scale) * epsilon
         return v, log_prob(epsilon) - jnp.sum(jnp.broadcast_to(log_scale, x.shape))
 
     def log_q(phi, x, v):
-        location, log_scale = parameters(phi, x)
+        location, log_scale = map(at_least_float32, parameters(phi, x))
         epsilon = (v - location) * jnp.exp(-log_scale)
         return log_prob(epsilon) - jnp.sum(jnp.broadcast_to(log_scale, x.shape))
 

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_gamma, check_scalar
+from bounds._checks import at_least_float32, check_gamma, check_scalar
 from bounds._types import Key, LatentModel
 
 PREDICTIONS = ("eps", "x", "v")
@@ -208,6 +208,7 @@ def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
       >>> float(bounds.diffusion_bound(terms))
       -10.0
     """
+    terms = DiffusionTerms(*map(at_least_float32, terms))
     return terms.reconstruction - terms.prior - jnp.sum(terms.diffusion, axis=-1)
 
 
@@ -342,7 +343,7 @@ def predicted(
     found = denoise(theta, x_t, gamma_s, gamma_t)
     if not isinstance(found, tuple) or len(found) != 2:
         raise ValueError("denoise must return a pair (x_hat, log r); bounds.denoiser makes one.")
-    x_hat, log_ratio = (jnp.asarray(value) for value in found)
+    x_hat, log_ratio = map(at_least_float32, found)
     if x_hat.shape != x_t.shape or jnp.broadcast_shapes(log_ratio.shape, x_t.shape) != x_t.shape:
         raise ValueError(
             f"denoise must return x_hat shaped as x_t, {x_t.shape}, and log r broadcastable to it, "
@@ -377,6 +378,7 @@ def prior(data: Array, gamma: Array) -> Array:
 
 
 def _gaussian(value: Array, mean: Array, log_variance: Array) -> Array:
+    value = at_least_float32(value)
     log_variance = jnp.broadcast_to(log_variance, value.shape)
     squares = jnp.square(value - mean) * jnp.exp(-log_variance)
     return -0.5 * jnp.sum(squares + log_variance + math.log(2 * math.pi))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_gamma, is_known
+from bounds._checks import check_gamma, is_known, nan_unless
 from bounds._diffusion import Diffusion, kl_term, noised, normal, predicted, prior, reconstruction
 from bounds._types import Key
 
@@ -56,7 +56,8 @@ def diffusion_estimate(
       probability: p_t with which it was drawn; 1 / T where all steps are alike.
 
     Returns:
-      A `BoundEstimate`, to be averaged over data and steps only.
+      A `BoundEstimate`, to be averaged over data and steps only; NaN where a traced t or
+      probability is out of range.
 
     Raises:
       ValueError: gamma does not increase or is of continuous time, or a known t is not in 1 .. T.
@@ -77,17 +78,19 @@ def diffusion_estimate(
     """
     gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
     t = check_time(t, gamma.size)
+    if jnp.shape(probability) != ():
+        raise ValueError(f"probability must be p_t alone, a scalar, got {jnp.shape(probability)}.")
+    if is_known(probability) and not 0 < float(probability) <= 1:  # type: ignore[arg-type]
+        raise ValueError(f"probability must lie in (0, 1], got {float(probability)}.")  # type: ignore[arg-type]
     probability = jnp.asarray(probability, float)
-    if probability.shape != ():
-        raise ValueError(f"probability must be p_t alone, a scalar, got {probability.shape}.")
-    if is_known(probability) and not 0 < float(probability) <= 1:
-        raise ValueError(f"probability must lie in (0, 1], got {float(probability)}.")
+    probability += nan_unless((probability > 0) & (probability <= 1))
     x_t = noised(data, normal(key, data), gamma[t - 1])
     # One evaluation of the network serves both: under vmap both are computed.
     gamma_s, gamma_t = gamma[jnp.maximum(t - 2, 0)], gamma[t - 1]
     x_hat, log_ratio = predicted(model.denoise, theta, x_t, gamma_s, gamma_t)
     first = -reconstruction(model, theta, x, x_t, gamma_t, x_hat)
     term = jnp.where(t == 1, first, kl_term(data, x_hat, log_ratio, gamma_s, gamma_t))
+    term += nan_unless((t >= 1) & (t <= gamma.size))
     return BoundEstimate(-prior(data, gamma[-1]) - term / probability, term)
 
 
@@ -110,7 +113,8 @@ def continuous_estimate(
       time: t in [0, 1], drawn uniformly: `low_discrepancy_times`.
 
     Returns:
-      A `BoundEstimate`, to be averaged over data and times only.
+      A `BoundEstimate`, to be averaged over data and times only; NaN where a traced time is not in
+      [0, 1].
 
     Raises:
       ValueError: gamma is no function, a known time is not one number in [0, 1], or the SNR does
@@ -134,11 +138,12 @@ def continuous_estimate(
             "continuous_estimate takes a model whose gamma is a function of t in [0, 1]; "
             "use diffusion_estimate for an array of steps."
         )
+    if jnp.shape(time) != ():
+        raise ValueError(f"time must be one number, got {jnp.shape(time)}; jax.vmap over times.")
+    if is_known(time) and not 0 <= float(time) <= 1:  # type: ignore[arg-type]
+        raise ValueError(f"time must lie in [0, 1], got {float(time)}.")  # type: ignore[arg-type]
     time = jnp.asarray(time, float)
-    if time.shape != ():
-        raise ValueError(f"time must be one number, got shape {time.shape}; jax.vmap over times.")
-    if is_known(time) and not 0 <= float(time) <= 1:
-        raise ValueError(f"time must lie in [0, 1], got {float(time)}.")
+    time += nan_unless((time >= 0) & (time <= 1))
     with jax.ensure_compile_time_eval():  # under jit too the order can be looked at
         ends = check_gamma(model.gamma(jnp.linspace(0.0, 1.0, 33)))[jnp.array([0, -1])]
     decoder_key, noise_key = jax.random.split(key)
@@ -165,7 +170,8 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
       t: the step, in 1 .. T.
 
     Returns:
-      The squared error, summed over the dimensions; without a unit.
+      The squared error, summed over the dimensions; without a unit. NaN where a traced t is out of
+      range.
 
     Raises:
       ValueError: gamma does not increase or is of continuous time, or a known t is not in 1 .. T.
@@ -187,7 +193,8 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
     x_t = noised(data, normal(key, data), gamma_t)
     gamma_s = gamma[jnp.maximum(t - 2, 0)]
     x_hat, _ = predicted(model.denoise, theta, x_t, gamma_s, gamma_t)
-    return jnp.exp(-gamma_t) * jnp.sum(jnp.square(data - x_hat))
+    wrong = nan_unless((t >= 1) & (t <= gamma.size))
+    return jnp.exp(-gamma_t) * jnp.sum(jnp.square(data - x_hat)) + wrong
 
 
 def check_time(t: ArrayLike, num_steps: int) -> Array:

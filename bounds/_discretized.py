@@ -4,7 +4,8 @@ The cell of x reaches from x - 1/2 to x + 1/2; the tails belong to the first and
 the probabilities sum to 1 for any number of levels. Means and scales are in the unit of the levels,
 those of the logit-Laplace on the scale of its logits. Log-probabilities come from differences of
 distribution functions in log space: a Gaussian by `log_ndtr`, the others by identities that
-subtract nothing. No probability is cut off from below.
+subtract nothing. No probability is cut off from below. A traced x, which cannot be refused, has the
+log-probability -inf where it is none of the levels, as pixels divided by 255 are not.
 """
 
 import math
@@ -16,18 +17,23 @@ from jax.scipy.special import log_ndtr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from bounds._checks import check_count, is_known
+from bounds._checks import check_count, check_fits, is_known, nan_unless
+from bounds._densities import picked, whole_levels, within
+from bounds._values import log_sum_exp
 
 
 def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
     """Integers 0 .. levels-1 as numbers from -1 to 1, the unit in which diffusion adds its noise.
+
+    The cells of the levels reach half a step further, and fill (-L / (L - 1), L / (L - 1)): that is
+    the `data_range` of `bits_per_dim` for a density of data in this unit, not (-1, 1).
 
     Args:
       x: of any shape and dtype.
       levels: L.
 
     Returns:
-      2 x / (L - 1) - 1.
+      2 x / (L - 1) - 1; NaN where a traced x is no whole number from 0 to levels - 1.
 
     Raises:
       TypeError: `levels` is not an integer.
@@ -38,8 +44,8 @@ def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
       >>> bounds.scale_levels(jnp.array([0, 1, 2]), levels=3).tolist()
       [-1.0, 0.0, 1.0]
     """
-    x, levels = _check_levels(x, levels)
-    return x * (2 / (levels - 1)) - 1
+    x, levels = check_levels(x, levels)
+    return x * (2 / (levels - 1)) - 1 + nan_unless(whole_levels(x, levels))
 
 
 def unscale_levels(value: ArrayLike, *, levels: int) -> Float[Array, "..."]:
@@ -74,7 +80,7 @@ def discretized_gaussian_log_prob(
        \qquad \Phi(-1/2\text{ edge}) := 0, \ \Phi(L - 1/2\text{ edge}) := 1
 
     Args:
-      x: whole numbers 0 .. levels-1.
+      x: whole numbers 0 .. levels-1; traced ones that are not give -inf.
       mean: m, in the unit of the levels, broadcastable to x.
       log_scale: log s, in the unit of the levels, broadcastable to x.
       levels: L.
@@ -84,7 +90,8 @@ def discretized_gaussian_log_prob(
 
     Raises:
       TypeError: `levels` is not an integer.
-      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+      ValueError: it is below 2, a known x is no whole number from 0 to levels - 1, or an argument
+        is not broadcastable to x.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -94,11 +101,14 @@ def discretized_gaussian_log_prob(
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 13, at any number of levels.
     """
-    x, levels = _check_levels(x, levels)
+    x, levels = check_levels(x, levels)
+    check_fits("x", x.shape, mean=mean, log_scale=log_scale)
+    x, beyond = within(x, whole_levels(x, levels))
     centre, half = _cells(x, mean, log_scale)
     # By symmetry on the left, where log_ndtr of either edge is far from 0.
     inside = _log_ndtr_between(-jnp.abs(centre), half)
-    return _with_open_ends(x, levels, log_ndtr(centre + half), inside, log_ndtr(half - centre))
+    found = _with_open_ends(x, levels, log_ndtr(centre + half), inside, log_ndtr(half - centre))
+    return found + beyond
 
 
 def discretized_logistic_log_prob(
@@ -113,7 +123,7 @@ def discretized_logistic_log_prob(
     with the outer edges at minus and plus infinity.
 
     Args:
-      x: whole numbers 0 .. levels-1.
+      x: whole numbers 0 .. levels-1; traced ones that are not give -inf.
       mean: m, in the unit of the levels, broadcastable to x.
       log_scale: log s, in the unit of the levels, broadcastable to x.
       levels: L.
@@ -123,7 +133,8 @@ def discretized_logistic_log_prob(
 
     Raises:
       TypeError: `levels` is not an integer.
-      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+      ValueError: it is below 2, a known x is no whole number from 0 to levels - 1, or an argument
+        is not broadcastable to x.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -133,10 +144,13 @@ def discretized_logistic_log_prob(
 
     Source: Salimans et al. 2017 (arXiv 1701.05517), eq. 2.
     """
-    x, levels = _check_levels(x, levels)
+    x, levels = check_levels(x, levels)
+    check_fits("x", x.shape, mean=mean, log_scale=log_scale)
+    x, beyond = within(x, whole_levels(x, levels))
     centre, half = _cells(x, mean, log_scale)
     below, above = jax.nn.log_sigmoid(centre + half), jax.nn.log_sigmoid(half - centre)
-    return _with_open_ends(x, levels, below, below + above + log1mexp(2 * half), above)
+    found = _with_open_ends(x, levels, below, below + above + log1mexp(2 * half), above)
+    return found + beyond
 
 
 def logit_laplace_log_prob(
@@ -150,7 +164,7 @@ def logit_laplace_log_prob(
     probability, and no bits/dim. `discretized_logit_laplace_log_prob` does.
 
     Args:
-      value: v, in (0, 1).
+      value: v, in (0, 1); traced ones beyond it give -inf.
       mean: mu, broadcastable to v.
       log_scale: log b, broadcastable to v.
 
@@ -158,7 +172,7 @@ def logit_laplace_log_prob(
       The log-density in nats of each element; sum over the event yourself.
 
     Raises:
-      ValueError: a known v is not between 0 and 1.
+      ValueError: a known v is not between 0 and 1, or an argument is not broadcastable to v.
 
     Example:
       >>> import bounds
@@ -175,10 +189,14 @@ def logit_laplace_log_prob(
                 f"{known.max():g}. Pixels are squeezed first: (1 - 2 eps) x / (levels - 1) + eps."
             )
     v = jnp.asarray(value, float)
+    check_fits("value", v.shape, mean=mean, log_scale=log_scale)
+    inside = (v > 0) & (v < 1)
+    _, beyond = within(v, inside)
+    v = jnp.where(inside, v, 0.5)
     log_v, log_rest = jnp.log(v), jnp.log1p(-v)
     log_scale = jnp.asarray(log_scale, float)
     distance = jnp.abs(log_v - log_rest - mean) * jnp.exp(-log_scale)
-    return -(distance + log_scale + log_v + log_rest + math.log(2))
+    return beyond - (distance + log_scale + log_v + log_rest + math.log(2))
 
 
 def discretized_logit_laplace_log_prob(
@@ -195,7 +213,7 @@ def discretized_logit_laplace_log_prob(
     to the first and the last level, and the probabilities sum to 1.
 
     Args:
-      x: whole numbers 0 .. levels-1.
+      x: whole numbers 0 .. levels-1; traced ones that are not give -inf.
       mean: mu, on the scale of the logits, broadcastable to x.
       log_scale: log b, broadcastable to x.
       levels: L.
@@ -206,8 +224,8 @@ def discretized_logit_laplace_log_prob(
 
     Raises:
       TypeError: `levels` is not an integer.
-      ValueError: it is below 2, eps is outside its range, or a known x is no whole number from 0 to
-        levels - 1.
+      ValueError: it is below 2, eps is outside its range, a known x is no whole number from 0 to
+        levels - 1, or an argument is not broadcastable to x.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -218,9 +236,11 @@ def discretized_logit_laplace_log_prob(
 
     Source: the density of Ramesh et al. 2021 (arXiv 2102.12092), eq. 2, integrated over cells.
     """
-    x, levels = _check_levels(x, levels)
+    x, levels = check_levels(x, levels)
     if not 0 < eps < 0.5:
         raise ValueError(f"eps must be above 0 and below 1/2, got {eps}.")
+    check_fits("x", x.shape, mean=mean, log_scale=log_scale)
+    x, beyond_levels = within(x, whole_levels(x, levels))
     rate = jnp.exp(-jnp.asarray(log_scale, float))
     # The outer edges, which are not used, would leave (0, 1) where eps is small.
     inner = jnp.maximum(x - 0.5, 0.0), jnp.minimum(x + 0.5, levels - 1.0)
@@ -237,7 +257,8 @@ def discretized_logit_laplace_log_prob(
         jnp.expm1(jnp.where(beyond, -near, -1.0)) + jnp.expm1(jnp.where(beyond, far, -1.0))
     )
     inside = jnp.where(beyond, jnp.log(both), tail)
-    return _with_open_ends(x, levels, _log_laplace_cdf(high), inside, _log_laplace_cdf(-low))
+    found = _with_open_ends(x, levels, _log_laplace_cdf(high), inside, _log_laplace_cdf(-low))
+    return found + beyond_levels
 
 
 def level_softmax_log_prob(
@@ -249,7 +270,7 @@ def level_softmax_log_prob(
        {\sum_k \mathcal N(z_0; \alpha_0 v_k, \sigma_0^2)}, \qquad v_k = 2k / (L - 1) - 1
 
     Args:
-      x: whole numbers 0 .. levels-1.
+      x: whole numbers 0 .. levels-1; traced ones that are not give -inf.
       z: z_0, the first latent, shaped as x.
       gamma: - log SNR of z_0, a scalar.
       levels: L.
@@ -259,7 +280,8 @@ def level_softmax_log_prob(
 
     Raises:
       TypeError: `levels` is not an integer.
-      ValueError: it is below 2, or a known x is no whole number from 0 to levels - 1.
+      ValueError: it is below 2, a known x is no whole number from 0 to levels - 1, z is not shaped
+        as x or gamma is no scalar.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -271,14 +293,16 @@ def level_softmax_log_prob(
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), section 3.3.
     """
-    x, levels = _check_levels(x, levels)
+    x, levels = check_levels(x, levels)
+    check_fits("one element of x", (), gamma=gamma)
+    if jnp.shape(z) != x.shape:
+        raise ValueError(f"z must be shaped as x, {x.shape}, got shape {jnp.shape(z)}.")
     gamma = jnp.asarray(gamma, float)
     inverse_alpha = jnp.exp(0.5 * jax.nn.softplus(gamma))
     centre = jnp.asarray(z, float) * inverse_alpha  # of one level, in the unit of the data
     values = jnp.linspace(-1.0, 1.0, levels).reshape(*(1,) * x.ndim, levels)
     logits = -0.5 * jnp.exp(-gamma) * jnp.square(centre[..., None] - values)
-    own = jnp.take_along_axis(logits, x.astype(int)[..., None], axis=-1)[..., 0]
-    return own - jax.nn.logsumexp(logits, axis=-1)
+    return picked("x", logits, x) - log_sum_exp(logits, -1)
 
 
 def log1mexp(value: Array) -> Array:
@@ -322,7 +346,7 @@ def _log_ndtr_between(centre: Array, half: Array) -> Array:
     return jnp.where(narrow, density + jnp.log(2 * h) + log_sinhc - jnp.square(h) / 6, wide)
 
 
-def _check_levels(x: ArrayLike, levels: int) -> tuple[Array, int]:
+def check_levels(x: ArrayLike, levels: int) -> tuple[Array, int]:
     levels = check_count("levels", levels, 2)
     array = jnp.asarray(x, float)
     if is_known(x):

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from bounds._checks import at_least_float32, check_fits
+
 
 def gaussian_kl(
     mean: ArrayLike,
@@ -25,10 +27,10 @@ def gaussian_kl(
       prior_variance: v_0, broadcastable to `mean`.
 
     Returns:
-      The divergence in nats, shape [...].
+      The divergence in nats, shape [...], summed in at least float32.
 
     Raises:
-      TypeError: the arguments do not broadcast against each other.
+      ValueError: `mean` is a scalar, or another argument is not broadcastable to it.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -37,7 +39,15 @@ def gaussian_kl(
 
     Source: Kingma & Welling 2013 (arXiv 1312.6114), appendix B, for a standard normal prior.
     """
-    mean, ratio = jnp.asarray(mean), jnp.asarray(variance) / jnp.asarray(prior_variance)
+    mean, variance, prior_mean, prior_variance = (
+        at_least_float32(array) for array in (mean, variance, prior_mean, prior_variance)
+    )
+    if mean.ndim == 0:
+        raise ValueError("mean must have a last axis to sum over, got a scalar; use mean[None].")
+    check_fits(
+        "mean", mean.shape, variance=variance, prior_mean=prior_mean, prior_variance=prior_variance
+    )
+    ratio = variance / prior_variance
     terms = ratio - 1.0 - jnp.log(ratio) + jnp.square(mean - prior_mean) / prior_variance
     return 0.5 * jnp.sum(terms, axis=-1)
 
@@ -51,7 +61,7 @@ def gaussian_entropy(variance: ArrayLike) -> Float[Array, "..."]:
       variance: v, shape [..., D], one entry for each dimension.
 
     Returns:
-      The differential entropy in nats, shape [...].
+      The differential entropy in nats, shape [...], summed in at least float32.
 
     Raises:
       ValueError: `variance` has no dimension to sum over.
@@ -61,7 +71,7 @@ def gaussian_entropy(variance: ArrayLike) -> Float[Array, "..."]:
       >>> round(float(bounds.gaussian_entropy(jnp.ones(1))), 4)
       1.4189
     """
-    variance = jnp.asarray(variance)
+    variance = at_least_float32(variance)
     if variance.ndim == 0:
         raise ValueError(
             "variance must have one entry for each dimension, got a scalar; "

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_at_least, check_scalar, is_known
+from bounds._checks import at_least_float32, check_at_least, check_scalar
+from bounds._densities import picked
 from bounds._types import Key, LatentModel, Params
 
 
@@ -318,25 +318,18 @@ def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -
     if logits.ndim != 2 or (shape and logits.shape[: len(shape)] != shape):
         wanted = f"logits {shape}" if len(shape) == 2 else "logits [N, K], a row per token"
         raise ValueError(f"{name} must return {wanted}, got shape {logits.shape}.")
-    return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    return jax.nn.log_softmax(at_least_float32(logits))
 
 
 def _log_prob(log_probs: Float[Array, "N K"], z: Array) -> Float[Array, ""]:
     if z.shape != log_probs.shape[:1]:
         raise ValueError(f"z must be {log_probs.shape[0]} tokens, got shape {z.shape}.")
-    num_codes = log_probs.shape[1]
-    if is_known(z):
-        known = np.asarray(z)
-        if not np.all((known >= 0) & (known < num_codes)):
-            raise ValueError(
-                f"z must hold tokens from 0 to {num_codes - 1}, got {known.min()} to {known.max()}."
-            )
-    return jnp.sum(jnp.take_along_axis(log_probs, z[:, None], axis=-1))
+    return jnp.sum(picked("z", log_probs, z))
 
 
 def _times(weight: Array, value: ArrayLike) -> Array:
     """weight * value, where 0 times an infinity is 0."""
-    return jnp.where(weight > 0, weight * jnp.where(weight > 0, value, 0.0), 0.0)
+    return jnp.where(weight == 0, 0.0, weight * jnp.where(weight == 0, 0.0, value))
 
 
 def _mean(q: Array, values: Array) -> Array:

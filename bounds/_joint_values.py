@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_at_least, check_count
+from bounds._checks import at_least_float32, check_at_least, check_count
 from bounds._joint import JointModel, _log_prob, _log_probs, _times, generative
 from bounds._types import Objective, Params
+from bounds._values import log_sum_exp
 
 Chunk = Callable[[Array], tuple[Any, Any, Any]]
 """Index of a chunk -> log q(z | x), log p(y, z) and log p(x | y, z), each [..., C] over its z."""
@@ -74,9 +75,9 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
     inverse = 1 / jnp.where(beta > 0, jnp.maximum(beta, 1e-30), 1.0)
 
     def add(sums, index):
-        log_q, log_prior, log_px = chunk(index)
-        joint = jax.nn.logsumexp(log_prior + log_px, axis=-1)
-        powered = jax.nn.logsumexp(log_prior + inverse * log_px, axis=-1)
+        log_q, log_prior, log_px = map(at_least_float32, chunk(index))
+        joint = log_sum_exp(log_prior + log_px, -1)
+        powered = log_sum_exp(log_prior + inverse * log_px, -1)
         possible = jnp.where(jnp.isneginf(log_prior), -jnp.inf, log_px)
         terms = (
             joint, powered, jnp.max(possible, axis=-1),
@@ -84,13 +85,13 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
         )  # fmt: skip
         old_joint, old_powered, old_best, reconstruction, divergence = sums
         return (
-            jnp.logaddexp(old_joint, terms[0]), jnp.logaddexp(old_powered, terms[1]),
+            _log_add(old_joint, terms[0]), _log_add(old_powered, terms[1]),
             jnp.maximum(old_best, terms[2]), reconstruction + terms[3], divergence + terms[4],
         ), None  # fmt: skip
 
     found = _over_chunks(add, chunk, num_chunks, (-jnp.inf,) * 3 + (0.0,) * 2)
     log_p, powered, best, reconstruction, divergence = found
-    supremum = jnp.where(beta > 0, beta * powered, best)
+    supremum = jnp.where(beta == 0, best, beta * powered)
     bound = reconstruction - _times(beta, divergence)
     return JointValues(log_p, reconstruction, divergence, bound, supremum)
 
@@ -126,12 +127,12 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
     num_chunks = check_count("num_chunks", num_chunks)
 
     def add(sums, index):
-        log_q, log_prior, log_px = chunk(index)
+        log_q, log_prior, log_px = map(at_least_float32, chunk(index))
         log_joint = log_prior + log_px
         mean, normaliser = sums
         return (
             mean + _expected(log_q, log_q - log_joint),
-            jnp.logaddexp(normaliser, jax.nn.logsumexp(log_joint, axis=-1)),
+            _log_add(normaliser, log_sum_exp(log_joint, -1)),
         ), None
 
     mean, normaliser = _over_chunks(add, chunk, num_chunks, (0.0, -jnp.inf))
@@ -224,6 +225,10 @@ def _over_chunks(add: Callable, chunk: Chunk, num_chunks: int, start: PyTree) ->
     if num_chunks == 1:
         return first
     return jax.lax.scan(jax.checkpoint(add), first, jnp.arange(1, num_chunks))[0]
+
+
+def _log_add(a: Array, b: Array) -> Array:
+    return log_sum_exp(jnp.stack([a, b]), 0)
 
 
 def _expected(log_q: Array, values: Array) -> Array:

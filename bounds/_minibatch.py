@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from bounds._checks import check_count
-from bounds._values import log_mean_exp
+from bounds._checks import at_least_float32, check_count
+from bounds._values import log_mean_exp, log_sum_exp
 
 
 def minibatch_mean_log_prob(log_pairs: ArrayLike) -> Float[Array, "... B"]:
@@ -115,7 +115,7 @@ def minibatch_stratified_log_prob(log_pairs: ArrayLike, *, num_data: int) -> Flo
     others = math.log((count - 1) / count / (size - 1))
     weights = jnp.where(jnp.eye(size, dtype=bool), -math.log(count), others)
     weights = jnp.broadcast_to(weights.astype(log_pairs.dtype), log_pairs.shape)
-    return log_mean_exp(log_pairs + weights, -1) + math.log(size)
+    return log_sum_exp(log_pairs + weights, -1)
 
 
 def information_sandwich(
@@ -158,13 +158,13 @@ def information_sandwich(
 
 
 def _checked(log_pairs: ArrayLike) -> Array:
-    array = jnp.asarray(log_pairs)
+    array = at_least_float32(log_pairs)
     if array.ndim < 2 or array.shape[-1] != array.shape[-2] or array.shape[-1] == 0:
         raise ValueError(
             "log_pairs must hold log q(z_i | x_j) for all pairs of a batch, [..., B, B], "
             f"got shape {array.shape}."
         )
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array
 
 
 def _num_data(num_data: object, log_pairs: Array) -> int:

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
-from bounds._checks import check_at_least, check_chunk_size
+from bounds._checks import at_least_float32, check_at_least, check_chunk_size
 from bounds._densities import gaussian_log_prob
-from bounds._values import log_mean_exp
+from bounds._values import log_sum_exp
 
 
 class GaussianPosteriors(NamedTuple):
@@ -74,7 +74,7 @@ Factors = Callable[[Any, Any], Any]
 
 def gaussian_factors(z: Array, posterior: Any) -> Array:
     """log N(z_d; mean_d, variance_d) of each dimension, [D]."""
-    z, mean, variance = _in_float32(z), *map(_in_float32, posterior)
+    z, mean, variance = at_least_float32(z), *map(at_least_float32, posterior)
     if z.ndim != 1 or mean.shape != z.shape or variance.shape != z.shape:
         raise ValueError(
             "z must have shape [D], and the mean and variance of each posterior too, got "
@@ -85,7 +85,7 @@ def gaussian_factors(z: Array, posterior: Any) -> Array:
 
 def normal_factors(z: Array) -> Array:
     """log N(z_d; 0, 1) of each dimension, [D]."""
-    return gaussian_log_prob(_in_float32(z)[..., None], 0.0, 1.0)
+    return gaussian_log_prob(at_least_float32(z)[..., None], 0.0, 1.0)
 
 
 def aggregated_log_prob(
@@ -133,7 +133,7 @@ def aggregated_log_prob(
 
     def chunk(part):
         factors = jax.vmap(lambda one: _factors("log_q", log_q(z, one)))(part)
-        return Aggregated(_log_sum_exp(jnp.sum(factors, axis=-1)), _log_sum_exp(factors))
+        return Aggregated(log_sum_exp(jnp.sum(factors, axis=-1), 0), log_sum_exp(factors, 0))
 
     return _log_mean_exp(chunk, posteriors, chunk_size)
 
@@ -174,7 +174,7 @@ def fast_aggregated_log_prob(
     Source: the sum is that of Hoffman & Johnson 2016, section 2; the form is a binomial formula.
     """
     _count(posteriors)
-    z, posteriors = _in_float32(z), GaussianPosteriors(*map(_in_float32, posteriors))
+    z, posteriors = at_least_float32(z), GaussianPosteriors(*map(at_least_float32, posteriors))
     mean, variance = posteriors
     if z.ndim != 1 or mean.shape[1:] != z.shape or variance.shape != mean.shape:
         raise ValueError(
@@ -191,7 +191,7 @@ def fast_aggregated_log_prob(
         constants = -0.5 * jnp.sum(jnp.square(m) / v + jnp.log(2 * math.pi * v), axis=-1)
         # Accelerators would round the factors to fewer bits, which cancellation magnifies.
         products = jnp.dot(slopes, features, precision=jax.lax.Precision.HIGHEST)
-        return _log_sum_exp(products + constants)
+        return log_sum_exp(products + constants, 0)
 
     return _log_mean_exp(chunk, posteriors, chunk_size)
 
@@ -280,7 +280,7 @@ def active_units(mean: ArrayLike, *, threshold: ArrayLike = 0.01) -> Bool[Array,
 
     Source: Burda et al. 2015 (arXiv 1509.00519), section 5.2.
     """
-    mean = jnp.asarray(mean)
+    mean = at_least_float32(mean)
     if mean.ndim != 2:
         raise ValueError(f"mean must have shape [N, D], got {mean.shape}.")
     return jnp.var(mean, axis=0) > check_at_least("threshold", threshold, 0.0)
@@ -305,18 +305,7 @@ def _factors(name: str, values: Any) -> Array:
             f"{name} must return one log-density for each dimension, [D], got shape "
             f"{values.shape}; give one that does not factorise the shape [1]."
         )
-    return _in_float32(values)
-
-
-def _in_float32(values: Any) -> Array:
-    """In at least that: half precision cannot hold a log-density."""
-    values = jnp.asarray(values)
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
-
-
-def _log_sum_exp(values: Array) -> Array:
-    """Over the first axis; entries of -inf are zeros, and pass no gradient, if all of them too."""
-    return log_mean_exp(values, 0) + math.log(values.shape[0])
+    return at_least_float32(values)
 
 
 def _log_mean_exp(chunk: Callable[[Any], Any], posteriors: Any, chunk_size: int | None) -> Any:
@@ -332,7 +321,7 @@ def _log_mean_exp(chunk: Callable[[Any], Any], posteriors: Any, chunk_size: int 
 
     def add_part(total, posteriors):
         found = chunk(posteriors)
-        return jax.tree.map(lambda a, b: _log_sum_exp(jnp.stack([a, b])), total, found)
+        return jax.tree.map(lambda a, b: log_sum_exp(jnp.stack([a, b]), 0), total, found)
 
     def add(total, number):
         return add_part(total, part(number * size, size)), None

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from bounds._checks import check_count, is_known
+from bounds._checks import check_count, is_known, nan_unless
 from bounds._types import Key
 
 
@@ -74,10 +74,12 @@ def discrete_times(
         `importance_probabilities`.
 
     Returns:
-      (t, p_t), each shaped as `times`, for `diffusion_estimate`.
+      (t, p_t), each shaped as `times`, for `diffusion_estimate`; p_t is NaN where a traced time is
+      not in [0, 1).
 
     Raises:
-      ValueError: `probabilities` is not an array [T], or known not to be probabilities.
+      ValueError: `probabilities` is not an array [T], or known not to be probabilities, or a known
+        time is not in [0, 1).
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -85,9 +87,9 @@ def discrete_times(
       >>> t.tolist(), p.tolist()
       ([1, 2], [0.75, 0.25])
     """
-    probabilities = jnp.asarray(probabilities, float)
-    if probabilities.ndim != 1 or not probabilities.size:
-        raise ValueError(f"probabilities must have shape [T], got {probabilities.shape}.")
+    shape = jnp.shape(probabilities)
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(f"probabilities must have shape [T], got {shape}.")
     if is_known(probabilities):
         known = np.asarray(probabilities, np.float64)
         if not (np.all(known >= 0) and abs(known.sum() - 1) < 1e-3):
@@ -95,12 +97,20 @@ def discrete_times(
                 "probabilities must not be negative and must sum to 1, got "
                 f"{np.array2string(known, threshold=6)} of sum {known.sum():g}."
             )
+    if is_known(times):
+        known = np.asarray(times, np.float64)
+        if not np.all((known >= 0) & (known < 1)):
+            raise ValueError(
+                f"times must lie in [0, 1), got numbers from {known.min():g} to {known.max():g}."
+            )
+    probabilities = jnp.asarray(probabilities, float)
     edges = jnp.cumsum(probabilities)
     # The last edge is 1 up to rounding: every time below 1 must find its step, and p_t is what it
     # was drawn with.
     place = jnp.searchsorted(edges / edges[-1], times, side="right")
     place = jnp.minimum(place, probabilities.size - 1)
-    return place + 1, probabilities[place] / edges[-1]
+    wrong = nan_unless((times >= 0) & (times < 1))
+    return place + 1, probabilities[place] / edges[-1] + wrong
 
 
 def importance_probabilities(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from bounds._checks import check_log_w
+from bounds._checks import check_log_w, is_known
 
 
 def elbo(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
@@ -80,8 +80,8 @@ def renyi(log_w: ArrayLike, alpha: ArrayLike, *, axis: int = -1) -> Float[Array,
 
     A lower bound on log p(x) in expectation for alpha >= 0, falling in alpha: alpha = 0
     is `iwae`, alpha = 1 is `elbo`, and float32 holds all the way between them. For
-    alpha < 0 the direction is not guaranteed. The derivative in alpha is exact at
-    alpha = 1 and loses digits within about 1e-3 of it.
+    alpha < 0 it may lie above log p(x): a number to look at, and no bound. The derivative
+    in alpha is exact at alpha = 1 and loses digits within about 1e-3 of it.
 
     Args:
       log_w: log-weights in nats, samples on `axis`.
@@ -146,7 +146,8 @@ def ciwae(log_w: ArrayLike, beta: ArrayLike, *, axis: int = -1) -> Float[Array, 
 
     Args:
       log_w: log-weights in nats, samples on `axis`.
-      beta: the share of the ELBO, a scalar in [0, 1]; may be traced.
+      beta: the share of the ELBO, a scalar in [0, 1], beyond which there is no bound; may be
+        traced, and one out of range then gives NaN.
       axis: the sample axis.
 
     Returns:
@@ -154,7 +155,8 @@ def ciwae(log_w: ArrayLike, beta: ArrayLike, *, axis: int = -1) -> Float[Array, 
 
     Raises:
       TypeError: `log_w` is not floating-point.
-      ValueError: `axis` is not there or holds no sample, or `beta` is not a scalar.
+      ValueError: `axis` is not there or holds no sample, `beta` is not a scalar, or a known one
+        is not in [0, 1].
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -165,9 +167,13 @@ def ciwae(log_w: ArrayLike, beta: ArrayLike, *, axis: int = -1) -> Float[Array, 
     Source: Rainforth et al. 2018 (arXiv 1802.04537).
     """
     log_w, axis = check_log_w(log_w, axis)
+    known = is_known(beta)
+    if known and jnp.shape(beta) == () and not 0 <= float(beta) <= 1:  # type: ignore[arg-type]
+        raise ValueError(f"beta is the share of the ELBO, from 0 to 1, got {beta}.")
     beta = jnp.asarray(beta, log_w.dtype)
     if beta.shape != ():
         raise ValueError(f"beta must be a scalar, got shape {beta.shape}; jax.vmap over shares.")
+    beta = beta if known else jnp.where((beta >= 0) & (beta <= 1), beta, jnp.nan)
     mean, multi = jnp.mean(log_w, axis=axis), log_mean_exp(log_w, axis)
     # A share of exactly zero must not turn the other term's -inf into NaN.
     mean = jnp.where((beta == 0) & jnp.isneginf(mean), 0.0, mean)
@@ -177,12 +183,17 @@ def ciwae(log_w: ArrayLike, beta: ArrayLike, *, axis: int = -1) -> Float[Array, 
 
 def log_mean_exp(log_w: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """log mean exp over `axis`; -inf entries count as zeros and pass no gradient."""
+    return log_sum_exp(log_w, axis) - math.log(log_w.shape[axis])
+
+
+def log_sum_exp(log_w: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """log sum exp over `axis`; where all entries are -inf, JAX's own has a gradient of NaN."""
     highest = jax.lax.stop_gradient(jnp.max(log_w, axis=axis, keepdims=True))
     reference = finite_or_zero(highest)
     total = jnp.sum(jnp.exp(log_w - reference), axis=axis)
     dead = jnp.isneginf(jnp.squeeze(highest, axis))
     log_total = jnp.log(jnp.where(dead, 1.0, total)) + jnp.squeeze(reference, axis)
-    return jnp.where(dead, -jnp.inf, log_total) - math.log(log_w.shape[axis])
+    return jnp.where(dead, -jnp.inf, log_total)
 
 
 def finite_or_zero(reference: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -7,6 +7,7 @@ summing over all S^K tuples of samples.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,12 +48,13 @@ def _propose(phi, key, x):
 
 def log_q(phi: Float[Array, "V S"], x: Int[Array, ""], z: Int[Array, ""]) -> Float[Array, ""]:
     """log q(z | x)."""
-    return jax.nn.log_softmax(phi[x])[z]
+    return bounds.categorical_log_prob(phi[x], z)
 
 
 def log_p(theta: Generative, x: Int[Array, ""], z: Int[Array, ""]) -> Float[Array, ""]:
     """log p(z) + log p(x | z)."""
-    return jax.nn.log_softmax(theta.prior)[z] + jax.nn.log_softmax(theta.emission[z])[x]
+    log_prior = bounds.categorical_log_prob(theta.prior, z)
+    return log_prior + bounds.categorical_log_prob(theta.emission[z], x)
 
 
 def simulate(theta: Generative, key: Array) -> tuple[Int[Array, ""], Int[Array, ""]]:
@@ -69,7 +71,9 @@ def log_joint(theta: Generative, x: Int[Array, ""]) -> Float[Array, "S"]:
 
 def log_likelihood(theta: Generative, x: Int[Array, ""]) -> Float[Array, ""]:
     """Exact log p(x) in nats; its derivatives are exact too."""
-    return jax.nn.logsumexp(log_joint(theta, x))
+    # log sum exp, whose derivative is 0 and not NaN where x is impossible under every z.
+    joint = log_joint(theta, x)
+    return bounds.iwae(joint) + math.log(joint.size)
 
 
 def expectation(

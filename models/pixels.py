@@ -64,8 +64,7 @@ def categorical(levels: int) -> PixelLikelihood:
     values = jnp.arange(levels, dtype=jnp.float32)
 
     def log_prob(outputs: Float[Array, "d p"], x: Float[Array, "d"]) -> Float[Array, ""]:
-        chosen = jnp.take_along_axis(outputs, x.astype(jnp.int32)[:, None], axis=-1)[:, 0]
-        return jnp.sum(chosen - jax.nn.logsumexp(outputs, axis=-1))
+        return jnp.sum(bounds.categorical_log_prob(outputs, x))
 
     def mean(outputs):
         return jnp.sum(jax.nn.softmax(outputs) * values[None], axis=-1)

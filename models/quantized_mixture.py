@@ -38,15 +38,18 @@ def truncated_log_density(
     t = ((x[..., None] - mixture.means) + u[..., None]) * jnp.exp(-mixture.log_scales)
     terms = jax.nn.log_sigmoid(t) + jax.nn.log_sigmoid(-t) - mixture.log_scales
     log_pdf = jax.nn.logsumexp(mixture.log_weights + terms, axis=-1)
-    return log_pdf - log_interval(mixture, jnp.zeros_like(x), float(levels))
+    log_density = log_pdf - log_interval(mixture, jnp.zeros_like(x), float(levels))
+    return jnp.where((x < 0) | (x + u > levels), -jnp.inf, log_density)
 
 
 def truncated_log_prob(
     mixture: Mixture, levels: int, x: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """log P(x) in nats of the truncated mixture."""
+    """log P(x) in nats of the truncated mixture; -inf where x is none of its integers."""
     whole = log_interval(mixture, jnp.zeros_like(x), float(levels))
-    return log_interval(mixture, x, 1.0) - whole
+    log_prob = log_interval(mixture, x, 1.0) - whole
+    outside = (x < 0) | (x > levels - 1) | (x - jnp.round(x) != 0)
+    return jnp.where(outside & ~jnp.isnan(x), -jnp.inf, log_prob)
 
 
 def discretized_log_prob(
@@ -54,8 +57,9 @@ def discretized_log_prob(
 ) -> Float[Array, "..."]:
     """log P(x) in nats of the discretised mixture (Salimans et al. 2017, arXiv 1701.05517)."""
     mixture = _spread(mixture, x)
+    each = jnp.broadcast_to(x[..., None], mixture.means.shape)
     terms = bounds.discretized_logistic_log_prob(
-        x[..., None], mixture.means, mixture.log_scales, levels=levels
+        each, mixture.means, mixture.log_scales, levels=levels
     )
     return jax.nn.logsumexp(mixture.log_weights + terms, axis=-1)
 

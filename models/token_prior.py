@@ -20,6 +20,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree
 
+import bounds
+
 _EMBED = nn.initializers.normal(0.02)
 
 
@@ -175,8 +177,7 @@ def make_prior(
 
 def picked(logits: Float[Array, "n k"], tokens: Int[Array, "n"]) -> Float[Array, ""]:
     """sum_n log p(token n)."""
-    log_probs = jax.nn.log_softmax(logits)
-    return jnp.sum(jnp.take_along_axis(log_probs, tokens[:, None], axis=-1))
+    return jnp.sum(bounds.categorical_log_prob(logits, tokens))
 
 
 def check_tokens(name: str, tokens: Any, length: int, count: int) -> Array:
