@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import at_least_float32, check_gamma, check_scalar
+from bounds._checks import at_least_float32, check_fits, check_gamma, check_scalar
 from bounds._types import Key, LatentModel
 
 PREDICTIONS = ("eps", "x", "v")
@@ -200,7 +200,7 @@ def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
       The lower bound on log p(x) in nats, without the axis of time.
 
     Raises:
-      Nothing.
+      ValueError: the parts do not have the same batch axes.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -209,6 +209,12 @@ def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
       -10.0
     """
     terms = DiffusionTerms(*map(at_least_float32, terms))
+    shapes = terms.prior.shape, terms.diffusion.shape[:-1], terms.reconstruction.shape
+    if terms.diffusion.ndim == 0 or len(set(shapes)) > 1:
+        raise ValueError(
+            "the parts must be prior [...], diffusion [..., T-1] and reconstruction [...], got "
+            f"{terms.prior.shape}, {terms.diffusion.shape} and {terms.reconstruction.shape}."
+        )
     return terms.reconstruction - terms.prior - jnp.sum(terms.diffusion, axis=-1)
 
 
@@ -303,7 +309,7 @@ def reverse_step(
       (mean, log variance), the second broadcastable to the first.
 
     Raises:
-      Nothing: errors of `denoise` pass through.
+      ValueError: `denoise` returns wrong shapes, or a gamma is not broadcastable to x_t.
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -315,6 +321,7 @@ def reverse_step(
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7, in terms of gamma.
     """
+    check_fits("x_t", x_t.shape, gamma_s=gamma_s, gamma_t=gamma_t)
     x_hat, log_ratio = predicted(denoise, theta, x_t, gamma_s, gamma_t)
     log_share = jnp.log(-jnp.expm1(gamma_s - gamma_t))
     half_s, half_t = 0.5 * jax.nn.log_sigmoid(-gamma_s), 0.5 * jax.nn.log_sigmoid(-gamma_t)

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from bounds._checks import (
+    check_at_least,
     check_chunk_size,
     check_count,
     check_log_q,
@@ -168,7 +169,7 @@ def dreg(
     Args:
       model: a model with floating, reparameterised z and a `log_q`.
       num_samples: K.
-      alpha: the Renyi order, a scalar, usually in [0, 1]; may be traced.
+      alpha: the Renyi order, a scalar of at least 0, usually up to 1; may be traced.
       has_aux: whether the objective also returns `Aux(log_w, z)`.
       chunk_size: samples in memory at once; None for all. In chunks the weights take
         a second forward pass.
@@ -178,8 +179,8 @@ def dreg(
 
     Raises:
       TypeError: a count is not an integer or, when called, z is not floating-point.
-      ValueError: a count is below 1, `log_q` is None or, when called, a model
-        function does not return one number.
+      ValueError: a count or a known alpha is too small, `log_q` is None or, when called, a
+        model function does not return one number.
 
     Example:
       >>> import jax, bounds
@@ -202,6 +203,7 @@ def dreg(
     check_log_q("dreg", model.log_q)
     num_samples = check_count("num_samples", num_samples)
     check_chunk_size(chunk_size)
+    check_at_least("alpha", alpha, 0.0, instead="VR-IWAE of a negative order is no bound")
     plain = isinstance(alpha, (int, float)) and alpha == 0
     bound = iwae if plain else functools.partial(renyi, alpha=alpha)
 

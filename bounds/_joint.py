@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import at_least_float32, check_at_least, check_scalar
+from bounds._checks import at_least_float32, check_at_least, check_fits, check_scalar
 from bounds._densities import picked
 from bounds._types import Key, LatentModel, Params
 
@@ -204,7 +204,8 @@ def joint_bound(
       nats, shaped as the parts.
 
     Raises:
-      ValueError: a known beta or weight is below 0.
+      ValueError: a known beta or weight is below 0, or a part is not broadcastable to the
+        reconstruction.
 
     Example:
       >>> import bounds
@@ -217,6 +218,11 @@ def joint_bound(
     beta = check_at_least("beta", beta, 0.0)
     text_weight = check_at_least("text_weight", text_weight, 0.0)
     image_weight = check_at_least("image_weight", image_weight, 0.0)
+    terms = JointTerms(*map(at_least_float32, terms))
+    check_fits(
+        "the reconstruction", terms.reconstruction.shape,
+        log_q=terms.log_q, log_text=terms.log_text, log_image=terms.log_image,
+    )  # fmt: skip
     weighted = _times(text_weight, terms.log_text) + _times(image_weight, terms.log_image)
     return terms.reconstruction - _times(beta, terms.log_q - weighted)
 

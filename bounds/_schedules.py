@@ -21,7 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import GREATEST_GAMMA, check_count, check_gamma, is_known
+from bounds._checks import GREATEST_GAMMA, at_least_float32, check_count, check_gamma, is_known
 
 
 def betas_schedule(betas: ArrayLike | Sequence[float]) -> Float[Array, "T"]:
@@ -197,6 +197,7 @@ def monotone_gamma(
     """
     _check_ends(gamma_min, gamma_max)
     time = jnp.asarray(time, float)
+    params = jax.tree.map(at_least_float32, params)
     weights = jax.nn.softplus(params["weights"])[None]
     rates = jax.nn.softplus(params["rates"])[None]
 

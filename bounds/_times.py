@@ -75,11 +75,11 @@ def discrete_times(
 
     Returns:
       (t, p_t), each shaped as `times`, for `diffusion_estimate`; p_t is NaN where a traced time is
-      not in [0, 1).
+      not in [0, 1].
 
     Raises:
       ValueError: `probabilities` is not an array [T], or known not to be probabilities, or a known
-        time is not in [0, 1).
+        time is not in [0, 1].
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -99,9 +99,9 @@ def discrete_times(
             )
     if is_known(times):
         known = np.asarray(times, np.float64)
-        if not np.all((known >= 0) & (known < 1)):
+        if not np.all((known >= 0) & (known <= 1)):
             raise ValueError(
-                f"times must lie in [0, 1), got numbers from {known.min():g} to {known.max():g}."
+                f"times must lie in [0, 1], got numbers from {known.min():g} to {known.max():g}."
             )
     probabilities = jnp.asarray(probabilities, float)
     edges = jnp.cumsum(probabilities)
@@ -109,7 +109,7 @@ def discrete_times(
     # was drawn with.
     place = jnp.searchsorted(edges / edges[-1], times, side="right")
     place = jnp.minimum(place, probabilities.size - 1)
-    wrong = nan_unless((times >= 0) & (times < 1))
+    wrong = nan_unless((times >= 0) & (times <= 1))
     return place + 1, probabilities[place] / edges[-1] + wrong
 
 

@@ -105,7 +105,6 @@ def test_importing_the_library_loads_none_of_the_experiments_libraries():
 
 
 def public_functions() -> list[str]:
-    # bernoulli_log_prob is a jax.custom_jvp, callable but no plain function.
     return [n for n in bounds.__all__ if not isinstance(getattr(bounds, n), type)]
 
 

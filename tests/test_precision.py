@@ -1,0 +1,360 @@
+"""Half precision: everything public that takes arrays sums them in float32, or in float64.
+
+One table of all such functions against float64 NumPy and SciPy of the same rounded inputs.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import X64
+from scipy import special, stats
+
+import bounds
+
+DTYPES = ["bfloat16", "float16", "float32"] + ["float64"] * X64
+# A half-precision sum of as many terms is off by thousands of nats, or infinite.
+DIMS, LEVELS, BATCH = 65_536, 17, 24
+
+# What has no arrays of its own to sum: it takes the user's functions, whose scalars `check_scalar`
+# widens, or Python numbers, or is a type; moments and their ratios are float32 as they are made.
+WITHOUT_ARRAYS = {
+    "Aggregated", "Aux", "BoundEstimate", "Dequantizer", "Diagnostics", "Diffusion",
+    "DiffusionTerms", "Estimate", "GaussianPosteriors", "JointModel", "JointTerms", "JointValues",
+    "LatentModel", "Moments", "Objective", "Params", "SurgeryTerms",
+    "ais", "annealing_schedule", "autoregressive_dequantizer", "betas_schedule", "cosine_schedule",
+    "denoiser", "dequantized", "discretize", "dreg", "dsnr", "elbo_analytic_entropy",
+    "elbo_analytic_kl", "elbo_log_ratio", "enumerated_joint", "flow_dequantizer",
+    "gradient_moments", "init_monotone_gamma", "iwae_posterior_log_prob", "joint_latent",
+    "k_hat_threshold", "linear_schedule", "log_likelihood", "log_weights", "low_discrepancy_times",
+    "merge_moments", "miwae", "pathwise", "piwae", "power_law", "reinforce", "relaxed_joint",
+    "reverse_ais", "rws", "snr", "snr_floor", "snr_interval", "snr_squared", "stl", "trajectory",
+    "tune_step_sizes", "uniform_dequantizer", "uniform_times", "vimco",
+}  # fmt: skip
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, LEVELS, DIMS).astype(float)
+BITS = RNG.integers(0, 2, DIMS).astype(float)
+NORMAL, POSITIVE = RNG.normal(size=DIMS), RNG.uniform(0.5, 2.0, DIMS)
+LOG_SCALE, SHARE = RNG.uniform(-0.5, 1.0, DIMS), RNG.uniform(0.05, 0.95, DIMS)
+LOG_W, LOGITS = RNG.normal(-80, 2, 1000), 2 * RNG.normal(size=(512, LEVELS))
+PAIRS = RNG.normal(-90, 3, (BATCH, BATCH))
+MEANS, VARIANCES = RNG.normal(size=(BATCH, 48)), RNG.uniform(0.5, 2.0, (BATCH, 48))
+POINT = RNG.normal(size=48)
+TIMES = np.linspace(0.05, 0.9, 12)
+PROBABILITIES = np.full(16, 1 / 16)
+TOKENS = LOGITS[:, 0].round() % 2
+
+
+def log_mean_exp(values, axis=-1):
+    return special.logsumexp(values, axis=axis) - math.log(values.shape[axis])
+
+
+def discretized(cdf, edge=lambda t: t):
+    """Reference of a discretised density: every x by itself."""
+
+    def reference(x, mean, log_scale):
+        t = edge((np.arange(LEVELS - 1) + 0.5)[None, :])
+        ends = cdf((t - mean[:, None]) * np.exp(-log_scale[:, None]))
+        ends = np.pad(ends, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
+        return np.log(np.diff(ends)[np.arange(len(x)), x.astype(int)])
+
+    return reference
+
+
+def squeezed(t):
+    return special.logit(0.8 * t / (LEVELS - 1) + 0.1)
+
+
+def laplace_density(v, mean, log_scale):
+    scale = np.exp(log_scale)
+    return stats.laplace.logpdf(special.logit(v), mean, scale) - np.log(v) - np.log1p(-v)
+
+
+def level_softmax(x, z, gamma):
+    values = np.linspace(-1, 1, LEVELS)
+    centres = np.sqrt(special.expit(-gamma)) * values
+    logits = stats.norm.logpdf(z[:, None], centres, np.sqrt(special.expit(gamma)))
+    return special.log_softmax(logits, -1)[np.arange(len(x)), x.astype(int)]
+
+
+def level_logit(x, v):
+    below, above = np.log(x + special.expit(v)), np.log(LEVELS - 1 - x + special.expit(-v))
+    return below - above, math.log(LEVELS) - below - above
+
+
+def stratified(pairs):
+    weights = np.full((BATCH, BATCH), 99 / 100 / (BATCH - 1))
+    np.fill_diagonal(weights, 1 / 100)
+    return special.logsumexp(pairs, axis=-1, b=weights)
+
+
+def sandwich(pairs):
+    own = np.diagonal(pairs)
+    return own - log_mean_exp(pairs), own - stratified(pairs)
+
+
+def factors(z, mean, variance):
+    return stats.norm.logpdf(z, mean, np.sqrt(variance))
+
+
+def aggregated(z, mean, variance):
+    each = factors(z[None], mean, variance)
+    return log_mean_exp(each.sum(-1)), log_mean_exp(each, 0)
+
+
+def surgery(z, mean, variance):
+    own, prior = factors(z, mean[0], variance[0]).sum(), stats.norm.logpdf(z)
+    joint, each = aggregated(z, mean, variance)
+    return own - prior.sum(), own - joint, joint - prior.sum(), joint - each.sum(), each - prior
+
+
+def posteriors(mean, variance):
+    return bounds.GaussianPosteriors(mean, variance)
+
+
+def joint_values(log_q, log_prior, log_px):
+    q, log_joint = np.exp(log_q), log_prior + log_px
+    log_p, reconstruction = special.logsumexp(log_joint), np.sum(q * log_px)
+    divergence = np.sum(q * (log_q - log_prior))
+    bound = reconstruction - 2 * divergence
+    return (
+        log_p, reconstruction, divergence, bound, 2 * special.logsumexp(log_prior + log_px / 2)
+    )  # fmt: skip
+
+
+def joint_gap(log_q, log_prior, log_px):
+    log_joint = log_prior + log_px
+    return np.sum(np.exp(log_q) * (log_q - log_joint)) + special.logsumexp(log_joint)
+
+
+def renyi(log_w):
+    return log_mean_exp(0.5 * log_w) / 0.5
+
+
+def monotone(weights, rates, centres, time):
+    def f(t):
+        steps = special.expit(np.logaddexp(0, rates) * (t[..., None] - centres))
+        return t + np.sum(np.logaddexp(0, weights) * steps, -1)
+
+    start, end = f(np.zeros(())), f(np.ones(()))
+    return -4 + 10 * (f(time) - start) / (end - start)
+
+
+def importance(squares):
+    root = np.sqrt(squares)
+    return 0.9 * root / root.sum() + 0.1 / len(squares)
+
+
+def reverse_step(x_t):
+    """From gamma = 1 to -1, x_hat = x_t / 2."""
+    c, alphas = -math.expm1(-2), np.sqrt(special.expit([1.0, -1.0]))
+    mean = alphas[0] * c * x_t / 2 + alphas[0] / alphas[1] * (1 - c) * x_t
+    return mean, np.log(special.expit(-1.0) * c)
+
+
+LEVEL = {"levels": LEVELS}
+HALVES = bounds.denoiser(lambda theta, x_t, gamma: 0.5 * x_t, prediction="x")
+Q, PRIOR, LIKELIHOOD = np.log([0.2, 0.3, 0.5]), np.log([0.1, 0.2, 0.3]), -np.array([90, 91, 89.0])
+
+# name: (function, float64 reference, inputs)
+TABLE = {
+    "active_units": (bounds.active_units, lambda m: m.var(0) > 0.01, [MEANS]),
+    "aggregated_log_prob": (
+        lambda z, *q: bounds.aggregated_log_prob(z, posteriors(*q)), aggregated,
+        [POINT, MEANS, VARIANCES],
+    ),
+    "bernoulli_log_prob": (
+        lambda *args: jnp.sum(bounds.bernoulli_log_prob(*args)),
+        lambda logits, x: np.sum(x * logits - np.logaddexp(0, logits)), [3 * NORMAL, BITS],
+    ),
+    "bits_per_dim": (
+        lambda p: bounds.bits_per_dim(
+            p, num_dims=3072, levels=256, data_range=(0, 1), dequantized=True),
+        lambda p: 8 - p / 3072 / math.log(2), [LOG_W],
+    ),
+    "categorical_log_prob": (
+        lambda *args: jnp.sum(bounds.categorical_log_prob(*args)),
+        lambda logits, x: special.log_softmax(logits, -1)[np.arange(len(x)), x.astype(int)].sum(),
+        [LOGITS, TOKENS],
+    ),
+    "ciwae": (
+        lambda w: bounds.ciwae(w, 0.5), lambda w: (w.mean() + log_mean_exp(w)) / 2, [LOG_W]
+    ),
+    "continuous_estimate": None, "diffusion_estimate": None, "diffusion_terms": None,
+    "diffusion_bound": (
+        lambda *terms: bounds.diffusion_bound(bounds.DiffusionTerms(*terms)),
+        lambda prior, diffusion, decoder: decoder - prior - diffusion.sum(-1),
+        [NORMAL[0], POSITIVE, NORMAL[1]],
+    ),
+    "discrete_times": (
+        bounds.discrete_times, lambda t, p: (np.floor(16 * t) + 1, np.full(len(t), 1 / 16)),
+        [TIMES, PROBABILITIES],
+    ),
+    "discretized_gaussian_log_prob": (
+        lambda *args: bounds.discretized_gaussian_log_prob(*args, **LEVEL),
+        discretized(special.ndtr), [X, X + NORMAL, LOG_SCALE],
+    ),
+    "discretized_logistic_log_prob": (
+        lambda *args: bounds.discretized_logistic_log_prob(*args, **LEVEL),
+        discretized(special.expit), [X, X + NORMAL, LOG_SCALE],
+    ),
+    "discretized_logit_laplace_log_prob": (
+        lambda *args: bounds.discretized_logit_laplace_log_prob(*args, **LEVEL),
+        discretized(stats.laplace.cdf, squeezed), [X, squeezed(X) + NORMAL / 4, LOG_SCALE],
+    ),
+    "effective_sample_size": (
+        bounds.effective_sample_size,
+        lambda w: math.exp(2 * special.logsumexp(w) - special.logsumexp(2 * w)), [LOG_W],
+    ),
+    "elbo": (bounds.elbo, lambda w: w.mean(), [LOG_W]),
+    "fast_aggregated_log_prob": (
+        lambda z, *q: bounds.fast_aggregated_log_prob(z, posteriors(*q)),
+        lambda *args: aggregated(*args)[0], [POINT, MEANS, VARIANCES],
+    ),
+    "gaussian_entropy": (
+        bounds.gaussian_entropy, lambda v: 0.5 * np.sum(np.log(2 * np.pi * np.e * v)), [POSITIVE]
+    ),
+    "gaussian_kl": (
+        bounds.gaussian_kl,
+        lambda m, v, m_0, v_0: 0.5 * np.sum((v + (m - m_0) ** 2) / v_0 - 1 - np.log(v / v_0)),
+        [NORMAL, POSITIVE, NORMAL[::-1], POSITIVE[::-1]],
+    ),
+    "gaussian_log_prob": (
+        bounds.gaussian_log_prob, lambda *args: factors(*args).sum(),
+        [NORMAL, NORMAL[::-1], POSITIVE],
+    ),
+    "importance_probabilities": (
+        lambda s: bounds.importance_probabilities(s, uniform_share=0.1), importance, [POSITIVE]
+    ),
+    "information_sandwich": (
+        lambda pairs: bounds.information_sandwich(pairs, num_data=100), sandwich, [PAIRS]
+    ),
+    "iwae": (bounds.iwae, log_mean_exp, [LOG_W]),
+    "joint_bound": (
+        lambda *terms: bounds.joint_bound(bounds.JointTerms(*terms), beta=2.0),
+        lambda a, b, c, d: a - 2 * (b - c - d), [LOG_W, LOG_W[::-1], 3 * LOG_W, LOG_W / 3],
+    ),
+    "joint_terms": None,
+    "joint_values": (
+        lambda *logs: bounds.joint_values(lambda _: logs, beta=2.0), joint_values,
+        [Q, PRIOR, LIKELIHOOD],
+    ),
+    "level_logit": (lambda *args: bounds.level_logit(*args, **LEVEL), level_logit, [X, NORMAL]),
+    "level_softmax_log_prob": (
+        lambda *args: bounds.level_softmax_log_prob(*args, **LEVEL), level_softmax,
+        [X[:512], NORMAL[:512], np.asarray(-1.0)],
+    ),
+    "linear_gamma": (
+        lambda t: bounds.linear_gamma(t, gamma_min=-4, gamma_max=6), lambda t: 10 * t - 4, [TIMES]
+    ),
+    "logistic_dequantizer": (
+        lambda *args: bounds.logistic_dequantizer(lambda phi, x: args[1:]).log_q(None, X, args[0]),
+        lambda v, m, a: stats.logistic.logpdf(v, m, np.exp(a)).sum(),
+        [3 * NORMAL, NORMAL, LOG_SCALE],
+    ),
+    "logit_laplace_log_prob": (
+        bounds.logit_laplace_log_prob, laplace_density, [SHARE, NORMAL, LOG_SCALE]
+    ),
+    "minibatch_mean_log_prob": (bounds.minibatch_mean_log_prob, log_mean_exp, [PAIRS]),
+    "minibatch_stratified_log_prob": (
+        lambda pairs: bounds.minibatch_stratified_log_prob(pairs, num_data=100), stratified, [PAIRS]
+    ),
+    "minibatch_weighted_log_prob": (
+        lambda pairs: bounds.minibatch_weighted_log_prob(pairs, num_data=100),
+        lambda pairs: log_mean_exp(pairs) - math.log(100), [PAIRS],
+    ),
+    "monotone_gamma": (
+        lambda w, r, c, t: bounds.monotone_gamma(
+            {"weights": w, "rates": r, "centres": c}, t, gamma_min=-4, gamma_max=6),
+        monotone, [NORMAL[:64], 4 + NORMAL[64:128], SHARE[:64], TIMES],
+    ),
+    "noise_error": None,
+    "normal_dequantizer": (
+        lambda *args: bounds.normal_dequantizer(lambda phi, x: args[1:]).log_q(None, X, args[0]),
+        lambda v, m, a: stats.norm.logpdf(v, m, np.exp(a)).sum(), [3 * NORMAL, NORMAL, LOG_SCALE],
+    ),
+    "normalized_weights": (bounds.normalized_weights, lambda w: special.softmax(w), [LOG_W]),
+    "pareto_k_hat": (
+        bounds.pareto_k_hat,  # its formula is checked where it lives; here its precision
+        lambda w: float(bounds.pareto_k_hat(jnp.asarray(w, float))), [LOG_W],
+    ),
+    "posterior_kl": (
+        lambda *logs: bounds.posterior_kl(lambda _: logs), joint_gap, [Q, PRIOR, LIKELIHOOD]
+    ),
+    "renyi": (lambda w: bounds.renyi(w, 0.5), renyi, [LOG_W]),
+    "reverse_step": (
+        lambda x_t: bounds.reverse_step(HALVES, None, x_t, jnp.asarray(-1.0), jnp.asarray(1.0)),
+        reverse_step, [NORMAL],
+    ),
+    "scale_levels": (
+        lambda x: bounds.scale_levels(x, **LEVEL), lambda x: x / 8 - 1, [X],
+    ),
+    "surgery_terms": (
+        lambda z, *q: bounds.surgery_terms(
+            z, posteriors(*(leaf[0] for leaf in q)), posteriors(*q)),
+        surgery, [POINT, MEANS, VARIANCES],
+    ),
+    "unscale_levels": (
+        lambda v: bounds.unscale_levels(v, **LEVEL), lambda v: 8 * (v + 1), [NORMAL]
+    ),
+}  # fmt: skip
+
+
+def decoder(theta, x, x_1, x_hat):
+    return jnp.sum(-jnp.square(x - x_hat).astype(jnp.float32))
+
+
+def test_the_table_holds_the_whole_interface():
+    assert set(TABLE) | WITHOUT_ARRAYS == set(bounds.__all__)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row])
+def test_the_interface_in_every_precision(name, dtype):
+    function, reference, inputs = TABLE[name]
+    rounded = [jnp.asarray(value, dtype) for value in inputs]
+    wide = [np.asarray(value, np.float64) for value in rounded]
+    found, exact = jax.tree.leaves(function(*rounded)), jax.tree.leaves(reference(*wide))
+    assert len(found) == len(exact)
+    for mine, right in zip(found, exact, strict=True):
+        kind = np.asarray(mine).dtype
+        assert kind.itemsize >= (8 if dtype == "float64" else 4) or kind.kind in "bi"
+        tolerance = 1e-8 if dtype == "float64" else 2e-5
+        np.testing.assert_allclose(mine, right, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.x64
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_diffusion_network_in_every_precision(dtype):
+    """Its outputs are as good as their own rounding: no sum over the event is taken in them."""
+    x = jnp.asarray(NORMAL[:3072], float)
+
+    def model(cast):
+        network = bounds.denoiser(
+            lambda theta, x_t, gamma: cast((0.5 * x_t).astype(dtype)), prediction="x"
+        )
+        return bounds.Diffusion(bounds.cosine_schedule(4), lambda x: x, network, decoder)
+
+    key = jax.random.key(0)
+    for run in (
+        lambda m: bounds.diffusion_terms(m, None, jax.random.clone(key), x),
+        lambda m: bounds.diffusion_estimate(m, None, jax.random.clone(key), x, 2, 0.25),
+        lambda m: bounds.noise_error(m, None, jax.random.clone(key), x, 2),
+    ):
+        half, wide = run(model(lambda out: out)), run(model(lambda out: out.astype(float)))
+        for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(wide), strict=True):
+            assert a.dtype.itemsize >= 4
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sums_in_half_precision_fail(dtype):
+    """What the table would show of a density that is summed as it is."""
+    value = jnp.asarray(NORMAL, dtype)
+    summed = -0.5 * jnp.sum(jnp.square(value) + jnp.asarray(math.log(2 * math.pi), dtype))
+    right = stats.norm.logpdf(np.asarray(value, np.float64)).sum()
+    assert not np.isclose(float(summed), right, rtol=2e-5)
