@@ -409,8 +409,10 @@ def _inside_cell(x: Array, u: Array) -> Array:
 
 def _log_distance(whole: Array, v: Array) -> Array:
     """log(whole + sigmoid(v)) for whole numbers from 0 on."""
-    first = whole == 0
-    rest = jnp.log(jnp.where(first, 1.0, whole + jax.nn.sigmoid(v)))
+    first, beyond = whole == 0, v > 0
+    # Of the two ways to write it the one with the small sigmoid, whose derivative has its digits.
+    least = jax.nn.sigmoid(jnp.where(beyond, -v, v))
+    rest = jnp.log(jnp.where(first, 1.0, whole + jnp.where(beyond, 1.0 - least, least)))
     return jnp.where(first, jax.nn.log_sigmoid(v), rest)
 
 

@@ -321,6 +321,7 @@ def reverse_step(
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7, in terms of gamma.
     """
+    x_t = at_least_float32(x_t)
     check_fits("x_t", x_t.shape, gamma_s=gamma_s, gamma_t=gamma_t)
     x_hat, log_ratio = predicted(denoise, theta, x_t, gamma_s, gamma_t)
     log_share = jnp.log(-jnp.expm1(gamma_s - gamma_t))

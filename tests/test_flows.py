@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import bounds
+from bounds import _dequantization
 from configs import dequantize_digits, dequantize_flowpp
 from experiments.dequantization import build, study, training
 from experiments.runtime import data, trainer
@@ -144,7 +145,9 @@ def test_noise_has_the_density_of_its_draw(name):
     def parts(phi, epsilon):
         def v_of(flat):
             with pytest.MonkeyPatch.context() as patch:  # this draw of the base, differentiable
-                patch.setattr(jax.random, "logistic", lambda key, shape: flat.reshape(shape))
+                patch.setattr(
+                    _dequantization, "_logistic_sample", lambda key, shape: flat.reshape(shape)
+                )
                 return made.make(None).propose(phi, key, x)
 
         jacobian = jax.jacobian(lambda flat: v_of(flat)[0].reshape(-1))(epsilon)

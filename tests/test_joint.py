@@ -1,5 +1,6 @@
 """The joint bound by sums over every x, y and z: when it is one, and what two notes get wrong."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -186,3 +187,51 @@ def test_weights_of_at_least_one_keep_a_bound(a, b):
             value = bounds.joint_bound(terms, text_weight=a, image_weight=b)
             exceeded |= bool(value > exact.log_p + TOLERANCE)
     assert exceeded == (min(a, b) < 1)  # at the posterior any smaller weight breaks it
+
+
+# --- chunks of impossible tokens ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("impossible", [0, 1])
+def test_gradients_where_a_chunk_of_tokens_is_impossible(impossible):
+    """Four z in two chunks, of which p and q never draw the second two: exact by hand."""
+
+    def chunk(t):
+        def part(index):
+            gone = index == impossible
+            log_q = jnp.where(gone, -jnp.inf, jnp.log(jnp.array([0.5, 0.5])))
+            return log_q, jnp.where(gone, -jnp.inf, -jnp.array([1.0, 2.0])), t * traced
+
+        return part
+
+    slopes = np.array([-0.5, -0.7])
+    traced = jnp.asarray(slopes)
+    share = np.exp(np.array([-1.0, -2.0]) + slopes)
+    exact = {
+        "log_p": share @ slopes / share.sum(),
+        "supremum": share @ slopes / share.sum(),
+        "reconstruction": slopes.mean(),
+        "divergence": 0.0,
+        "bound": slopes.mean(),
+    }
+    found = jax.jacobian(lambda t: bounds.joint_values(chunk(t), 2))(1.0)
+    for name, slope in exact.items():
+        np.testing.assert_allclose(getattr(found, name), slope, rtol=1e-5, err_msg=name)
+    gap = jax.grad(lambda t: bounds.posterior_kl(chunk(t), 2))(1.0)
+    np.testing.assert_allclose(gap, exact["log_p"] - exact["bound"], rtol=1e-5)
+    # What JAX's own sum makes of it.
+    naive = jax.grad(lambda t: jnp.logaddexp(
+        jax.nn.logsumexp(jnp.array([-1.0, -2.0]) + t * traced),
+        jax.nn.logsumexp(-jnp.inf + t * traced),
+    ))(1.0)  # fmt: skip
+    assert np.isnan(naive)
+
+
+def test_nothing_possible_has_a_bound_of_nothing_and_no_gradient():
+    def chunk(t):
+        nothing = jnp.full(2, -jnp.inf)
+        return lambda _: (jnp.log(jnp.array([0.5, 0.5])), nothing, t * jnp.ones(2))
+
+    value, slope = jax.value_and_grad(lambda t: bounds.joint_values(chunk(t), 2).log_p)(1.0)
+    assert value == -np.inf
+    assert slope == 0

@@ -269,7 +269,7 @@ MISTAKES = {
     "codes": (lambda: enumerated(num_codes=3), r"logits \[N, 3\]"),
     "token": (
         lambda: bounds.joint_latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.array([0, K])),
-        "z must hold tokens from 0 to 1, got 0 to 2",
+        "z must hold whole numbers from 0 to 1, got 0 to 2",
     ),
     "tokens": (
         lambda: bounds.joint_latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.zeros(3, int)),

@@ -31,8 +31,8 @@ def test_densities_match_numpyro():
     close(bounds.gaussian_log_prob(z, mean, variance), q.log_prob(z).sum())
     close(bounds.gaussian_kl(mean, variance, 0.3, 1.7**2), dist.kl_divergence(q, p).sum())
     close(bounds.gaussian_entropy(variance), q.entropy().sum())
-    # Broadcast over whichever argument is longest, its constant included.
-    for args in ((jnp.zeros(1), jnp.zeros(5), 1.0), (jnp.zeros(1), 0.0, jnp.ones(5))):
+    # Broadcast to the value, the constant included.
+    for args in ((jnp.zeros(5), jnp.zeros(1), 1.0), (jnp.zeros(5), 0.0, jnp.ones(1))):
         close(bounds.gaussian_log_prob(*args), -2.5 * np.log(2 * np.pi))
     with pytest.raises(ValueError, match="last axis"):
         bounds.gaussian_log_prob(0.0, 0.0, 1.0)

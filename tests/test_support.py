@@ -13,27 +13,33 @@ LEVELS = 5
 STRAY = np.array([0.25, 300.0, 5.0, -1.0, np.nan])
 EXPECTED = [-np.inf] * 4 + [np.nan]
 
+
+def each_pixel(likelihood, outputs):
+    """log p of pixels one by one, each with these outputs [P]."""
+
+    def log_prob(t, x):
+        one = jax.vmap(lambda pixel: likelihood.log_prob(t * outputs[None], pixel[None]))
+        return one(x.reshape(-1)).reshape(x.shape)
+
+    return log_prob
+
+
+UP = jnp.arange(float(LEVELS))
 # (t, x) -> log-probabilities shaped as x, which share the parameter t.
 ELEMENTWISE = {
     "gaussian": lambda t, x: bounds.discretized_gaussian_log_prob(x, t, t, levels=LEVELS),
     "logistic": lambda t, x: bounds.discretized_logistic_log_prob(x, t, t, levels=LEVELS),
     "logit-Laplace": lambda t, x: bounds.discretized_logit_laplace_log_prob(x, t, t, levels=LEVELS),
     "softmax": lambda t, x: bounds.level_softmax_log_prob(
-        x, t * jnp.ones(x.shape), t, levels=LEVELS
+        x, jnp.broadcast_to(t, x.shape), t, levels=LEVELS
     ),
     "categorical": lambda t, x: bounds.categorical_log_prob(
-        t * jnp.arange(float(LEVELS)) * jnp.ones((*x.shape, 1)), x
+        jnp.broadcast_to(t * UP, (*x.shape, LEVELS)), x
     ),
-    "categorical pixels": lambda t, x: jax.vmap(
-        lambda one: pixels.categorical(LEVELS).log_prob(
-            (t * jnp.arange(float(LEVELS)))[None], one[None]
-        )
-    )(x),
-    "logistic pixels": lambda t, x: jax.vmap(
-        lambda one: pixels.discretized_logistic(LEVELS).log_prob(t * jnp.ones((1, 2)), one[None])
-    )(x),
+    "categorical pixels": each_pixel(pixels.categorical(LEVELS), UP),
+    "logistic pixels": each_pixel(pixels.discretized_logistic(LEVELS), jnp.ones(2)),
     "bernoulli": lambda t, x: bounds.bernoulli_log_prob(
-        t * jnp.ones(x.shape), jnp.where(x == 0.25, 1.5, x)
+        jnp.broadcast_to(t, x.shape), jnp.where(x == 0.25, 1.5, x)
     ),
     "logit-Laplace density": lambda t, x: bounds.logit_laplace_log_prob(
         jnp.where(x == 0.25, 1.0, x), t, t
@@ -49,7 +55,7 @@ def test_outside_of_the_support_a_traced_log_probability_is_that_of_nothing(name
     log_prob = ELEMENTWISE[name]
     found = trace(lambda x: log_prob(0.5, x))(jnp.asarray(STRAY, float))
     np.testing.assert_array_equal(found, EXPECTED)
-    valid = jnp.asarray(VALID.get(name, range(LEVELS)))
+    valid = jnp.asarray(VALID.get(name, range(LEVELS)), float)
     inside = trace(lambda x: log_prob(0.5, x))(valid)
     assert np.all(np.isfinite(inside))
 
