@@ -8,15 +8,14 @@ from bounds._annealing import ais as ais
 from bounds._annealing import annealing_schedule as annealing_schedule
 from bounds._annealing import reverse_ais as reverse_ais
 from bounds._annealing import tune_step_sizes as tune_step_sizes
+from bounds._bits import bits_per_dim as bits_per_dim
 from bounds._densities import bernoulli_log_prob as bernoulli_log_prob
 from bounds._densities import categorical_log_prob as categorical_log_prob
 from bounds._densities import gaussian_log_prob as gaussian_log_prob
 from bounds._dequantization import Dequantizer as Dequantizer
 from bounds._dequantization import autoregressive_dequantizer as autoregressive_dequantizer
-from bounds._dequantization import bits_per_dim as bits_per_dim
 from bounds._dequantization import dequantized as dequantized
 from bounds._dequantization import flow_dequantizer as flow_dequantizer
-from bounds._dequantization import level_logit as level_logit
 from bounds._dequantization import logistic_dequantizer as logistic_dequantizer
 from bounds._dequantization import normal_dequantizer as normal_dequantizer
 from bounds._dequantization import uniform_dequantizer as uniform_dequantizer
@@ -59,6 +58,7 @@ from bounds._joint_values import JointValues as JointValues
 from bounds._joint_values import enumerated_joint as enumerated_joint
 from bounds._joint_values import joint_values as joint_values
 from bounds._joint_values import posterior_kl as posterior_kl
+from bounds._level_logit import level_logit as level_logit
 from bounds._likelihood import Diagnostics as Diagnostics
 from bounds._likelihood import log_likelihood as log_likelihood
 from bounds._minibatch import information_sandwich as information_sandwich

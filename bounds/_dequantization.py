@@ -20,12 +20,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import at_least_float32, check_count, nan_unless
-from bounds._densities import whole_levels
-from bounds._discretized import check_levels
+from bounds._checks import at_least_float32
+from bounds._level_logit import inside_cell
 from bounds._types import LatentModel
 
 
@@ -94,56 +92,10 @@ def dequantized(
     """
 
     def log_p(theta, x, v):
-        noise = v if pre_sigmoid else _inside_cell(x, jax.nn.sigmoid(v))
+        noise = v if pre_sigmoid else inside_cell(x, jax.nn.sigmoid(v))
         return log_density(theta, x, noise) + standard_logistic_log_prob(v)
 
     return LatentModel(dequantizer.propose, dequantizer.log_q, log_p)
-
-
-def level_logit(x: ArrayLike, v: ArrayLike, *, levels: int) -> tuple[Array, Array]:
-    r"""The logit of (x + u) / L from v = logit(u), and the log of its slope: how flows start.
-
-    .. math:: y = \log(x + \sigma(v)) - \log(L - 1 - x + \sigma(-v)), \qquad
-       \log\frac{dy}{d(x + u)} = \log L - \log(x + \sigma(v)) - \log(L - 1 - x + \sigma(-v))
-
-    Finite, with its gradient, at every v: taken from x + u in float32 the logit of the highest
-    level is infinite for one draw in 100,000, because the sum rounds to L.
-
-    Args:
-      x: whole numbers 0 .. levels-1, of any shape.
-      v: the pre-sigmoid noise, shaped as x.
-      levels: L.
-
-    Returns:
-      (y, log slope), each shaped as x: log p(x + u) is the sum of the log-density of y and of the
-      log slopes. A traced x that is none of the levels gives NaN.
-
-    Raises:
-      TypeError: `levels` is not an integer.
-      ValueError: it is below 2, a known x is no whole number from 0 to levels - 1, or v is not
-        shaped as x.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, bounds
-      >>> from jax.scipy.stats import norm
-      >>> def log_density(theta, x, v):  # a logit-normal density of pixels of 256 levels
-      ...     y, log_slope = bounds.level_logit(x, v, levels=256)
-      ...     return jnp.sum(norm.logpdf(y, *theta) + log_slope)
-      >>> model = bounds.dequantized(log_density, bounds.uniform_dequantizer(), pre_sigmoid=True)
-      >>> log_w = bounds.log_weights(model, bounds.Params((0.0, 2.0), None), jax.random.key(0),
-      ...                            jnp.array([0, 128, 255]), num_samples=4)
-      >>> bool(jnp.isfinite(log_w).all())
-      True
-
-    Source: Dinh et al. 2017 (arXiv 1605.08803), section 4.1, without its margin.
-    """
-    x, levels = check_levels(x, levels)
-    v = at_least_float32(v)
-    if v.shape != x.shape:
-        raise ValueError(f"v must be shaped as x, {x.shape}, got shape {v.shape}.")
-    x = x + nan_unless(whole_levels(x, levels))
-    from_below, from_above = _log_distance(x, v), _log_distance(levels - 1 - x, -v)
-    return from_below - from_above, math.log(levels) - from_below - from_above
 
 
 def uniform_dequantizer() -> Dequantizer:
@@ -317,70 +269,6 @@ def autoregressive_dequantizer(
     return Dequantizer(propose, log_q)
 
 
-def bits_per_dim(
-    log_prob: ArrayLike,
-    *,
-    num_dims: int,
-    levels: int,
-    data_range: tuple[float | int, float | int] | None,
-    dequantized: bool,
-) -> Float[Array, "..."]:
-    r"""Bits per dimension of integers, from a log-probability or from a bound by a density.
-
-    .. math:: -\frac{1}{\ln 2}\left[\frac{\log p}{D} + \log \frac{high - low}{levels}\right]
-
-    A density depends on the unit of the data: where the `levels` cells fill [0, 1] the bracket
-    has - log levels, in [-1, 1] - log(levels / 2), in [0, levels] nothing. Data of `scale_levels`
-    has its levels, not the edges of their cells, at -1 and 1: its `data_range` is
-    (-levels / (levels - 1), levels / (levels - 1)), log2(256 / 255) bits wider at 256 levels.
-
-    Args:
-      log_prob: in nats, of any shape: log P(x), or a bound on it, or of a density of noisy data.
-      num_dims: D, the number of pixels times channels.
-      levels: how many values each of them takes.
-      data_range: (low, high), the interval that the cells of all `levels` fill in the unit of
-        the density; None where `log_prob` is of the integers themselves.
-      dequantized: whether noise that fills the cells was added before the density was
-        evaluated; it must be stated, and True for a density.
-
-    Returns:
-      Bits per dimension, shaped as `log_prob`.
-
-    Raises:
-      TypeError: `num_dims` or `levels` is not an integer.
-      ValueError: a density of data that were not dequantized, which bounds nothing and can be
-        made arbitrarily good by narrow peaks; an empty `data_range`; counts that are too small.
-
-    Example:
-      >>> import math, bounds
-      >>> uniform = -3072 * math.log(256)  # of 8-bit data, in nats
-      >>> float(bounds.bits_per_dim(
-      ...     uniform, num_dims=3072, levels=256, data_range=None, dequantized=False))
-      8.0
-      >>> float(bounds.bits_per_dim(  # the same as a density on [0, 1]
-      ...     0.0, num_dims=3072, levels=256, data_range=(0, 1), dequantized=True))
-      8.0
-
-    Source: Theis et al. 2016 (arXiv 1511.01844), section 3.1.
-    """
-    num_dims = check_count("num_dims", num_dims)
-    levels = check_count("levels", levels, 2)
-    per_dim = jnp.asarray(log_prob, float) / num_dims
-    if data_range is not None:
-        low, high = data_range
-        if not (low < high and math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(
-                f"data_range must be (low, high), finite and low < high, got {data_range}."
-            )
-        if not dequantized:
-            raise ValueError(
-                "a density evaluated at the integers themselves bounds no probability; add noise "
-                "(bounds.dequantized), or pass data_range=None for log-probabilities of integers."
-            )
-        per_dim = per_dim + math.log((high - low) / levels)
-    return -per_dim / math.log(2)
-
-
 def standard_logistic_log_prob(value: Float[Array, "..."]) -> Float[Array, ""]:
     """log of the standard logistic density, summed; also log sigma'(value)."""
     value = at_least_float32(value)
@@ -398,22 +286,6 @@ def _logistic_sample(key: Any, shape: tuple[int, ...]) -> Array:
     survival = (high.astype(float) + (low >> 1).astype(float) * 2.0**-31 + 2.0**-32) * 2.0**-32
     size = jnp.log1p(2 * (1 - survival) / survival)
     return jnp.where(low & 1, size, -size)
-
-
-def _inside_cell(x: Array, u: Array) -> Array:
-    """u cut off where x + u would round to x + 1, and where u / levels would round to 0."""
-    whole = jnp.asarray(x, u.dtype)
-    most = jnp.nextafter(whole + 1, whole) - whole
-    return jnp.clip(u, 2.0**-102, most)
-
-
-def _log_distance(whole: Array, v: Array) -> Array:
-    """log(whole + sigmoid(v)) for whole numbers from 0 on."""
-    first, beyond = whole == 0, v > 0
-    # Of the two ways to write it the one with the small sigmoid, whose derivative has its digits.
-    least = jax.nn.sigmoid(jnp.where(beyond, -v, v))
-    rest = jnp.log(jnp.where(first, 1.0, whole + jnp.where(beyond, 1.0 - least, least)))
-    return jnp.where(first, jax.nn.log_sigmoid(v), rest)
 
 
 def _location_scale(
