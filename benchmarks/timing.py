@@ -167,7 +167,7 @@ def print_rows(rows: list[Row]) -> None:
 
 def _print_line(name: str, measured: str, *rest: str) -> None:
     # Of fixed widths: rows are printed before the next ones are known.
-    cells = [name.ljust(56), measured.rjust(8)]
+    cells = [name.ljust(62), measured.rjust(8)]
     cells += [cell.ljust(width) for cell, width in zip(rest, (14, 7, 9, 0), strict=True)]
     print("  ".join(cells).rstrip(), flush=True)
 

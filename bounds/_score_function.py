@@ -60,7 +60,7 @@ def reinforce(
       >>> model = bounds.LatentModel(
       ...     propose=propose,
       ...     log_q=lambda phi, x, z: bernoulli(phi, z),
-      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(2.0 * z - 1, x))
+      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(jnp.where(z, 1.0, -1.0), x))
       >>> objective = bounds.reinforce(model, num_samples=2, bound=bounds.elbo)
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
@@ -118,7 +118,7 @@ def vimco(
       >>> model = bounds.LatentModel(
       ...     propose=propose,
       ...     log_q=lambda phi, x, z: bernoulli(phi, z),
-      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(2.0 * z - 1, x))
+      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(jnp.where(z, 1.0, -1.0), x))
       >>> objective = bounds.vimco(model, num_samples=5)
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
@@ -184,7 +184,7 @@ def rws(
       >>> model = bounds.LatentModel(
       ...     propose=propose,
       ...     log_q=lambda phi, x, z: bernoulli(phi, z),
-      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(2.0 * z - 1, x))
+      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(jnp.where(z, 1.0, -1.0), x))
       >>> objective = bounds.rws(model, num_samples=5)
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
