@@ -132,8 +132,8 @@ def snr_interval(moments: Moments, *, level: float = 0.95) -> tuple[PyTree, PyTr
       level: coverage. Measured at nominal 0.95 in `benchmarks/interval_coverage.py`.
 
     Returns:
-      (low, high), pytrees like the gradient; NaN for an entry that never varies or whose
-      fourth moment leaves the range of its dtype.
+      (low, high), pytrees like the gradient; NaN for a single replicate and for an entry that
+      never varies or whose fourth moment leaves the range of its dtype.
 
     Raises:
       ValueError: `level` is not between 0 and 1.
@@ -158,7 +158,8 @@ def snr_interval(moments: Moments, *, level: float = 0.95) -> tuple[PyTree, PyTr
         skewness = m3 / count / variance**1.5
         kurtosis = m4 / count / variance**2
         spread = 1.0 - ratio * skewness + ratio**2 * (kurtosis - 1.0) / 4.0
-        # Sample moments satisfy kurtosis >= 1 + skewness^2, so only rounding gets below 0.
+        # kurtosis >= 1 + skewness^2, so only rounding gets below 0, or a handful of replicates
+        # by their variance over R - 1: a standard error of 0 then leaves NaN.
         standard_error = jnp.sqrt(jnp.maximum(spread, 0.0) / count)
         t = jnp.abs(ratio) / standard_error
         low = standard_error * (t - _folded_width(t, -1.0, width, level))
