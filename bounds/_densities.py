@@ -66,7 +66,7 @@ def bernoulli_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, "...
       >>> round(float(bounds.bernoulli_log_prob(0.0, 1)), 4)  # -log 2
       -0.6931
     """
-    logits, value = jnp.asarray(logits), jnp.asarray(value)
+    logits, value = jnp.asarray(logits), _floating(value)
     positive = jnp.maximum(logits, 0.0)
     # 1 + e lies in [1, 2], so log loses nothing that a sum over pixels could keep; log1p takes
     # twice the time, which shows in evaluation.
@@ -79,7 +79,13 @@ def _bernoulli_jvp(primals, tangents):
     logits_dot, value_dot = tangents
     out = bernoulli_log_prob(logits, value)
     # Multiplied out: of a product with the difference XLA:CPU writes several copies.
-    out_dot = value * logits_dot - jax.nn.sigmoid(logits) * logits_dot
+    out_dot = _floating(value) * logits_dot - jax.nn.sigmoid(logits) * logits_dot
     if getattr(value_dot, "dtype", None) != jax.dtypes.float0:  # integers carry no tangent
         out_dot = out_dot + logits * value_dot
     return out, out_dot.astype(out.dtype)
+
+
+def _floating(value: ArrayLike) -> Array:
+    """Whole numbers as floats, which a strict promotion of types asks for."""
+    value = jnp.asarray(value)
+    return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(float)

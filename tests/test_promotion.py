@@ -42,7 +42,7 @@ def test_the_example_of_every_public_name(name):
 
 def test_the_check_sees_a_mixture_of_types():
     with pytest.raises(Exception, match="promotion"):
-        jnp.arange(3) + jnp.ones(3)
+        _ = jnp.arange(3) + jnp.ones(3)
 
 
 def propose(phi, key, x):
