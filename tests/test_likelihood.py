@@ -110,7 +110,7 @@ def test_zero_weights(zeros):
 def test_degenerate_weights_are_not_reliable(case, chunk_size):
     """No, one or three live weights among 100, or one that is not finite."""
     live = {"no": 0, "one": 1, "three": 3}.get(case)
-    odd = {"nan": jnp.nan, "-nan": -jnp.nan, "inf": jnp.inf}.get(case)
+    odd = {"nan": jnp.nan, "-nan": -jnp.nan, "inf": jnp.inf}.get(case, 0.0)
     numbers = jax.vmap(lambda k: jax.random.key_data(jax.random.fold_in(jax.random.key(0), k))[0])
     known = numbers(jnp.arange(100))
 
