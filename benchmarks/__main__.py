@@ -1,7 +1,8 @@
 """`python -m benchmarks [NAME ...] [--json=PATH]`: runs benchmarks, prints one table of ratios.
 
-Each benchmark is a module with `run() -> list[Row]`; without names all of them run. Exit status
-1 means that a limit is missed, 2 a wrong command line. Nothing is written unless --json says so.
+Each benchmark is a module with `run() -> list[Row]`; without names all of them run. Its rows are
+printed, and written where --json says so, as soon as it ends: a run that is interrupted keeps what
+is done. Exit status 1 means that a limit is missed, 2 a wrong command line, 130 an interrupt.
 
 A ratio compares two things timed in turns in one process, so it travels between machines better
 than a time does; run it on an otherwise idle machine all the same. Everything runs on the CPU
@@ -31,7 +32,7 @@ from benchmarks import (
     surgery_rate,
     training_rate,
 )
-from benchmarks.timing import as_json, environment, print_table, verdict
+from benchmarks.timing import as_json, environment, print_heading, print_rows, verdict
 
 BENCHMARKS = {
     "snr_cost": snr_cost.run,
@@ -60,16 +61,21 @@ def main() -> int:
     if args.json and not args.json.parent.is_dir():
         parser.error(f"--json: there is no directory {args.json.parent}")
 
-    rows = []
-    for name in args.names or BENCHMARKS:
+    names, rows, about = args.names or list(BENCHMARKS), [], environment()
+    print_heading(about)
+    for number, name in enumerate(names):
         start = time.perf_counter()
         print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
-        rows += BENCHMARKS[name]()
+        try:
+            found = BENCHMARKS[name]()
+        except KeyboardInterrupt:
+            print(f"interrupted: {number} of {len(names)} benchmarks are done", file=sys.stderr)
+            return 130
         print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    about = environment()
-    print_table(rows, about)
-    if args.json:
-        args.json.write_text(json.dumps(as_json(rows, about), indent=2) + "\n")
+        print_rows(found)
+        rows += found
+        if args.json:
+            args.json.write_text(json.dumps(as_json(rows, about), indent=2) + "\n")
     return int(any(verdict(row) == "MISSED" for row in rows))
 
 

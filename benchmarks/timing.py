@@ -153,17 +153,23 @@ def as_json(rows: list[Row], about: dict[str, Any]) -> dict[str, Any]:
     return {"environment": about, "rows": [{**r._asdict(), "verdict": verdict(r)} for r in rows]}
 
 
-def print_table(rows: list[Row], about: dict[str, Any]) -> None:
-    """Prints the environment and the rows, columns aligned."""
+def print_heading(about: dict[str, Any]) -> None:
+    """Prints the environment and the names of the columns."""
     print("  ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
-    table = [("benchmark", "measured", "limit", "verdict", "unit", "detail")]
-    table += [(r.name, _number(r.measured), _limit(r), verdict(r), r.unit, r.detail) for r in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        name, measured, *rest = line
-        cells = [name.ljust(widths[0]), measured.rjust(widths[1])]
-        cells += [cell.ljust(width) for cell, width in zip(rest, widths[2:], strict=True)]
-        print("  ".join(cells).rstrip())
+    _print_line("benchmark", "measured", "limit", "verdict", "unit", "detail")
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Prints the rows of a benchmark under the heading."""
+    for r in rows:
+        _print_line(r.name, _number(r.measured), _limit(r), verdict(r), r.unit, r.detail)
+
+
+def _print_line(name: str, measured: str, *rest: str) -> None:
+    # Of fixed widths: rows are printed before the next ones are known.
+    cells = [name.ljust(62), measured.rjust(8)]
+    cells += [cell.ljust(width) for cell, width in zip(rest, (14, 7, 9, 0), strict=True)]
+    print("  ".join(cells).rstrip(), flush=True)
 
 
 def _number(value: float | None) -> str:

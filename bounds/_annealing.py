@@ -260,7 +260,7 @@ def tune_step_sizes(
         excess = jnp.mean(acceptance, axis=0).astype(start.dtype) - target
         # A gain that falls with the rounds alone would be too small for a step that has far to
         # go, or too large for one that stands at the limit of stability, where acceptance drops.
-        crossings = crossings + (excess * previous < 0)
+        crossings = crossings + (excess * previous < 0).astype(start.dtype)
         moved = log_step_sizes + _FIRST_GAIN / (1 + crossings) * excess
         return (moved, crossings, excess), (log_step_sizes, jnp.abs(excess))
 

@@ -81,7 +81,7 @@ def dequantized(
       ...     return jnp.sum(logistic.logpdf(x + u, theta))
       >>> model = bounds.dequantized(log_density, bounds.uniform_dequantizer())
       >>> value, _ = bounds.log_likelihood(
-      ...     model, bounds.Params(2.5, None), jax.random.key(0), jnp.array([2]),
+      ...     model, bounds.Params(2.5, None), jax.random.key(0), jnp.array([2.0]),
       ...     num_samples=2000, chunk_size=2000)
       >>> exact = jnp.log(jax.nn.sigmoid(0.5) - jax.nn.sigmoid(-0.5))
       >>> bool(abs(value - exact) < 1e-3)

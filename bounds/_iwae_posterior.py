@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PyTree
 from bounds._checks import check_chunk_size, check_count, check_log_q, check_scalar
 from bounds._sampling import log_weight, log_weights, over_samples
 from bounds._types import Key, LatentModel, Params
-from bounds._values import iwae
+from bounds._values import finite_or_zero, iwae
 
 
 def iwae_posterior_log_prob(
@@ -76,6 +76,7 @@ def iwae_posterior_log_prob(
     log_q = jnp.where(never, 0.0, log_q)
     own = log_weight(model, params.theta, x, z, log_q)
     impossible = never | jnp.isneginf(own)
+    centre = finite_or_zero(own)
     if num_samples == 1:
         return jnp.where(impossible, -jnp.inf, log_q)
 
@@ -83,9 +84,10 @@ def iwae_posterior_log_prob(
         others = log_weights(
             model, params, jax.random.fold_in(key, number), x, num_samples=num_samples - 1
         )
-        return -iwae(jnp.concatenate([own[None], others]))
+        # Over the own weight, which would round away what of it is left beside log p(x).
+        return -iwae(jnp.concatenate([own[None], others]) - centre)
 
     inverse = over_samples(one, jnp.arange(num_sets), chunk_size)
     # Where w(z) and all others of a set are zero, the set says nothing about a z that cannot be.
-    density = own + log_q + iwae(jnp.where(impossible, 0.0, inverse))
+    density = own - centre + log_q + iwae(jnp.where(impossible, 0.0, inverse))
     return jnp.where(impossible, -jnp.inf, density)

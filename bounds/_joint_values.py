@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from bounds._checks import at_least_float32, check_at_least, check_count
 from bounds._joint import JointModel, _log_prob, _log_probs, _times, generative
 from bounds._types import Objective, Params
-from bounds._values import log_sum_exp
+from bounds._values import finite_or_zero, log_sum_exp
 
 Chunk = Callable[[Array], tuple[Any, Any, Any]]
 """Index of a chunk -> log q(z | x), log p(y, z) and log p(x | y, z), each [..., C] over its z."""
@@ -129,13 +129,18 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
     def add(sums, index):
         log_q, log_prior, log_px = map(at_least_float32, chunk(index))
         log_joint = log_prior + log_px
-        mean, normaliser = sums
+        mean, normaliser, highest = sums
+        # About the first chunk's largest: of the size of log p the two sums would drown the gap.
+        largest = jax.lax.stop_gradient(jnp.max(log_joint, axis=-1))
+        highest = jnp.where(jnp.isneginf(highest), largest, highest)
+        log_joint = log_joint - finite_or_zero(highest)[..., None]
         return (
             mean + _expected(log_q, log_q - log_joint),
             _log_add(normaliser, log_sum_exp(log_joint, -1)),
+            highest,
         ), None
 
-    mean, normaliser = _over_chunks(add, chunk, num_chunks, (0.0, -jnp.inf))
+    mean, normaliser, _ = _over_chunks(add, chunk, num_chunks, (0.0, -jnp.inf, -jnp.inf))
     return mean + normaliser
 
 

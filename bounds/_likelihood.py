@@ -22,7 +22,7 @@ class Diagnostics(NamedTuple):
         sqrt((1/ESS - 1/K) K/(K-1)); NaN at K = 1. It knows nothing of modes of the
         posterior that q never visits.
       ess: effective sample size, between 1 and K.
-      k_hat: Pareto shape of the largest weights; NaN for K < 21.
+      k_hat: Pareto shape of the largest weights, see `pareto_k_hat`; NaN for K < 21.
       reliable: whether k-hat is below min(1 - 1/log10 K, 0.7) and ESS at least 10. Where
         it is not, neither the value (too low) nor the standard error (too small) is to be
         trusted.
@@ -132,6 +132,8 @@ def log_likelihood(
     correction = num_samples / (num_samples - 1) if num_samples > 1 else math.nan
     standard_error = jnp.where(dead, jnp.nan, jnp.sqrt(relative_variance * correction))
     k_hat = k_hat_from_tail(running.tail, num_samples)
+    # A NaN with its sign set, as inf - inf is, sorts below all others and out of the tail.
+    k_hat = jnp.where(jnp.isnan(running.total), jnp.nan, k_hat)
     reliable = (k_hat < k_hat_threshold(num_samples)) & (ess >= _LEAST_ESS)
     return value, Diagnostics(standard_error, ess, k_hat, reliable)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from bounds._checks import check_count
 from bounds._types import Key
+from bounds._values import finite_or_zero
 
 
 class Moments(NamedTuple):
@@ -73,9 +74,13 @@ def gradient_moments(
     num_replicates = check_count("num_replicates", num_replicates)
     chunk_size = min(check_count("chunk_size", chunk_size), num_replicates)
 
-    def chunk_moments(first, size) -> Moments:
+    def chunk_values(first, size):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
-        values = jax.tree.map(_at_least_float32, jax.vmap(grad_fn)(keys))
+        return jax.tree.map(_at_least_float32, jax.vmap(grad_fn)(keys))
+
+    def moments_of(values, size) -> Moments:
+        # About one of the replicates: a mean of the size of log p(x) would round the updates away.
+        values = jax.tree.map(lambda v, c: v - c[None], values, centre)
         mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
         deviation = jax.tree.map(lambda v, m: v - m[None], values, mean)
 
@@ -86,18 +91,21 @@ def gradient_moments(
 
     # The first chunk starts the scan: its carry then has the types a shard_map wants.
     num_chunks, rest = divmod(num_replicates, chunk_size)
-    moments = chunk_moments(first_replicate, chunk_size)
+    values = chunk_values(first_replicate, chunk_size)
+    centre = jax.tree.map(lambda v: finite_or_zero(v[0]), values)
+    moments = moments_of(values, chunk_size)
     if num_chunks > 1:
 
         def body(moments, chunk):
             first = first_replicate + chunk * chunk_size
-            return merge_moments(moments, chunk_moments(first, chunk_size)), None
+            chunk_moments = moments_of(chunk_values(first, chunk_size), chunk_size)
+            return merge_moments(moments, chunk_moments), None
 
         moments, _ = jax.lax.scan(body, moments, jnp.arange(1, num_chunks))
     if rest:
-        last = chunk_moments(first_replicate + num_replicates - rest, rest)
-        moments = merge_moments(moments, last)
-    return moments
+        values = chunk_values(first_replicate + num_replicates - rest, rest)
+        moments = merge_moments(moments, moments_of(values, rest))
+    return moments._replace(mean=jax.tree.map(jnp.add, moments.mean, centre))
 
 
 def _at_least_float32(values: Array) -> Array:

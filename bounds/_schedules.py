@@ -232,7 +232,7 @@ def init_monotone_gamma(num_units: int) -> dict[str, Float[Array, "J"]]:
     return {
         "weights": jnp.full(num_units, -5.0),
         "rates": jnp.full(num_units, 2.0 * num_units),
-        "centres": (jnp.arange(num_units) + 0.5) / num_units,
+        "centres": (jnp.arange(num_units, dtype=float) + 0.5) / num_units,
     }
 
 

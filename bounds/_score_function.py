@@ -12,7 +12,7 @@ from bounds._checks import check_chunk_size, check_count, check_log_q, check_sca
 from bounds._estimators import Bound, finish
 from bounds._sampling import add_gradient_of, log_weight, over_samples, propose, stop
 from bounds._types import Key, LatentModel, Objective, Params
-from bounds._values import iwae
+from bounds._values import finite_or_zero, iwae
 from bounds._weights import normalized_weights
 
 
@@ -60,7 +60,7 @@ def reinforce(
       >>> model = bounds.LatentModel(
       ...     propose=propose,
       ...     log_q=lambda phi, x, z: bernoulli(phi, z),
-      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(2.0 * z - 1, x))
+      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(jnp.where(z, 1.0, -1.0), x))
       >>> objective = bounds.reinforce(model, num_samples=2, bound=bounds.elbo)
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
@@ -118,7 +118,7 @@ def vimco(
       >>> model = bounds.LatentModel(
       ...     propose=propose,
       ...     log_q=lambda phi, x, z: bernoulli(phi, z),
-      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(2.0 * z - 1, x))
+      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(jnp.where(z, 1.0, -1.0), x))
       >>> objective = bounds.vimco(model, num_samples=5)
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
@@ -136,11 +136,7 @@ def vimco(
     def objective(params: Params, key: Key, x: PyTree):
         log_w, log_q, z = _fixed_samples(model, params, key, x, num_samples, chunk_size, has_aux)
         value = iwae(log_w)
-        without = leave_one_out(stop(log_w))
-        # Any baseline made from the others is unbiased, so 0 may stand in where all the
-        # others have no weight.
-        signal = value - jnp.where(jnp.isneginf(without), 0.0, without)
-        value = add_gradient_of(value, _score(signal, log_w, log_q))
+        value = add_gradient_of(value, _score(vimco_signal(stop(log_w)), log_w, log_q))
         return finish(value, log_w, z, has_aux)
 
     return objective
@@ -188,7 +184,7 @@ def rws(
       >>> model = bounds.LatentModel(
       ...     propose=propose,
       ...     log_q=lambda phi, x, z: bernoulli(phi, z),
-      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(2.0 * z - 1, x))
+      ...     log_p=lambda theta, x, z: bernoulli(theta, z) + bernoulli(jnp.where(z, 1.0, -1.0), x))
       >>> objective = bounds.rws(model, num_samples=5)
       >>> jax.grad(objective)(bounds.Params(0.0, 0.5), jax.random.key(0), 1).phi.shape
       ()
@@ -216,19 +212,34 @@ def rws(
     return objective
 
 
-def leave_one_out(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
-    """IWAE-K with each weight in turn replaced by the geometric mean of the others."""
-    num_samples = log_w.shape[0]
+def vimco_signal(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
+    """L_K minus IWAE-K with each weight in turn replaced by the geometric mean of the others.
+
+    Neither is formed: of the size of log p(x), they would round away a difference of 1/K.
+    """
+    num_samples, bound = log_w.shape[0], iwae(log_w)
+    log_w = log_w - finite_or_zero(jnp.max(log_w))
     dead = jnp.isneginf(log_w)
-    finite = jnp.where(dead, 0.0, log_w)
-    mean_of_others = (jnp.sum(finite) - finite) / (num_samples - 1)
-    geometric = jnp.where(jnp.sum(dead) - dead > 0, -jnp.inf, mean_of_others)
+    others_dead = jnp.sum(dead) - dead.astype(int)
+    own = jnp.where(dead, 0.0, log_w)
+    centre = jnp.mean(own)
+    log_ratio = (own - centre) * (num_samples / (num_samples - 1))  # log of w_k / geometric mean
+    log_ratio = jnp.where(others_dead > 0, jnp.inf, log_ratio)
+    geometric = own - log_ratio
     # Prefix and suffix sums instead of total minus own: no cancellation for the largest.
     nothing = jnp.full((1,), -jnp.inf, log_w.dtype)
     before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(log_w)[:-1]])
     after = jnp.concatenate([jax.lax.cumlogsumexp(log_w, reverse=True)[1:], nothing])
-    others = jnp.logaddexp(before, after)
-    return jnp.logaddexp(others, geometric) - jnp.log(jnp.asarray(num_samples, log_w.dtype))
+    replaced = jnp.logaddexp(jnp.logaddexp(before, after), geometric)
+    log_total = jax.nn.logsumexp(log_w)
+    # The share of the total that the replacement takes away, exact where the two are close.
+    larger = jnp.exp(jnp.maximum(own, geometric) - log_total)
+    share = -jnp.sign(log_ratio) * larger * jnp.expm1(-jnp.abs(log_ratio))
+    near = share < 0.5
+    signal = jnp.where(near, -jnp.log1p(jnp.where(near, -share, 0.0)), log_total - replaced)
+    # Any baseline made from the others is unbiased, so 0 may stand in where all the others
+    # have no weight.
+    return jnp.where(others_dead == num_samples - 1, bound, signal)
 
 
 def _fixed_samples(

@@ -54,11 +54,12 @@ def snr_squared(moments: Moments) -> PyTree:
     Source: Rainforth et al. 2018 (arXiv 1802.04537) for the ratio; E[mean^2] =
     mu^2 + sigma^2/R for the correction.
     """
-    return jax.tree.map(
-        lambda mean, m2: jnp.square(mean) / _variance(m2, moments.count) - 1.0 / moments.count,
-        moments.mean,
-        moments.m2,
-    )
+
+    def unbiased(mean, m2):
+        count = jnp.asarray(moments.count, m2.dtype)
+        return jnp.square(mean) / _variance(m2, count) - 1.0 / count
+
+    return jax.tree.map(unbiased, moments.mean, moments.m2)
 
 
 def snr(moments: Moments) -> PyTree:
@@ -131,8 +132,8 @@ def snr_interval(moments: Moments, *, level: float = 0.95) -> tuple[PyTree, PyTr
       level: coverage. Measured at nominal 0.95 in `benchmarks/interval_coverage.py`.
 
     Returns:
-      (low, high), pytrees like the gradient; NaN for an entry that never varies or whose
-      fourth moment leaves the range of its dtype.
+      (low, high), pytrees like the gradient; NaN for a single replicate and for an entry that
+      never varies or whose fourth moment leaves the range of its dtype.
 
     Raises:
       ValueError: `level` is not between 0 and 1.
@@ -151,13 +152,15 @@ def snr_interval(moments: Moments, *, level: float = 0.95) -> tuple[PyTree, PyTr
     width = _normal_quantile(level)
 
     def interval(mean, m2, m3, m4):
-        variance = _variance(m2, moments.count)
+        count = jnp.asarray(moments.count, m2.dtype)
+        variance = _variance(m2, count)
         ratio = mean / jnp.sqrt(variance)
-        skewness = m3 / moments.count / variance**1.5
-        kurtosis = m4 / moments.count / variance**2
+        skewness = m3 / count / variance**1.5
+        kurtosis = m4 / count / variance**2
         spread = 1.0 - ratio * skewness + ratio**2 * (kurtosis - 1.0) / 4.0
-        # Sample moments satisfy kurtosis >= 1 + skewness^2, so only rounding gets below 0.
-        standard_error = jnp.sqrt(jnp.maximum(spread, 0.0) / moments.count)
+        # kurtosis >= 1 + skewness^2, so only rounding gets below 0, or a handful of replicates
+        # by their variance over R - 1: a standard error of 0 then leaves NaN.
+        standard_error = jnp.sqrt(jnp.maximum(spread, 0.0) / count)
         t = jnp.abs(ratio) / standard_error
         low = standard_error * (t - _folded_width(t, -1.0, width, level))
         high = standard_error * (t + _folded_width(t, +1.0, width, level))
@@ -252,7 +255,8 @@ def dsnr(
         return jnp.abs(parallel) / jnp.sqrt(dot(rest, rest))
 
     moments = gradient_moments(ratio, key, num_replicates=num_replicates, chunk_size=chunk_size)
-    standard_error = jnp.sqrt(_variance(moments.m2, moments.count) / moments.count)
+    count = jnp.asarray(moments.count, moments.m2.dtype)
+    standard_error = jnp.sqrt(_variance(moments.m2, count) / count)
     return Estimate(moments.mean, standard_error)
 
 

@@ -77,16 +77,18 @@ def pareto_k_hat(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
 
     The weights have finite variance for k < 1/2. In practice importance sampling is
     reliable for :math:`\hat k < \min(1 - 1/\log_{10} K, 0.7)` (`k_hat_threshold`).
-    The tail is the largest :math:`\lceil\min(K/5, 3\sqrt K)\rceil` weights.
+    The tail is the largest :math:`\lceil\min(K/5, 3\sqrt K)\rceil` weights, less those that
+    equal the next one: where fewer weights than that are not zero, it is these.
 
     Args:
       log_w: log-weights in nats, samples on `axis`.
       axis: the sample axis.
 
     Returns:
-      k-hat, `log_w` without `axis`; NaN for K < 21 (the tail needs 5 weights) and
-      -inf where the weights in the tail are all equal, and inf where they differ by so much
-      that float32 cannot hold them side by side.
+      k-hat, `log_w` without `axis`; NaN for K < 21 (the tail needs 5 weights) or a weight of
+      NaN. -inf where the largest weights are all equal, up to fewer than 5 that hold less
+      than half of them; inf where fewer than 5 hold more, where every weight is zero or one
+      infinite, and where they differ by so much that the dtype cannot hold them side by side.
 
     Raises:
       TypeError: `log_w` is not floating-point.
@@ -104,7 +106,9 @@ def pareto_k_hat(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
     size = tail_size(log_w.shape[axis])
     moved = jnp.moveaxis(log_w, axis, -1)
     largest, _ = jax.lax.top_k(moved, min(size + 1, moved.shape[-1]))
-    return k_hat_from_tail(largest, log_w.shape[axis])
+    # A NaN with its sign set, as inf - inf is, would be sorted below all others.
+    unknown = jnp.any(jnp.isnan(moved), axis=-1)
+    return jnp.where(unknown, jnp.nan, k_hat_from_tail(largest, log_w.shape[axis]))
 
 
 def k_hat_threshold(num_samples: int) -> float:
@@ -143,43 +147,52 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
     size = tail_size(num_samples)
     if size < 5:
         return jnp.full(largest.shape[:-1], jnp.nan, largest.dtype)
-    scaled = _relative_weights(largest, -1)
-    # The threshold is the largest weight outside the tail. Ascending excesses over it.
-    excess = (scaled[..., :-1] - scaled[..., -1:])[..., ::-1]
-    constant = excess[..., -1] <= 0
-    # A tail so wide that float32 cannot hold its lower quartile beside its top is heavier than
-    # any fit could say. (Ties with the threshold, as discrete weights have, are not that.)
-    quartile = _quartile(size)
-    ascending = largest[..., :-1][..., ::-1]
-    underflown = (excess[..., quartile] == 0) & (ascending[..., quartile] > largest[..., -1])
-    safe = jnp.where(constant[..., None], jnp.arange(1.0, size + 1, dtype=excess.dtype), excess)
-    fit = jnp.vectorize(_fit_generalised_pareto, signature="(n)->()")(safe)
-    return jnp.where(constant, -jnp.inf, jnp.where(underflown, jnp.inf, fit))
+    # The threshold is the largest weight outside the tail. Ascending excesses over it, by
+    # expm1: neighbours stay apart, and no weight is too small beside a threshold of zero.
+    weights = _relative_weights(largest, -1)[..., :-1][..., ::-1]
+    ascending, threshold = largest[..., :-1][..., ::-1], largest[..., -1:]
+    above = ascending > threshold
+    excess = weights * jnp.where(
+        above, -jnp.expm1(jnp.where(above, threshold - ascending, 0.0)), 0.0
+    )
+    count = jnp.sum(above, axis=-1)
+    # Fewer than five make no tail to fit: either they are all that counts, or a blemish.
+    few = count < 5
+    they_count = 2.0 * jnp.sum(jnp.where(above, weights, 0.0), axis=-1) > jnp.sum(weights, axis=-1)
+    quartile = size - count + (count + 2) // 4 - 1
+    # A tail so wide that the dtype cannot hold its lower quartile beside its top is heavier than
+    # any fit could say.
+    lowest = jnp.take_along_axis(excess, jnp.maximum(quartile, 0)[..., None], axis=-1)[..., 0]
+    fitted = ~few & (lowest > 0)
+    safe = jnp.where(fitted[..., None], excess, jnp.arange(1.0, size + 1, dtype=excess.dtype))
+    fit = jnp.vectorize(_fit_generalised_pareto, signature="(n),(),()->()")(
+        safe, jnp.where(fitted, lowest, 1.0), jnp.where(fitted, count, size).astype(excess.dtype)
+    )
+    k_hat = jnp.where(fitted, fit, jnp.where(few & ~they_count, -jnp.inf, jnp.inf))
+    # All weights zero, or one infinite.
+    return jnp.where(jnp.isfinite(largest[..., 0]), k_hat, jnp.abs(largest[..., 0]))
 
 
-def _quartile(size: int) -> int:
-    return int(size / 4 + 0.5) - 1
+def _fit_generalised_pareto(
+    excess: Float[Array, "n"], quartile: Float[Array, ""], count: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Posterior-mean estimate of the Pareto shape (Zhang & Stephens 2009, section 4).
 
-
-def _fit_generalised_pareto(excess: Float[Array, "n"]) -> Float[Array, ""]:
-    """Posterior-mean estimate of the Pareto shape (Zhang & Stephens 2009, section 4)."""
-    n = excess.shape[0]
-    grid_size = 30 + math.isqrt(n)
+    `count` of the excesses are positive; zeros add nothing to the sums over them.
+    """
+    grid_size = 30 + math.isqrt(excess.shape[0])
     grid = jnp.arange(1.0, grid_size + 1, dtype=excess.dtype) - 0.5
-    # Ties with the threshold can make the lower quartile 0: the least excess above 0 stands in.
-    least = jnp.min(jnp.where(excess > 0, excess, excess[-1]))
-    quartile = jnp.maximum(excess[_quartile(n)], least)
     b = (1.0 - jnp.sqrt(grid_size / grid)) / (3.0 * quartile) + 1.0 / excess[-1]
-    k = jnp.mean(jnp.log1p(-b[:, None] * excess[None]), axis=1)
-    log_profile = n * (jnp.log(-b / k) - k - 1.0)
+    k = jnp.sum(jnp.log1p(-b[:, None] * excess[None]), axis=1) / count
+    log_profile = count * (jnp.log(-b / k) - k - 1.0)
     # Where b is 0 to rounding the profile is 0/0; that grid point carries no weight.
     log_profile = jnp.where(jnp.isfinite(log_profile), log_profile, -jnp.inf)
     b_mean = jnp.sum(b * _relative_weights(log_profile, -1)) / jnp.sum(
         _relative_weights(log_profile, -1)
     )
-    shape = jnp.mean(jnp.log1p(-b_mean * excess))
+    shape = jnp.sum(jnp.log1p(-b_mean * excess)) / count
     # A weak prior at 1/2, worth ten observations.
-    return (n * shape + 10 * 0.5) / (n + 10)
+    return (count * shape + 10 * 0.5) / (count + 10)
 
 
 def _relative_weights(log_w: Float[Array, "..."], axis: int) -> Float[Array, "..."]:

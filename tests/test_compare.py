@@ -145,6 +145,33 @@ def test_figure_points_to_where_the_truth_is(kind, side):
     report.plots.plt.close(figure)
 
 
+@pytest.mark.parametrize("count", [1, 3, 25])
+def test_figure_hides_no_text_behind_another(count):
+    """Names of exact values that lie close together, and legends, whatever the rows are."""
+    rows = []
+    for i in range(count):
+        at = {"family": "Exact", "model": f"model {i}"}
+        rows.append(bits("exact", "exact", 2.0 + 1e-4 * i) | {"at": at})
+        rows += [bits("IW", "upper_bound", 2.1 + 0.01 * k) | {"at": {**at, "k": k}} for k in (1, 2)]
+    figure = report.figure(rows, compare_digits.get_config())
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend: Any = axes.get_legend()
+        texts = list(legend.get_texts())
+        texts += [axes.xaxis.label, *axes.texts, *axes.get_xticklabels()]
+        boxes = [t.get_window_extent() for t in texts if t.get_text()]
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:i])
+        # Under the axes: neither points nor curves lie behind it.
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+        assert legend.get_window_extent().y0 >= 0
+    named = [v for v in figure.axes[1].lines if str(v.get_label()).endswith(", exact")]
+    looks = {(v.get_color(), v.get_linestyle()) for v in named}
+    assert len(named) == count
+    assert len(looks) == min(count, 21)  # told apart, up to seven colours of three kinds
+    report.plots.plt.close(figure)
+
+
 def changed(tmp_path, **entry):
     config: Any = compare_digits.get_config()
     config.order = ("VAE",)

@@ -30,6 +30,28 @@ def exact_density(params, x, num_samples):
     return jnp.stack([at(z) for z in range(STATES)])
 
 
+def test_density_does_not_drown_in_log_p():
+    """A constant in log p(x, z), here -8192 nats, is no part of a posterior."""
+    base = linear_gaussian.make_model()
+    params = bounds.Params(
+        jnp.array([0.3, -0.2]), linear_gaussian.Inference(0.5 * jnp.eye(2), jnp.array([0.1, 0.2]))
+    )
+    x, z = jnp.array([1.5, -0.5]), jnp.array([0.4, 0.1])
+    # Sixteenths: adding the constant rounds none of them.
+    coarse = base._replace(log_p=lambda *a: jnp.round(16 * base.log_p(*a)) / 16)
+    coarse = coarse._replace(
+        propose=lambda *a: (base.propose(*a)[0], jnp.zeros(())), log_q=lambda *a: jnp.zeros(())
+    )
+    far = coarse._replace(log_p=lambda *a: coarse.log_p(*a) - 8192.0)
+    densities = [
+        bounds.iwae_posterior_log_prob(
+            model, params, jax.random.key(0), x, z, num_samples=10, num_sets=50
+        )
+        for model in (coarse, far)
+    ]
+    np.testing.assert_allclose(*densities, rtol=1e-6)
+
+
 def test_density_is_the_enumerated_one():
     params, x = enumerable.init(jax.random.key(1), STATES, 2), jnp.array(1)
     model = enumerable.make_model()

@@ -38,6 +38,24 @@ def test_gap_is_the_divergence_from_the_posterior(seed):
         np.testing.assert_allclose(found.log_p - found.bound, exact.gap, atol=TOLERANCE)
 
 
+def test_gap_does_not_drown_in_log_p():
+    """At the -8192 nats of a colour image the two sums are known to .001 each, in float32."""
+    rng = np.random.default_rng(0)
+    log_px = np.round(16 * rng.normal(size=(8, 64)) - 16 * 8192) / 16
+    log_prior = np.round(16 * rng.normal(size=(8, 64)) - 100) / 16
+    log_q = 0.5 * (log_px + log_prior)
+    log_q -= np.logaddexp.reduce(log_q.ravel())
+    log_q = log_q.astype(np.float32)
+    joint = log_px + log_prior
+    q = np.exp(log_q.astype(np.float64))
+    q /= q.sum()  # in float32 it is normalised to 1e-7 only
+    exact = np.sum(q * (log_q - joint)) + np.logaddexp.reduce(joint.ravel())
+    arrays = [jnp.asarray(v, jnp.float32) for v in (log_q, log_prior, log_px)]
+    found = bounds.posterior_kl(lambda index: tuple(v[index] for v in arrays), 8)
+    assert exact > 0.1
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
 def test_divergence_is_a_kl_and_the_probability_of_the_caption():
     params = params_of(1)
     for x, y in PAIRS:

@@ -105,6 +105,50 @@ def test_zero_weights(zeros):
         assert np.isfinite(diagnostics.standard_error)
 
 
+@pytest.mark.parametrize("chunk_size", [9, 100])
+@pytest.mark.parametrize("case", ["no", "one", "three", "nan", "-nan", "inf"])
+def test_degenerate_weights_are_not_reliable(case, chunk_size):
+    """No, one or three live weights among 100, or one that is not finite."""
+    live = {"no": 0, "one": 1, "three": 3}.get(case)
+    odd = {"nan": jnp.nan, "-nan": -jnp.nan, "inf": jnp.inf}.get(case, 0.0)
+    numbers = jax.vmap(lambda k: jax.random.key_data(jax.random.fold_in(jax.random.key(0), k))[0])
+    known = numbers(jnp.arange(100))
+
+    def log_p(theta, x, z):
+        number = jnp.argmax(known == z)
+        if live is None:
+            return jnp.where(number == 50, odd, 0.0)
+        return jnp.where(number < live, -8192.0, -jnp.inf)
+
+    model = bounds.LatentModel(
+        lambda phi, key, x: (jax.random.key_data(key)[0], 0.0), lambda phi, x, z: 0.0, log_p
+    )
+    value, diagnostics = bounds.log_likelihood(
+        model, bounds.Params(None, None), jax.random.key(0), None,
+        num_samples=100, chunk_size=chunk_size,
+    )  # fmt: skip
+    assert not diagnostics.reliable
+    assert not diagnostics.k_hat < bounds.k_hat_threshold(100)
+    if live is None:
+        assert not np.isfinite(value)
+        assert np.isnan(diagnostics.standard_error)
+    else:
+        assert diagnostics.ess == live
+
+
+def test_equal_weights_are_perfect():
+    """q is the posterior: every weight is p(x), and k-hat as low as can be."""
+    model = bounds.LatentModel(
+        lambda phi, key, x: (jax.random.normal(key), 0.0), None, lambda theta, x, z: -8192.0
+    )
+    value, diagnostics = bounds.log_likelihood(
+        model, bounds.Params(None, None), jax.random.key(0), None, num_samples=100, chunk_size=9
+    )
+    np.testing.assert_allclose(value, -8192.0, rtol=2e-7)
+    assert (diagnostics.standard_error, diagnostics.k_hat) == (0.0, -jnp.inf)
+    assert diagnostics.reliable
+
+
 def test_few_samples():
     for num_samples in (1, 2, 20):
         value, diagnostics = bounds.log_likelihood(

@@ -53,6 +53,30 @@ def test_merging_ranges_gives_the_whole():
     assert np.all(np.isfinite(jax.tree.leaves(again)[1]))
 
 
+def test_mean_of_values_of_the_size_of_log_p():
+    """Updates of a mean of -8192 would be below float32's steps after some hundred of them."""
+    measured = moments(
+        lambda key: jax.random.normal(key) - 8192.0, num_replicates=100_000, chunk_size=1
+    )
+    values = every_replicate(
+        lambda key: jax.random.normal(key) - 8192.0, jax.random.key(0), 100_000
+    )
+    exact = np.asarray(values, np.float64)
+    # Half a step of float32, and the share of a standard error (.003) that sums round away.
+    assert abs(float(measured.mean) - exact.mean()) < 2**-11 + 3e-4
+    np.testing.assert_allclose(measured.m2, np.sum((exact - exact.mean()) ** 2), rtol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_replicates_give_no_interval(count):
+    """One replicate says nothing; two that agree look like a ratio of a thousand."""
+    measured = moments(lambda key: 1.0 + 1e-3 * jax.random.normal(key), num_replicates=count)
+    low, high = bounds.snr_interval(measured)
+    assert np.isnan(low)
+    assert np.isnan(high)
+    assert np.isnan(bounds.snr(measured)) == (count == 1)
+
+
 def test_many_replicates_do_not_lose_digits():
     """A large mean over a small spread, 100,000 times: naive sums of squares would be noise."""
     measured = moments(

@@ -231,6 +231,36 @@ def test_k_hat_matches_float64(scale):
     np.testing.assert_allclose(bounds.pareto_k_hat(log_w), reference_k_hat(log_w), atol=2e-3)
 
 
+def test_k_hat_of_degenerate_weights_asks_for_no_trust():
+    """It is below no threshold where nothing, or next to nothing, has weight."""
+    dead = np.full(1000, -np.inf, np.float32)
+    for live in (0, 1, 3, 4):
+        log_w = dead.copy()
+        log_w[:live] = -8192.0 + np.arange(live)
+        assert bounds.pareto_k_hat(log_w) == INF
+        # Nearly dead is as bad: the others have 1e-10 of the weight.
+        assert live == 0 or bounds.pareto_k_hat(np.maximum(log_w, -8192.0 - 23.0)) == INF
+    for value in (np.nan, -np.nan, np.inf):  # a NaN of either sign: sorting tells them apart
+        log_w = np.zeros(1000, np.float32)
+        log_w[7] = value
+        assert not bounds.pareto_k_hat(log_w) < bounds.k_hat_threshold(1000)
+    assert bounds.pareto_k_hat(np.stack([dead, np.zeros(1000, np.float32)])).tolist() == [INF, -INF]
+
+
+@pytest.mark.parametrize("live", [20, 50, 90])
+@pytest.mark.parametrize("shape", [0.2, 1.0, 2.0])
+def test_k_hat_of_few_live_weights_is_that_of_the_live_ones(live, shape):
+    """The zeros of the tail are no draws from its distribution."""
+    rng = np.random.default_rng(1)
+    log_w = np.full((100, 1000), -np.inf, np.float32)
+    log_w[:, :live] = np.log(np.expm1(shape * rng.exponential(size=(100, live))) / shape)
+    k_hat = np.asarray(bounds.pareto_k_hat(log_w))
+    # Pulled to 1/2 by ten of live + 10, and by a bias of few draws that is below .15.
+    expected = (live * shape + 5) / (live + 10)
+    error = (1 + shape) * np.sqrt(live) / (live + 10) / 10
+    assert abs(k_hat.mean() - expected) < 5 * error + 0.15
+
+
 def test_k_hat_edges():
     assert np.isnan(bounds.pareto_k_hat(jnp.zeros(20)))  # too few
     assert bounds.pareto_k_hat(jnp.zeros(100)) == -INF  # constant
@@ -239,5 +269,11 @@ def test_k_hat_edges():
     assert bounds.pareto_k_hat(wide) == INF
     ties = jnp.where(jnp.arange(5000) < 150, 1.0, 0.0)  # bounded weights of a discrete model
     assert bounds.pareto_k_hat(ties) < 0.7
+    # A handful of weights a rounding above the others, near log p(x) = -8192, is no tail either.
+    near = jnp.full(1000, -8192.0).at[:3].add(2.0**-10)
+    assert bounds.pareto_k_hat(near) == -INF
+    # Differences below what exp tells apart from 1 are no zeros: those of uniform noise.
+    tiny = 1e-8 * np.random.default_rng(0).uniform(size=1000).astype(np.float32)
+    assert bounds.pareto_k_hat(tiny) < 0.1
     assert bounds.k_hat_threshold(5000) == 0.7
     assert bounds.k_hat_threshold(100) == 0.5
