@@ -67,7 +67,8 @@ class _Graph:
 
         def number(atom):
             if hasattr(atom, "val"):
-                return self.once(("literal", str(atom.val), str(atom.aval)), [atom.aval])[0]
+                value = id(atom.val) if jnp.ndim(atom.val) else str(atom.val)
+                return self.once(("literal", value, str(atom.aval)), [atom.aval])[0]
             return known[atom]
 
         for equation in jaxpr.eqns:
