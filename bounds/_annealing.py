@@ -22,8 +22,9 @@ from bounds._checks import (
     check_log_q,
     check_step_sizes,
 )
+from bounds._gradient_paths import check_smooth_noise
 from bounds._hmc import point_of, tied, transition
-from bounds._sampling import log_weight, propose, stop
+from bounds._sampling import log_weight, propose, sample_key, stop
 from bounds._types import Key, LatentModel, Params
 
 _FIRST_STEP_SIZE = 0.1
@@ -67,7 +68,8 @@ def ais(
       (log w in nats, acceptance probabilities of the transitions, shape [T-2]).
 
     Raises:
-      TypeError: z is not floating-point, or `num_leapfrog` is not an integer.
+      TypeError: z is not floating-point or takes isolated values, as a discrete one cast to
+        float does, or `num_leapfrog` is not an integer.
       ValueError: `betas` or `step_sizes` are not as described (their values are looked at
         unless traced), the model has no log_q, or `num_leapfrog` is below 1.
 
@@ -93,8 +95,10 @@ def ais(
     """
     betas, step_sizes, num_leapfrog = _check("ais", model, betas, step_sizes, num_leapfrog)
     params, x, betas, step_sizes = stop((params, x, betas, step_sizes))
-    z, log_q = propose(model, params.phi, jax.random.fold_in(key, 0), x)
+    first_key = sample_key(key, 0)
+    z, log_q = propose(model, params.phi, first_key, x)
     check_continuous("ais", z)
+    check_smooth_noise("ais", model, params.phi, first_key, x)
     first = log_weight(model, params.theta, x, z, log_q)
     order = jnp.arange(1, betas.shape[0] - 1)
     rest, acceptance = _chain(model, params, key, x, z, betas, step_sizes, order, num_leapfrog)
@@ -148,7 +152,8 @@ def reverse_ais(
       (log w in nats, acceptance probabilities, shape [T-2] in the order of `betas`).
 
     Raises:
-      TypeError: z is not floating-point, or `num_leapfrog` is not an integer.
+      TypeError: z is not floating-point (a discrete z cast to float is not found, and bounds
+        nothing), or `num_leapfrog` is not an integer.
       ValueError: as for `ais`.
 
     Example:
@@ -221,7 +226,7 @@ def tune_step_sizes(
       Step sizes in the unit of z, shape [T-2].
 
     Raises:
-      TypeError: z is not floating-point, or a count is not an integer.
+      TypeError: as for `ais`, or a count is not an integer.
       ValueError: a count is below 1, or `target` not between 0 and 1; else as for `ais`.
 
     Example:
@@ -255,7 +260,7 @@ def tune_step_sizes(
 
     def update(state, index):
         log_step_sizes, crossings, previous = state
-        keys = jax.random.split(jax.random.fold_in(key, index), num_chains)
+        keys = jax.random.split(sample_key(key, index), num_chains)
         _, acceptance = jax.vmap(lambda k: chain(k, step_sizes=jnp.exp(log_step_sizes)))(keys)
         excess = jnp.mean(acceptance, axis=0).astype(start.dtype) - target
         # A gain that falls with the rounds alone would be too small for a step that has far to
@@ -333,7 +338,7 @@ def _chain(
 
     def step(point, t):
         point, acceptance = transition(
-            at, point, jax.random.fold_in(key, t), betas[t], step_sizes[t - 1], num_leapfrog
+            at, point, sample_key(key, t), betas[t], step_sizes[t - 1], num_leapfrog
         )
         return point, (point.log_p - point.log_q, acceptance)
 

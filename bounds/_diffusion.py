@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import at_least_float32, check_fits, check_gamma, check_scalar
+from bounds._sampling import sample_key
 from bounds._types import Key, LatentModel
 
 PREDICTIONS = ("eps", "x", "v")
@@ -164,7 +165,7 @@ def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Diffus
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 5.
     """
-    return terms_at(model, theta, x, lambda t, like: normal(jax.random.fold_in(key, t), like))
+    return terms_at(model, theta, x, lambda t, like: normal(sample_key(key, t), like))
 
 
 def terms_at(

@@ -8,7 +8,6 @@ energy + entropy:  E_q[log p(x, z)] + H(q(z|x))              `elbo_analytic_entr
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
@@ -19,7 +18,8 @@ from bounds._checks import (
     check_scalar,
 )
 from bounds._estimators import finish, pathwise
-from bounds._sampling import log_weight, over_samples, propose
+from bounds._gradient_paths import check_gradient_paths
+from bounds._sampling import log_weight, over_samples, propose, sample_key
 from bounds._types import LatentModel, Objective, Params
 from bounds._values import elbo
 
@@ -79,7 +79,8 @@ def elbo_analytic_kl(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative (see `pathwise`).
       ValueError: a count is below 1 or, when called, a function does not return one number.
 
     Example:
@@ -135,7 +136,8 @@ def elbo_analytic_entropy(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative (see `pathwise`).
       ValueError: a count is below 1 or, when called, a function does not return one number.
 
     Example:
@@ -170,8 +172,10 @@ def _reading(name, model, num_samples, term, correction, has_aux, chunk_size) ->
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key, x: PyTree):
+        check_gradient_paths(name, model, params.phi, sample_key(key, 0), x)
+
         def sample(k):
-            z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
+            z, log_q = propose(model, params.phi, sample_key(key, k), x)
             check_reparameterised(name, z)
             value = term(params, x, z, log_q)
             if not has_aux:

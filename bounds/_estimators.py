@@ -1,8 +1,8 @@
 """Path-derivative estimators: objectives whose value is the bound and whose gradient
 is the estimator the function is named after.
 
-All of them differentiate through z, so z must be reparameterised. Estimators for
-discrete z are in `_score_function`.
+All of them differentiate through z, so z must be reparameterised; `_gradient_paths` looks
+whether it is. Estimators for discrete z are in `_score_function`.
 """
 
 import functools
@@ -22,7 +22,8 @@ from bounds._checks import (
     check_reparameterised,
     check_scalar,
 )
-from bounds._sampling import drawn, log_weight, over_samples, propose, stop
+from bounds._gradient_paths import check_gradient_paths
+from bounds._sampling import drawn, log_weight, over_samples, propose, sample_key, stop
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae, renyi
 from bounds._weights import normalized_weights
@@ -46,6 +47,17 @@ def pathwise(
     With `bound=iwae` its signal-to-noise ratio grows like sqrt(K) in theta and falls
     like 1/sqrt(K) in phi; `dreg` cures phi.
 
+    A z that follows phi by a choice (a discrete z cast to float, the component of a mixture
+    drawn with weights from phi, a stopped draw under a log q that is not) gets no gradient
+    for it, and is refused when the objective is differentiated or compiled; so are
+    parameters that the choice alone depends on. It is looked for in the program of
+    `propose`, which is traced once more and costs nothing when run. It is NOT found where
+    all the same parameters also move z smoothly, unless they enter by entries of an array
+    that are sliced or split off for it, nor inside `jax.custom_jvp` and `jax.custom_vjp`, nor
+    where the call is neither differentiated in phi nor compiled. Straight-through and relaxed
+    draws pass: their derivative is the model's own. Parameters of log q alone, as of an
+    auxiliary reverse model, pass too.
+
     Args:
       model: a model with floating, reparameterised z. `log_q` may be None.
       num_samples: K.
@@ -58,7 +70,8 @@ def pathwise(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative.
       ValueError: a count is below 1 or, when called, a model function does not
         return one number.
 
@@ -114,7 +127,8 @@ def stl(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative (see `pathwise`).
       ValueError: a count is below 1, `log_q` is None or, when called, a model
         function does not return one number.
 
@@ -178,7 +192,8 @@ def dreg(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative (see `pathwise`).
       ValueError: a count or a known alpha is too small, `log_q` is None or, when called, a
         model function does not return one number.
 
@@ -208,8 +223,10 @@ def dreg(
     bound = iwae if plain else functools.partial(renyi, alpha=alpha)
 
     def objective(params: Params, key, x: PyTree):
+        check_gradient_paths("dreg", model, params.phi, sample_key(key, 0), x)
+
         def draw(k):
-            z, _ = propose(model, params.phi, jax.random.fold_in(key, k), x)
+            z, _ = propose(model, params.phi, sample_key(key, k), x)
             check_reparameterised("dreg", z)
             return z
 
@@ -285,8 +302,10 @@ def path_objective(
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key, x: PyTree):
+        check_gradient_paths(name, model, params.phi, sample_key(key, 0), x)
+
         def sample(k):
-            z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
+            z, log_q = propose(model, params.phi, sample_key(key, k), x)
             check_reparameterised(name, z)
             if name == "stl":
                 log_q = model.log_q(stop(params.phi), stop(x), z)  # type: ignore[misc]

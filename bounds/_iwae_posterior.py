@@ -1,11 +1,10 @@
 """The posterior approximation that IWAE stands for: what resampling by the weights draws from."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_log_q, check_scalar
-from bounds._sampling import log_weight, log_weights, over_samples
+from bounds._sampling import log_weight, log_weights, over_samples, sample_key
 from bounds._types import Key, LatentModel, Params
 from bounds._values import finite_or_zero, iwae
 
@@ -82,7 +81,7 @@ def iwae_posterior_log_prob(
 
     def one(number):
         others = log_weights(
-            model, params, jax.random.fold_in(key, number), x, num_samples=num_samples - 1
+            model, params, sample_key(key, number), x, num_samples=num_samples - 1
         )
         # Over the own weight, which would round away what of it is left beside log p(x).
         return -iwae(jnp.concatenate([own[None], others]) - centre)

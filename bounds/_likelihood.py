@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bounds._checks import check_count
-from bounds._sampling import log_weight, propose
+from bounds._sampling import log_weight, propose, sample_key
 from bounds._types import Key, LatentModel, Params
 from bounds._values import finite_or_zero
 from bounds._weights import k_hat_from_tail, k_hat_threshold, tail_size
@@ -99,7 +99,7 @@ def log_likelihood(
     kept = tail_size(num_samples) + 1
 
     def sample(k):
-        z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
+        z, log_q = propose(model, params.phi, sample_key(key, k), x)
         return log_weight(model, params.theta, x, z, log_q)
 
     def summarise(first, size) -> _Running:

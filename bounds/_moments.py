@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from bounds._checks import check_count
+from bounds._sampling import sample_key
 from bounds._types import Key
 from bounds._values import finite_or_zero
 
@@ -44,7 +45,8 @@ def gradient_moments(
 
     Replicate r uses `fold_in(key, r)`, so the result does not depend on `chunk_size`
     beyond rounding, and ranges of replicates computed apart, on other devices or after
-    a restart, merge into the whole (`merge_moments`). Wrap the call in `jax.jit`.
+    a restart, merge into the whole (`merge_moments`). Of a key that is not threefry's a
+    threefry key is made first (see `log_weights`). Wrap the call in `jax.jit`.
 
     Args:
       grad_fn: key -> pytree of floating arrays, usually one gradient; it is vmapped.
@@ -75,7 +77,7 @@ def gradient_moments(
     chunk_size = min(check_count("chunk_size", chunk_size), num_replicates)
 
     def chunk_values(first, size):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(size))
+        keys = jax.vmap(sample_key, (None, 0))(key, first + jnp.arange(size))
         return jax.tree.map(_at_least_float32, jax.vmap(grad_fn)(keys))
 
     def moments_of(values, size) -> Moments:

@@ -8,7 +8,16 @@ from jaxtyping import PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_reparameterised
 from bounds._estimators import path_objective, varying_with
-from bounds._sampling import add_gradient_of, drawn, log_weight, over_samples, propose, stop
+from bounds._gradient_paths import check_gradient_paths
+from bounds._sampling import (
+    add_gradient_of,
+    drawn,
+    log_weight,
+    over_samples,
+    propose,
+    sample_key,
+    stop,
+)
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae
 from bounds._weights import normalized_weights
@@ -37,7 +46,8 @@ def miwae(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative (see `pathwise`).
       ValueError: a count is below 1 or, when called, a model function does not
         return one number.
 
@@ -104,7 +114,8 @@ def piwae(
       An `Objective`.
 
     Raises:
-      TypeError: a count is not an integer or, when called, z is not floating-point.
+      TypeError: a count is not an integer or, when called, z is not floating-point or follows
+        a traced phi by a choice without a derivative (see `pathwise`).
       ValueError: a count is below 1 or, when called, a model function does not
         return one number.
 
@@ -130,8 +141,10 @@ def piwae(
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key, x: PyTree):
+        check_gradient_paths("piwae", model, params.phi, sample_key(key, 0), x)
+
         def draw(k):
-            z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
+            z, log_q = propose(model, params.phi, sample_key(key, k), x)
             check_reparameterised("piwae", z)
             return z, log_q
 

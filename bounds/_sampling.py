@@ -5,12 +5,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_scalar
 from bounds._types import Key, LatentModel, Params
 
-stop = jax.lax.stop_gradient
+
+def stop(tree: PyTree) -> PyTree:
+    """Constants to every gradient; leaves that are no arrays, such as functions, are so already."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, ArrayLike) else leaf, tree
+    )
+
+
+def sample_key(key: Any, number: Any) -> Any:
+    """fold_in(key, number): whatever is drawn with it does not depend on what is drawn beside it.
+
+    Draws of keys other than threefry's change under vmap with the batch, and so with chunks and
+    devices; of such a key a threefry key is made first.
+    """
+    if jax.random.key_impl(key) != "threefry2x32":
+        first, second, *rest = jax.random.key_data(key)
+        key = jax.random.wrap_key_data(jnp.stack([first, second]), impl="threefry2x32")
+        for word in rest:
+            key = jax.random.fold_in(key, word)
+    return jax.random.fold_in(key, number)
 
 
 def log_weights(
@@ -27,7 +47,12 @@ def log_weights(
     .. math:: \log w_k = \log p(x, z_k) - \log q(z_k | x), \quad z_k \sim q(z | x)
 
     Sample k uses `fold_in(key, k)`, so the first weights do not depend on K, and
-    every `chunk_size` gives the same numbers.
+    every `chunk_size` gives the same numbers. That takes threefry keys, JAX's default: bits
+    of other kinds (rbg) change with the batch, so of such a key `propose` gets a threefry
+    key made of it. All that draws samples, replicates or chains here does so.
+
+    They are values to report. Differentiated they are a path estimator that nothing looks
+    at: `pathwise` and its kin refuse a z that carries no gradient of phi.
 
     Args:
       model: the model.
@@ -58,7 +83,7 @@ def log_weights(
     check_count("num_samples", num_samples)
 
     def one(k):
-        z, log_q = propose(model, params.phi, jax.random.fold_in(key, k), x)
+        z, log_q = propose(model, params.phi, sample_key(key, k), x)
         return log_weight(model, params.theta, x, z, log_q)
 
     return over_samples(one, jnp.arange(num_samples), chunk_size)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_log_q, check_scalar
 from bounds._estimators import Bound, finish
-from bounds._sampling import add_gradient_of, log_weight, over_samples, propose, stop
+from bounds._sampling import add_gradient_of, log_weight, over_samples, propose, sample_key, stop
 from bounds._types import Key, LatentModel, Objective, Params
 from bounds._values import finite_or_zero, iwae
 from bounds._weights import normalized_weights
@@ -203,7 +203,7 @@ def rws(
         surrogate = _score(normalized_weights(stop(log_w)), log_w, log_q)
         if simulate is not None:
             # Samples use fold_in(key, 0..K-1); the sleep phase takes the number after them.
-            fantasy = simulate(stop(params.theta), jax.random.fold_in(key, num_samples))
+            fantasy = simulate(stop(params.theta), sample_key(key, num_samples))
             x_sleep, z_sleep = stop(fantasy)
             sleep = model.log_q(params.phi, x_sleep, z_sleep)  # type: ignore[misc]
             surrogate = surrogate + check_scalar("log_q", sleep)
@@ -259,7 +259,7 @@ def _fixed_samples(
     """
 
     def sample(k):
-        z, _ = stop(propose(model, params.phi, jax.random.fold_in(key, k), x))
+        z, _ = stop(propose(model, params.phi, sample_key(key, k), x))
         log_q = check_scalar("log_q", model.log_q(params.phi, stop(x) if wake else x, z))  # type: ignore[misc]
         log_w = log_weight(model, params.theta, x, z, stop(log_q) if wake else log_q)
         return log_w, log_q, z if has_aux else ()

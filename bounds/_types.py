@@ -33,8 +33,9 @@ class LatentModel(NamedTuple):
         zero, if its derivatives are finite there: guard the input of a log or a root as
         well as its output (`jnp.where` twice), or 0 times infinity makes a NaN.
 
-    `x` and `z` may be any pytree. The functions may close over tracers: a dropout
-    key, a temperature, batch statistics.
+    `x` and `z` may be any pytree, and so may the parameters; leaves that are no arrays, such
+    as an activation function in phi or a name in x, are passed on as they are. The functions
+    may close over tracers: a dropout key, a temperature, batch statistics.
 
     Example:
       >>> import jax, jax.numpy as jnp
