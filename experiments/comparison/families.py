@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import dalle, dequantize, diffusion, evaluate, train
 from experiments.comparison import needs
-from experiments.runtime import checks, cluster, results, subprograms
+from experiments.runtime import checks, cluster, paths, results, subprograms
 from experiments.runtime.errors import UserError
 from experiments.training import build
 
@@ -85,7 +85,7 @@ def _family(name: str, config: Any, workdir: str) -> Family:
             f"{where}.program must be one of train, {', '.join(STUDIES)}, got {program!r}."
         )
     shared = {"dataset": config.dataset, "data_dir": config.data_dir}
-    run = os.path.expanduser(entry.get("run", ""))
+    run = paths.local(f"{where}.run", entry.get("run", ""))
     if run:
         own, folder = _config_of(run, program, where), os.path.abspath(run)
     else:
