@@ -16,7 +16,7 @@ _OF_THE_MACHINE = {
 }  # fmt: skip
 
 
-# What a training leaves on its way, and which results are set side by side: no number depends on it.
+# What a training leaves on its way, and which results are set side by side.
 OF_RECORDS = {"log_every", "save_every", "keep_checkpoints", "compare"}
 # What is asked of a model when it is trained: another value makes other rows, not another model.
 _OF_EVALUATION = {
@@ -77,9 +77,9 @@ def _why_length_matters(config: dict[str, Any]) -> str:
     """Why another number of steps is another training, given the leaves of a config, or ""."""
     optimizers = {v for n, v in config.items() if n.split(".")[-1] == "optimizer"}
     other = sorted(map(str, optimizers - _WITHOUT_END))
-    if other:
-        return f", on which every step of {other[0]} depends"
-    if not optimizers or any(v for n, v in config.items() if _OF_A_SECOND & set(n.split("."))):
+    if other or not optimizers:
+        return f", on which every step of {other[0] if other else 'a training'} depends"
+    if any(v for n, v in config.items() if _OF_A_SECOND & set(n.split("."))):
         return ", on which a second training depends"
     return ""
 

@@ -58,9 +58,9 @@ def initial_state(run: Run, config: Any) -> State:
 def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
     """Trains to the end, from the latest checkpoint where there is one.
 
-    The config of `checkpoints` is written to `workdir`, in its own file from the first moment. Every
-    `config.log_every` steps metrics are written; every `config.save_every` the parameters
-    are validated and saved. The config also gives `ema_decay` (0: off).
+    The config of `checkpoints` is written to `workdir` first. Every `config.log_every` steps
+    metrics are written; every `config.save_every` the parameters are validated and saved. The
+    config also gives `ema_decay` (0: off).
 
     Returns:
       The last state.

@@ -3,6 +3,7 @@
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from experiments.runtime.errors import UserError
 
@@ -85,3 +86,43 @@ def split_config(spec: str) -> tuple[str, str | None]:
     if not colon or re.search(r"[/.]", variant):
         return spec, None
     return path, variant
+
+
+def places(data_dir: str, folder: str) -> list[str]:
+    """Where files may lie, in the order in which they are looked for.
+
+    In the folder of a data set inside `data_dir`, however its name is written (fashion-mnist,
+    FashionMNIST), in one of the same name inside that, or in `data_dir`; and in a folder raw of
+    each, as torchvision has it.
+    """
+
+    def alike(parent: str) -> list[str]:
+        return [os.path.join(parent, n) for n in _listed(parent) if _plain(n) == _plain(folder)]
+
+    inside = alike(data_dir)
+    nested = [path for parent in inside for path in alike(parent)]
+    bases = dict.fromkeys([os.path.join(data_dir, folder), *inside, *nested, data_dir])
+    return [path for base in bases for path in (base, os.path.join(base, "raw"))]
+
+
+def seen(folders: Sequence[str], *, most: int = 6) -> str:
+    """What is in folders, in the words that end a sentence on what is not."""
+    there = [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]
+    parts = []
+    for folder in there:
+        names = _listed(folder)
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        parts.append(f"in {folder} there is {', '.join(names[:most]) or 'nothing'}{more}")
+    return ", ".join(parts) or "none of which is there"
+
+
+def _listed(folder: str) -> list[str]:
+    """Names in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())

@@ -51,9 +51,7 @@ class Record(dict[str, Any]):
     lock: locks.Lock | None = None
 
 
-def open_record(
-    workdir: str, experiment: str, config: ConfigDict, *, write: bool = True
-) -> Record:
+def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: bool = True) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
     A program that trains may also be given another evaluation, other records on the way or more
