@@ -220,7 +220,7 @@ def read_source(dataset: str, source: Source, data_dir: str) -> list[bytes]:
     other = [n for n in (*_names(source), f"{dataset}.npz") if n != source.published_name]
     also = f" (nor {' or '.join(other)})" if _is_idx(source) else ""
     raise UserError(
-        f"{source.published_name} is not in {data_dir} or its folder {FOLDERS[dataset]}{also}, "
+        f"{source.published_name} is not in {data_dir} or its folder {FOLDERS[dataset]}{also}; "
         f"{paths.seen(folders)}; {where_from(source)}{program if source.checksum else ''}"
     )
 

@@ -39,7 +39,7 @@ def read(split: str, size: int, data_dir: str) -> np.ndarray:
     path = next(filter(os.path.isfile, files), None)
     if path is None:
         raise UserError(
-            f"{name} is not in {data_dir or 'data_dir'} or its folder imagenet, "
+            f"{name} is not in {data_dir or 'data_dir'} or its folder imagenet; "
             f"{paths.seen(folders)}; set --config.data_dir to the folder that holds the tar files "
             "of PNG images of van den Oord et al. (2016), which have no download that could be "
             "checked."

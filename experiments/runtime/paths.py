@@ -81,11 +81,8 @@ def split_config(spec: str) -> tuple[str, str | None]:
         path = os.path.expanduser(":".join(parts[:count]))
         if os.path.isfile(path):
             return path, ":".join(parts[count:]) if count < len(parts) else None
-    # The variant has no slash and no dot: what is left is the file, for the message.
-    path, colon, variant = spec.rpartition(":")
-    if not colon or re.search(r"[/.]", variant):
-        return spec, None
-    return path, variant
+    found = re.fullmatch(r"(.*?\.py):(.*)", spec)  # not there: for the message
+    return (found[1], found[2]) if found else (spec, None)
 
 
 def places(data_dir: str, folder: str) -> list[str]:
@@ -113,7 +110,7 @@ def seen(folders: Sequence[str], *, most: int = 6) -> str:
         names = _listed(folder)
         more = f" and {len(names) - most} more" if len(names) > most else ""
         parts.append(f"in {folder} there is {', '.join(names[:most]) or 'nothing'}{more}")
-    return ", ".join(parts) or "none of which is there"
+    return ", ".join(parts) or "no such folder is there"
 
 
 def _listed(folder: str) -> list[str]:
