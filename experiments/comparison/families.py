@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments import dalle, dequantize, diffusion, evaluate, train
 from experiments.comparison import needs
 from experiments.runtime import checks, cluster, paths, results, subprograms
-from experiments.runtime.errors import UserError
+from experiments.runtime.errors import UserError, differing_fields
 from experiments.training import build
 
 # A program, what its record calls it, and whether its own table has bits/dim.
@@ -130,7 +130,8 @@ def _config_of(run: str, program: str, where: str) -> ConfigDict:
     if experiment != program:
         raise UserError(f"{where}.run is of experiments.{experiment}, not {program}.")
     # Studies write their summary, and trainings their only rows, at the end.
-    if all("point" in r for r in rows):
+    asked = json.loads(settings.to_json_best_effort())
+    if all("point" in r for r in rows) or differing_fields(record.get("config", asked), asked):
         raise UserError(
             f"{where}.run={run} has not come to its end; run experiments.{program} there again, "
             "with the same command."

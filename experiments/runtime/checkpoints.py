@@ -54,7 +54,7 @@ class Checkpoints:
         self.directory = directory if remote else os.path.abspath(directory)
         # As it comes back from a file: tuples are lists there.
         self.config: dict[str, Any] = json.loads(json.dumps(config))
-        self._earlier: list[dict[str, Any]] = []
+        self._earlier: Any = []  # of the metadata: what was asked for before, up to which step
         self._lock: locks.Lock | None = None
         self._pending: Any = None
         self._damaged: set[int] = set()

@@ -26,12 +26,12 @@ CONFIG = config_flags.DEFINE_config_file(
 _load = flags.FLAGS["config"].parser.parse
 
 
-def _load_config(spec: str) -> Any:
+def _load_config(argument: str) -> Any:
     """Loads FILE or FILE:VARIANT, also where ml_collections would cut the file's own path."""
-    path, variant = paths.split_config(spec)
-    if ":" not in path or not os.path.isfile(path):
-        return _load(spec if ":" in path or variant is None else f"{path}:{variant}")
-    return subprograms.config_of(path, variant).lock()
+    path, variant = paths.split_config(argument)
+    if ":" in path and os.path.isfile(path):
+        return subprograms.config_of(path, variant).lock()
+    return _load(path if variant is None else f"{path}:{variant}")
 
 
 flags.FLAGS["config"].parser.parse = _load_config

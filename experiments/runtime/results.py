@@ -117,6 +117,8 @@ def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: boo
     if trains and changed:
         found["config"] = settings
         found.setdefault("continued_from", []).append(changed)
+        # Means over models follow when all of those are there.
+        found["rows"] = [r for r in found["rows"] if "point" in r]
         added = {"seeds", "grid", "models"}
         if {n.split(".")[-1] for n in changed if n.split(".")[0] not in added} - OF_RECORDS:
             logging.info(
