@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from ml_collections import ConfigDict
 
 import configs.train_digits
@@ -33,6 +34,7 @@ def config_of(**changes):
 
 
 def run(workdir, **changes):
+    flags.FLAGS.mark_as_parsed()
     train.main(config_of(**changes), str(workdir))
     with open(workdir / results.FILE) as file:
         return json.load(file)

@@ -107,12 +107,12 @@ def test_a_miss_says_what_is_there_and_what_was_looked_for(name, tmp_path):
     folder.mkdir()
     for i in range(9):
         (folder / f"file{i}").touch()
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "zip.txt").touch()
     with pytest.raises(UserError) as caught:
         data.load(name, str(tmp_path))
     said = str(caught.value)
     assert f"in {folder} there is file0, file1, file2, file3, file4, file5 and 3 more" in said
-    assert f"in {tmp_path} there is {folder.name}, notes.txt;" in said
+    assert f"in {tmp_path} there is {folder.name}, zip.txt;" in said
     assert data_files.SOURCES[name][0].published_name in said
     if name == "mnist":
         assert "train-images.idx3-ubyte.gz" in said
