@@ -49,17 +49,23 @@ BENCHMARKS = {
 }
 
 
+def _path(text: str) -> pathlib.Path:
+    return pathlib.Path(text).expanduser()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--json", metavar="PATH", type=pathlib.Path, help="also write the rows")
+    parser.add_argument("--json", metavar="PATH", type=_path, help="also write the rows")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if args.json and not args.json.parent.is_dir():
         parser.error(f"--json: there is no directory {args.json.parent}")
+    if args.json and args.json.is_dir():
+        parser.error(f"--json: {args.json} is a directory; name a file")
 
     names, rows, about = args.names or list(BENCHMARKS), [], environment()
     print_heading(about)

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from experiments.runtime import paths
 from experiments.runtime.errors import UserError
 from experiments.runtime.exits import fail, parse
 
@@ -70,7 +71,8 @@ def _main(argv: list[str]) -> None:
     if not DATASET.value or not DATA_DIR.value:
         fail("--dataset and --data_dir are needed, e.g. --dataset=mnist --data_dir=data")
     try:
-        print(download(DATASET.value, os.path.abspath(DATA_DIR.value)))
+        data_dir = os.path.abspath(paths.local("--data_dir", DATA_DIR.value))
+        print(download(DATASET.value, data_dir))
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

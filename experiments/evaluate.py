@@ -20,13 +20,14 @@ flags.declare_key_flag("checkpoint_dir")
 
 def main(config, workdir: str) -> None:
     """Measures what is missing, part by part, and prints the table."""
-    from experiments.runtime import results
+    from experiments.runtime import paths, results
     from experiments.runtime.errors import UserError
     from experiments.training import build, evaluation, report
 
     cluster.refuse("experiments.evaluate")
     if not config.run:
         raise UserError("config.run is empty; name the --workdir of a run of experiments.train.")
+    config.run = paths.local("config.run", config.run)
     trained = build.config_of_run("config.run", config.run)
     if config.data_dir:
         trained.data_dir = config.data_dir

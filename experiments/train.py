@@ -33,8 +33,6 @@ def main(config, workdir: str) -> None:
         problem = build.make_problem(config)
         run = build.make_run(problem, config)
         record = results.open_record(workdir, "train", config, write=jax.process_index() == 0)
-        if jax.process_index() == 0:
-            results.save_config(workdir, record["config"])
     directory = cluster.CHECKPOINT_DIR.value or os.path.join(workdir, "checkpoints")
     with Checkpoints(directory, record["config"], keep=config.keep_checkpoints) as checkpoints:
         state = fit.fit(run, config, workdir, checkpoints)

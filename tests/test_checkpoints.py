@@ -150,3 +150,15 @@ def test_folder_to_read_from_must_be_there(tmp_path):
     with pytest.raises(UserError, match="train first"):
         Checkpoints(folder_of(tmp_path), CONFIG, read_only=True)
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", ["run[1]", "back\\slash", "a*b", "a?b", "gs:", "a b", "é✓"])
+def test_a_folder_is_taken_literally_whatever_its_name(tmp_path, name):
+    folder = str(tmp_path / name / "checkpoints")
+    for step in (1, 2, 3):
+        fill(folder, {step: -float(step)}, keep=1)
+    with Checkpoints(folder, CONFIG, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1, 3]
+        assert bits(checkpoints.restore(state())) == bits(state(3, 3))
+        assert bits(checkpoints.restore(state(), 1)) == bits(state(1, 1))
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from experiments import dalle, dequantize, diffusion, evaluate, train
 from experiments.comparison import needs
-from experiments.runtime import checks, cluster, results, subprograms
-from experiments.runtime.errors import UserError
+from experiments.runtime import checks, cluster, paths, results, subprograms
+from experiments.runtime.errors import UserError, differing_fields
 from experiments.training import build
 
 # A program, what its record calls it, and whether its own table has bits/dim.
@@ -85,7 +85,7 @@ def _family(name: str, config: Any, workdir: str) -> Family:
             f"{where}.program must be one of train, {', '.join(STUDIES)}, got {program!r}."
         )
     shared = {"dataset": config.dataset, "data_dir": config.data_dir}
-    run = os.path.expanduser(entry.get("run", ""))
+    run = paths.local(f"{where}.run", entry.get("run", ""))
     if run:
         own, folder = _config_of(run, program, where), os.path.abspath(run)
     else:
@@ -130,7 +130,8 @@ def _config_of(run: str, program: str, where: str) -> ConfigDict:
     if experiment != program:
         raise UserError(f"{where}.run is of experiments.{experiment}, not {program}.")
     # Studies write their summary, and trainings their only rows, at the end.
-    if all("point" in r for r in rows):
+    asked = json.loads(settings.to_json_best_effort())
+    if all("point" in r for r in rows) or differing_fields(record.get("config", asked), asked):
         raise UserError(
             f"{where}.run={run} has not come to its end; run experiments.{program} there again, "
             "with the same command."

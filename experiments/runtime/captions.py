@@ -166,7 +166,7 @@ def _emoji(data_dir: str) -> data.Parts:
 
 
 def _contents(name: str, data_dir: str) -> list[bytes]:
-    data_files.check_folder(name, data_dir)
+    data_dir = data_files.check_folder(name, data_dir)
     return [c for s in SOURCES[name] for c in data_files.read_source(name, s, data_dir)]
 
 

@@ -15,6 +15,7 @@ import logging as python_logging
 import math
 import os
 import sys
+import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,9 +27,9 @@ from absl import logging
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
-from experiments.runtime import cluster
+from experiments.runtime import cluster, locks, paths
 from experiments.runtime import mesh as meshes
-from experiments.runtime.errors import UserError, differing_fields
+from experiments.runtime.errors import UserError, changed_fields, differing_fields
 
 _STATE = "state"
 Scores = dict[int, float | None]
@@ -46,25 +47,34 @@ class Checkpoints:
         """Opens the folder, makes it unless `read_only`; keeps the latest `keep` and the best.
 
         Raises:
-          UserError: the folder cannot be made, is not there, or is not the same on all hosts.
+          UserError: the folder cannot be made, is not there, is not the same on all hosts, or is
+            in use by another process that writes to it.
         """
-        self.directory = directory if "://" in directory else os.path.abspath(directory)
+        remote = "://" in directory
+        self.directory = directory if remote else os.path.abspath(directory)
         # As it comes back from a file: tuples are lists there.
-        self._config = json.loads(json.dumps(config))
+        self.config: dict[str, Any] = json.loads(json.dumps(config))
+        self._earlier: Any = []  # of the metadata: what was asked for before, up to which step
+        self._lock: locks.Lock | None = None
         self._pending: Any = None
         self._damaged: set[int] = set()
         self._scores: Scores = {}
         _ignore_late_callbacks()
-        if read_only and "://" not in directory and not os.path.isdir(self.directory):
+        if read_only and not remote and not os.path.isdir(self.directory):
             raise UserError(f"there is no folder {self.directory}; train first.")
         # Orbax types its policies as taking what they do not take.
         every: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         kept: Any = _LatestAndBest(keep, self._scores)
-        if not read_only and "://" not in directory:
-            _make_shared(self.directory)
+        if not read_only and not remote:
+            self._lock = _make_shared(self.directory)
+        self._path, self._alias = self.directory, None
         try:
+            if not remote and not paths.is_taken_literally(self.directory):
+                self._alias = tempfile.TemporaryDirectory(prefix="checkpoints-")
+                self._path = os.path.join(self._alias.name, "folder")
+                os.symlink(self.directory, self._path)
             self._orbax = ocp.training.Checkpointer(
-                self.directory,
+                self._path,
                 save_decision_policy=every,
                 preservation_policy=kept,
                 cleanup_tmp_directories=not read_only,
@@ -85,6 +95,9 @@ class Checkpoints:
             self.wait()
         with contextlib.suppress(Exception):  # what matters was said by wait()
             self._orbax.close()
+        if self._alias is not None:
+            self._alias.cleanup()
+        self._lock = None
 
     def save(self, step: int, state: PyTree, validation: float | None) -> None:
         """Starts saving; waits only for the save before it.
@@ -107,7 +120,8 @@ class Checkpoints:
                 force=True,
                 overwrite=step in there,  # damaged, or a folder that merely has its name
                 custom_metadata={
-                    "config": self._config,
+                    "config": self.config,
+                    "earlier": self._earlier,
                     "validation": score,
                     "checksum": _checksum(state),
                     "x64": _in_float64(),
@@ -129,7 +143,7 @@ class Checkpoints:
         """Steps of the checkpoints, ascending; which of them are damaged, `restore` finds out."""
         # A folder that merely has a step's name is listed by Orbax as well.
         listed = (c.step for c in self._orbax.checkpoints)
-        return sorted(s for s in listed if ocp.is_orbax_checkpoint(f"{self.directory}/{s}"))
+        return sorted(s for s in listed if ocp.is_orbax_checkpoint(f"{self._path}/{s}"))
 
     def best(self) -> int | None:
         """The step that is best on validation; the latest where none was validated."""
@@ -191,7 +205,7 @@ class Checkpoints:
                 f"the checkpoint in {self.directory} was written with JAX_ENABLE_X64="
                 f"{int(notes['x64'])}; set it likewise, or choose another folder."
             )
-        fields = differing_fields(notes["config"], self._config)
+        fields = differing_fields(notes["config"], self.config, of_the_model=True)
         if fields:
             raise UserError(
                 f"the checkpoint in {self.directory} is of another config, which differs in "
@@ -201,6 +215,10 @@ class Checkpoints:
             state: Any = self._orbax.load_checkpointables(step, {_STATE: _abstract(like)})[_STATE]
         if _checksum(state) != notes["checksum"]:
             raise _Damaged("its checksum differs")
+        # What was asked for up to here, for the checkpoints that follow.
+        changed = changed_fields(notes["config"], self.config)
+        earlier = [{"to_step": step, **changed}] if changed else []
+        self._earlier = notes.get("earlier", []) + earlier
         return state
 
     def _notes(self, step: int) -> dict[str, Any]:
@@ -228,15 +246,18 @@ def _in_float64() -> bool:
     return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
 
 
-def _make_shared(directory: str) -> None:
-    """Makes the folder, and looks whether all hosts see the same one."""
+def _make_shared(directory: str) -> locks.Lock | None:
+    """Makes the folder, keeps it for this run, and looks whether all hosts see the same one."""
+    lock = None
     with cluster.together():
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot use {directory} for checkpoints: {error.strerror}.") from None
+        if jax.process_index() == 0:
+            lock = locks.hold(directory, "--checkpoint_dir")
     if jax.process_count() == 1:
-        return
+        return lock
     from jax.experimental import multihost_utils
 
     token = os.path.join(directory, ".shared")
@@ -250,6 +271,7 @@ def _make_shared(directory: str) -> None:
         raise UserError(
             f"not every host sees the same {directory}; give a --checkpoint_dir they share."
         )
+    return lock
 
 
 class _Damaged(Exception):

@@ -11,17 +11,30 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from experiments.runtime import paths, subprograms
 from experiments.runtime.errors import UserError
 from experiments.runtime.exits import fail, one_line, parse
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, e.g. configs/snr_gaussian.py:near; override with --config.NAME=."
 )
+_load = flags.FLAGS["config"].parser.parse
+
+
+def _load_config(argument: str) -> Any:
+    """Loads FILE or FILE:VARIANT, also where ml_collections would cut the file's own path."""
+    path, variant = paths.split_config(argument)
+    if ":" in path and os.path.isfile(path):
+        return subprograms.config_of(path, variant).lock()
+    return _load(path if variant is None else f"{path}:{variant}")
+
+
+flags.FLAGS["config"].parser.parse = _load_config
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for results; a run stopped midway continues from what it holds."
 )
@@ -37,7 +50,11 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
             fail("--workdir is missing; name a folder for the results.")
         signal.signal(signal.SIGTERM, _on_sigterm)
         try:
-            main(config, os.path.abspath(WORKDIR.value))
+            workdir = os.path.abspath(paths.local("--workdir", WORKDIR.value))
+            if "checkpoint_dir" in flags.FLAGS and flags.FLAGS.checkpoint_dir:
+                given = paths.checkpoints("--checkpoint_dir", flags.FLAGS.checkpoint_dir)
+                flags.FLAGS.checkpoint_dir = given
+            main(config, workdir)
         except UserError as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -91,7 +108,7 @@ def _checked_config() -> ConfigDict:
     """The config; a file that could not be read shows only when it is touched."""
     if CONFIG.value is None:
         fail("--config is missing; name a config file, e.g. --config=configs/snr_gaussian.py:near")
-    path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+    path, _ = paths.split_config(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not os.path.exists(path):
         fail(f"config file {path} is not there.")
     try:

@@ -6,6 +6,7 @@ Checksums are of what is inside a file, so that a copy that was unpacked or pack
 import gzip
 import hashlib
 import os
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.runtime import paths
 from experiments.runtime.errors import UserError
 
 # What reading raises on files that are damaged or of another kind.
@@ -29,7 +31,8 @@ class Source(NamedTuple):
     Attributes:
       file: its name where it is packed: .gz, .tar.gz or .npz.
       members: name -> checksum of what is inside, "md5:..." or "sha256:..."; of an .npz the bytes
-        of each array, in C order. Members of the others may also lie unpacked beside the file.
+        of each array, in C order. Members of the others may also lie unpacked beside the file, and
+        either under names that other tools give them, see `_copies`.
       url: where to get it; without `checksum`, what it was made from.
       checksum: of the file at `url`; empty where there is no download.
       unpacks_to: the folder that unpacking makes.
@@ -169,16 +172,17 @@ def read(dataset: str, data_dir: str) -> list[bytes]:
     Raises:
       UserError: a file is missing, unreadable or not the right one.
     """
-    check_folder(dataset, data_dir)
+    data_dir = check_folder(dataset, data_dir)
     return [c for source in SOURCES[dataset] for c in read_source(dataset, source, data_dir)]
 
 
-def check_folder(dataset: str, data_dir: str) -> None:
-    """Refuses a data_dir that is not there.
+def check_folder(dataset: str, data_dir: str) -> str:
+    """The folder of a data_dir; refuses one that is not there.
 
     Raises:
       UserError: with the command that downloads the data set.
     """
+    data_dir = paths.local("data_dir", data_dir)
     program = f"python -m experiments.download --dataset={dataset}"
     if not data_dir:
         raise UserError(
@@ -190,6 +194,7 @@ def check_folder(dataset: str, data_dir: str) -> None:
             f"data_dir {data_dir} is not a folder; name the one that holds {dataset} "
             f"(where it can be downloaded, {program} --data_dir={data_dir} does it)."
         )
+    return data_dir
 
 
 def read_source(dataset: str, source: Source, data_dir: str) -> list[bytes]:
@@ -202,18 +207,21 @@ def read_source(dataset: str, source: Source, data_dir: str) -> list[bytes]:
       UserError: it is in no place, or right in none; then the message is about the first.
     """
     mistakes = []
-    for folder in (os.path.join(data_dir, FOLDERS[dataset]), data_dir):
-        for paths in _copies(source, folder):
+    folders = paths.places(data_dir, FOLDERS[dataset])
+    for folder in folders:
+        for copy in _copies(dataset, source, folder):
             try:
-                return _checked(source, paths)
+                return _checked(source, copy)
             except UserError as error:
                 mistakes.append(error)
     if mistakes:
         raise mistakes[0]
     program = f", or run: python -m experiments.download --dataset={dataset} --data_dir={data_dir}"
+    other = [n for n in (*_names(source), f"{dataset}.npz") if n != source.published_name]
+    also = f" (nor {' or '.join(other)})" if _is_idx(source) else ""
     raise UserError(
-        f"{source.published_name} is not in {data_dir} or its folder {FOLDERS[dataset]}; "
-        f"{where_from(source)}{program if source.checksum else ''}"
+        f"{source.published_name} is not in {data_dir} or its folder {FOLDERS[dataset]}{also}; "
+        f"{paths.seen(folders)}; {where_from(source)}{program if source.checksum else ''}"
     )
 
 
@@ -226,25 +234,50 @@ def where_from(source: Source, *, again: bool = False) -> str:
     return f"it has no download, it was made from {source.url} ({sums})"
 
 
-def _copies(source: Source, folder: str) -> list[list[str]]:
-    """Copies that are in a folder: the paths of all members, or that of the packed file."""
-    places = dict.fromkeys([os.path.join(folder, source.unpacks_to), os.path.join(folder, "")])
-    copies = [[os.path.join(place, name) for name in source.members] for place in places]
-    copies.append([os.path.join(folder, source.file)])
-    return [paths for paths in copies if any(map(os.path.isfile, paths))]
+def _is_idx(source: Source) -> bool:
+    return "-idx" in source.file
 
 
-def _checked(source: Source, paths: Sequence[str]) -> list[bytes]:
+def _names(source: Source) -> list[str]:
+    """What the packed file may be called; a browser may leave the .tar of a .tar.gz."""
+    if _is_idx(source):
+        return [source.file, source.file.replace("-idx", ".idx")]
+    if source.unpacks_to:
+        return [source.file, f"{source.unpacks_to}.tar.gz", source.file.removesuffix(".gz")]
+    return [source.file]
+
+
+def _copies(dataset: str, source: Source, folder: str) -> list[list[str]]:
+    """Copies that are in a folder: the paths of all members, or that of the packed file.
+
+    An IDX file may have a dot for its first hyphen, and lie in a folder that has its own name; the
+    arrays of all of them are together in the .npz of Keras. The folder that a tar makes may lie in
+    another one of that name.
+    """
+    top = source.unpacks_to
+    below = dict.fromkeys([os.path.join(folder, top), os.path.join(folder, top, top), folder])
+    copies = [[os.path.join(place, name) for name in source.members] for place in below]
+    packed = _names(source)
+    if _is_idx(source):
+        bare = [name.removesuffix(".gz") for name in packed]
+        copies = [[os.path.join(folder, name)] for name in bare]
+        copies += [[os.path.join(folder, outer, inner)] for outer in bare for inner in bare]
+        packed = [*packed, f"{dataset}.npz"]
+    copies += [[os.path.join(folder, name)] for name in packed]
+    return [copy for copy in copies if any(map(os.path.isfile, copy))]
+
+
+def _checked(source: Source, copy: Sequence[str]) -> list[bytes]:
     """Contents of the members from one copy; UserError unless each has its checksum."""
-    packed = os.path.basename(paths[0]) == source.file
-    places = [paths[0]] * len(source.members) if packed else paths
-    path = places[0]
+    packed = copy[0].endswith((".gz", ".npz", ".tar"))
+    files = [copy[0]] * len(source.members) if packed else copy
+    path = files[0]
     try:
         if packed:
             contents = _unpack(path, list(source.members))
         else:
             contents = []
-            for path in places:
+            for path in files:
                 with open(path, "rb") as file:
                     contents.append(file.read())
     except _UNREADABLE as error:
@@ -252,7 +285,7 @@ def _checked(source: Source, paths: Sequence[str]) -> list[bytes]:
         raise UserError(
             f"cannot read {path} ({reason}); {where_from(source, again=True)}"
         ) from None
-    for path, (name, wanted), content in zip(places, source.members.items(), contents, strict=True):
+    for path, (name, wanted), content in zip(files, source.members.items(), contents, strict=True):
         algorithm, value = wanted.split(":")
         found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
         if found != value:
@@ -267,17 +300,33 @@ def _unpack(path: str, names: list[str]) -> list[bytes]:
     if path.endswith(".npz"):
         # Opened here: np.load leaves a file open that it cannot read.
         with open(path, "rb") as file, np.load(file) as arrays:
-            return [arrays[name].tobytes() for name in names]
-    if path.endswith(".tar.gz"):
+            return [
+                arrays[name].tobytes() if name in arrays else _as_idx(arrays[_OF_KERAS[name]])
+                for name in names
+            ]
+    if path.endswith((".tar.gz", ".tar")):
         return _unpack_tar(path, names)
     with gzip.open(path) as file:
         return [file.read()]
 
 
+# What Keras calls the content of an IDX file in its .npz.
+_OF_KERAS = {
+    "train-images-idx3-ubyte": "x_train", "train-labels-idx1-ubyte": "y_train",
+    "t10k-images-idx3-ubyte": "x_test", "t10k-labels-idx1-ubyte": "y_test",
+}  # fmt: skip
+
+
+def _as_idx(array: np.ndarray) -> bytes:
+    """The IDX file of bytes: a magic number with their type and rank, the shape, the content."""
+    header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
 def _unpack_tar(path: str, names: list[str]) -> list[bytes]:
     """Reads front to back: going back would decompress from the start again."""
     found = {}
-    with tarfile.open(path, "r:gz") as tar:
+    with tarfile.open(path, "r:*") as tar:
         for info in tar:
             name = os.path.basename(info.name)
             file = tar.extractfile(info) if name in names and info.isfile() else None

@@ -9,7 +9,7 @@ import optax
 from absl import logging
 from jaxtyping import Array, PyTree
 
-from experiments.runtime import checks, cluster, metrics, signals
+from experiments.runtime import checks, cluster, metrics, results, signals
 from experiments.runtime import mesh as meshes
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
@@ -58,21 +58,29 @@ def initial_state(run: Run, config: Any) -> State:
 def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
     """Trains to the end, from the latest checkpoint where there is one.
 
-    Every `config.log_every` steps metrics are written; every `config.save_every` the parameters
-    are validated and saved. The config also gives `ema_decay` (0: off).
+    The config of `checkpoints` is written to `workdir` first. Every `config.log_every` steps
+    metrics are written; every `config.save_every` the parameters are validated and saved. The
+    config also gives `ema_decay` (0: off).
 
     Returns:
       The last state.
 
     Raises:
-      UserError: the loss is not finite, a checkpoint cannot be written or read, or
-        `save_every` is no multiple of `log_every`.
+      UserError: the loss is not finite, a checkpoint cannot be written or read, the training has
+        come further than is asked for, or `save_every` is no multiple of `log_every`.
       SystemExit: a signal stopped it, after saving; 143 for SIGTERM, 130 for Ctrl-C.
     """
     check_config(config)
     fresh = initial_state(run, config)
     with cluster.together():
         restored = checkpoints.restore(fresh)
+        if restored is not None and int(restored.step) > run.num_steps:
+            raise UserError(
+                f"the training in {checkpoints.directory} has come to step {restored.step}, beyond "
+                f"the number of steps now, {run.num_steps}; raise it, or choose another folder."
+            )
+        if jax.process_index() == 0:
+            results.save_config(workdir, checkpoints.config)
     state = fresh if restored is None else restored
     first = int(state.step)
     if restored is not None:

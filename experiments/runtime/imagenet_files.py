@@ -12,6 +12,7 @@ import tarfile
 
 import numpy as np
 
+from experiments.runtime import paths
 from experiments.runtime.errors import UserError
 from experiments.runtime.progress import track
 
@@ -32,13 +33,16 @@ def read(split: str, size: int, data_dir: str) -> np.ndarray:
     from PIL import Image  # comes with matplotlib
 
     name = f"{split}_{size}x{size}.tar"
-    places = [os.path.join(data_dir, folder, name) for folder in ("imagenet", "")]
-    path = next(filter(os.path.isfile, places), None) if data_dir else None
+    data_dir = paths.local("data_dir", data_dir)
+    folders = paths.places(data_dir, "imagenet") if data_dir else []
+    files = (os.path.join(folder, name) for folder in folders)
+    path = next(filter(os.path.isfile, files), None)
     if path is None:
         raise UserError(
-            f"{name} is not in {data_dir or 'data_dir'} or its folder imagenet; set "
-            "--config.data_dir to the folder that holds the tar files of PNG images of van den "
-            "Oord et al. (2016), which have no download that could be checked."
+            f"{name} is not in {data_dir or 'data_dir'} or its folder imagenet; "
+            f"{paths.seen(folders)}; set --config.data_dir to the folder that holds the tar files "
+            "of PNG images of van den Oord et al. (2016), which have no download that could be "
+            "checked."
         )
     images = np.empty((COUNTS[split], size, size, 3), np.uint8)
     try:

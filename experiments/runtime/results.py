@@ -8,9 +8,11 @@ import platform
 import tempfile
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
-from experiments.runtime.errors import UserError, differing_fields
+from experiments.runtime import locks
+from experiments.runtime.errors import OF_RECORDS, UserError, changed_fields, differing_fields
 
 FILE = "results.json"
 CONFIG = "config.json"  # of a run of training, from its first moment
@@ -43,22 +45,42 @@ def row(
     return {key: _plain(value) for key, value in fields.items()}
 
 
-def open_record(
-    workdir: str, experiment: str, config: ConfigDict, *, write: bool = True
-) -> dict[str, Any]:
-    """Starts a record in `workdir`, or continues the one of the same config that is there."""
+class Record(dict[str, Any]):
+    """A record, which keeps other processes out of its folder as long as it is referred to."""
+
+    lock: locks.Lock | None = None
+
+
+def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: bool = True) -> Record:
+    """Starts a record in `workdir`, or continues the one of the same config that is there.
+
+    A program that trains may also be given another evaluation, other records on the way or more
+    steps, see `differing_fields`: what the record has of the old config is then measured anew, and
+    its "continued_from" tells the fields that were other.
+
+    Args:
+      workdir: the folder, which is made and kept for this process.
+      experiment: name of the program.
+      config: of the program.
+      write: False for a process that leaves the record to another one of the same run.
+
+    Raises:
+      UserError: the folder cannot be written, is in use by another process, or holds something
+        else.
+    """
     settings = json.loads(config.to_json_best_effort())
-    record = {
-        "experiment": experiment,
-        "config": settings,
-        "seed": settings.get("seed"),
-        "environment": environment(),
-        "rows": [],
-    }
-    if not write:  # another process of the same run keeps the record
+    record = Record(
+        experiment=experiment,
+        config=settings,
+        seed=settings.get("seed"),
+        environment=environment(),
+        rows=[],
+    )
+    if not write:
         return record
     try:
         os.makedirs(workdir, exist_ok=True)
+        record.lock = locks.hold(workdir, "--workdir")
         with tempfile.TemporaryFile(dir=workdir):
             pass
     except OSError as error:
@@ -70,7 +92,7 @@ def open_record(
         return record
     try:
         with open(path) as file:
-            found = json.load(file)
+            found = Record(json.load(file))
         old_experiment, old_settings = found["experiment"], found["config"]
         old_environment = found["environment"]
         if not isinstance(old_settings, dict) or not all(
@@ -83,12 +105,27 @@ def open_record(
         ) from None
     if old_experiment != experiment:
         raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
-    fields = differing_fields(old_settings, settings)
+    trains = "keep_checkpoints" in settings
+    fields = differing_fields(old_settings, settings, of_the_model=trains)
     if fields:
         raise UserError(
             f"{workdir} holds results of another config, which differs in {fields}; "
             "choose another --workdir, or set the field back."
         )
+    found.lock = record.lock
+    changed = changed_fields(old_settings, settings)
+    if trains and changed:
+        found["config"] = settings
+        found.setdefault("continued_from", []).append(changed)
+        # Means over models follow when all of those are there.
+        found["rows"] = [r for r in found["rows"] if "point" in r]
+        added = {"seeds", "grid", "models"}
+        if {n.split(".")[-1] for n in changed if n.split(".")[0] not in added} - OF_RECORDS:
+            logging.info(
+                "%s holds results of another config, which differs in %s; they are measured anew.",
+                workdir, ", ".join(changed),
+            )  # fmt: skip
+            found["rows"] = []
     if old_environment != record["environment"]:
         found.setdefault("continued_on", []).append(record["environment"])
     return found
@@ -112,7 +149,7 @@ def save_config(workdir: str, settings: dict[str, Any]) -> None:
         try:
             with open(path) as file:
                 found = json.load(file)
-            fields = differing_fields(found, settings)
+            fields = differing_fields(found, settings, of_the_model=True)
         except (OSError, ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is not readable; choose another --workdir.") from None
         if fields:

@@ -10,7 +10,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from experiments.runtime import checks
+from experiments.runtime import checks, paths
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import write_atomically
 
@@ -31,19 +31,14 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
     Raises:
       UserError: the file is not there or fails, or has no such field, or one of another kind.
     """
-    name, _, variant = spec.partition(":")
-    if not name:
+    if not spec:
         raise UserError("a config file must be named, e.g. configs/train_digits.py.")
+    name, variant = paths.split_config(paths.local("the config file", spec))
     path = next((p for p in (pathlib.Path(name), _ROOT / name) if p.is_file()), None)
     if path is None:
         raise UserError(f"config file {name} is not there.")
-    found = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
     try:
-        found.loader.exec_module(module)
-        config = module.get_config(variant) if variant else module.get_config()
+        config = config_of(path, variant)
     except Exception as error:
         raise UserError(f"{spec}: {' '.join(str(error).split())}") from None
     changes = changes.to_dict() if isinstance(changes, ConfigDict) else changes
@@ -52,6 +47,16 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
             raise UserError(f"{spec} has no field {field!r}.")
         checks.set_field(config, field, value, f"{field} of {spec}")
     return config
+
+
+def config_of(path: str | os.PathLike[str], variant: str | None) -> ConfigDict:
+    """What the `get_config` of a file returns; raises whatever the file does."""
+    found = importlib.util.spec_from_file_location("config_of_a_file", path)
+    if found is None or found.loader is None:
+        raise ValueError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.get_config(variant) if variant else module.get_config()
 
 
 def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir: str) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import checks, fit, results, subprograms
+from experiments.runtime import checks, fit, paths, results, subprograms
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError, differing_fields
 from experiments.training import build, evaluation, held_out, report
@@ -98,6 +98,7 @@ def models(config: Any, workdir: str) -> list[Model]:
             )
         if not isinstance(folder, str):
             raise UserError(f"config.runs.{name} must be a folder, got {folder!r}.")
+        folder = paths.local(f"config.runs.{name}", folder)
         model = Model(name, folder, build.config_of_run(f"config.runs.{name}", folder), ours=False)
         with _checkpoints(model) as checkpoints:
             steps = checkpoints.steps()

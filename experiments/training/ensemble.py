@@ -5,7 +5,6 @@ each of them. Every member sees the keys, batches and start that its seed would 
 best step on validation is one for all, that of the best mean.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from experiments.runtime import fit, metrics, results
+from experiments.runtime import fit, metrics
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.fit import Run
 from experiments.runtime.trainer import Stream
@@ -88,7 +87,6 @@ def train_members(
       (the parameters of each run, seconds of training for each of them).
     """
     whole = runs[0] if len(runs) == 1 else ensemble(runs)
-    results.save_config(folder, json.loads(json.dumps(named)))
     directory = checkpoint_dir or os.path.join(folder, "checkpoints")
     with Checkpoints(directory, named, keep=config.keep_checkpoints) as checkpoints:
         state = fit.fit(whole, config, folder, checkpoints)

@@ -56,6 +56,7 @@ def run_missing(
       workdir: of the record.
       run: (point, its folder, its folder of checkpoints or None for one in the former) -> rows.
     """
+    labels = {point.label for point in points}
     finished = {r["point"] for r in record["rows"] if "point" in r}
     base = cluster.CHECKPOINT_DIR.value
     for number, point in enumerate(points, 1):
@@ -66,5 +67,5 @@ def run_missing(
         rows = run(point, os.path.join(workdir, point.label), directory)
         record["rows"] += [{**r, "point": point.label} for r in rows]
         results.save_record(workdir, record)
-    record["rows"] = [r for r in record["rows"] if "point" in r]
+    record["rows"] = [r for r in record["rows"] if r.get("point") in labels]
     return record["rows"]
