@@ -51,7 +51,7 @@ def open_record(
     record = {
         "experiment": experiment,
         "config": settings,
-        "seed": settings.get("seed"),
+        "seed": settings.get("seed", settings.get("seeds")),
         "environment": environment(),
         "rows": [],
     }

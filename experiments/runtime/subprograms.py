@@ -54,6 +54,25 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
+def check_kinds(config: ConfigDict, program: str) -> None:
+    """Refuses fields of another kind than in the program's own files, and numbers beyond JAX's.
+
+    Args:
+      config: of the program; values may be of any kind.
+      program: its name, as of `experiments.snr`.
+
+    Raises:
+      UserError: a field is of another kind, not finite, or too large.
+    """
+    files = sorted((_ROOT / "configs").glob(f"{program}*.py"))
+    shipped = [load_config(str(path), {}) for path in files]
+    # The fields of experiments.snr mean different things in different problems.
+    same = [c for c in shipped if c.get("problem") == config.get("problem")] or shipped
+    for name, value in config.items():
+        like = [c[name] for c in same if name in c]
+        checks.alike(f"config.{name}", value, like)
+
+
 def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir: str) -> None:
     """Runs the `main` of a program; what it prints goes to a file in its folder.
 
@@ -62,7 +81,7 @@ def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir
     logging.info("%s: in %s", name, workdir)
     os.makedirs(workdir, exist_ok=True)
     path = os.path.join(workdir, OUTPUT)
-    with open(path + ".part", "w") as file, contextlib.redirect_stdout(file):
+    with open(path + ".part", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         main(config, workdir)
     with open(path + ".part", "rb") as file:
         write_atomically(path, file.read())

@@ -13,6 +13,7 @@ from experiments.snr_problems import measure as m
 from experiments.snr_problems.gaussian_figure import draw
 from experiments.snr_problems.problem import (
     ESTIMATORS,
+    MOST_DIMS,
     Point,
     Problem,
     check_counts,
@@ -35,7 +36,8 @@ def problem(config: Any) -> Problem:
     check_counts("num_samples", config.num_samples)
     check_estimators(config.estimators)
     m.check_replicates(config)
-    check_positive(config, "num_dims", "num_data", "variance", "chunk_elements")
+    check_counts("num_dims", (config.num_dims,), most=MOST_DIMS)
+    check_positive(config, "num_data", "variance", "chunk_elements")
     check_datum(config)
     setting = Setting(config)
     points = [
