@@ -76,13 +76,14 @@ def _main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("Stopped; the same command fetches what is missing.", file=sys.stderr)
         raise SystemExit(130) from None
+    finish()
 
 
 def run() -> NoReturn:
     """Parses the flags, downloads and exits: 0 when all is there, 2 when the user can mend it."""
     steady_streams()
     app.run(_main, flags_parser=parse)
-    finish()
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
             if reason is None:
                 raise
             fail(reason)
+        finish()
 
     steady_streams()
     os.environ["MPLBACKEND"] = "Agg"  # figures are files; a notebook's backend may not be here
@@ -62,7 +63,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
     # Orbax logs through absl, whole tracebacks at times; what failed is raised as well.
     logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
     app.run(absl_main, flags_parser=parse)
-    finish()
+    raise SystemExit(0)
 
 
 def missing_field(error: Exception) -> str | None:

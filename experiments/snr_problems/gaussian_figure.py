@@ -27,7 +27,7 @@ def draw(config: Any, rows: list[Row], summary: list[Row]):
     ):  # fmt: skip
         shown = []
         for name, colour, label, marker in series:
-            own = [r for r in rows if r["name"] == name]
+            own = [r for r in rows if r["name"] == name and axis in r["at"]]
             if not own:
                 continue
             shown += own

@@ -18,6 +18,7 @@ from experiments.snr_problems import figure as f
 from experiments.snr_problems import measure as m
 from experiments.snr_problems.gaussian import Setting
 from experiments.snr_problems.problem import (
+    MOST_DATA,
     MOST_DIMS,
     Point,
     Problem,
@@ -41,7 +42,8 @@ def problem(config: Any) -> Problem:
     check_counts("num_samples", config.num_samples)
     check_counts("num_dims", config.num_dims, most=MOST_DIMS)
     m.check_replicates(config)
-    check_positive(config, "num_data", "variance", "chunk_elements")
+    check_counts("num_data", (config.num_data,), most=MOST_DATA)
+    check_positive(config, "variance", "chunk_elements")
     check_datum(config)
     checks.distinct(config, "alphas")
     for alpha in config.alphas:
@@ -132,6 +134,7 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     out = []
     for name, num_dims, alpha in _cells(config):
         own = [r for r in _own(rows, name, num_dims, alpha) if r["at"]["K"] >= config.fit_from]
+        own = [r for r in m.with_errors(own) if r["theory"] is not None]
         if len(own) < 2:
             continue
         slope, low, high = m.slope_of_rows(own, "K")

@@ -9,6 +9,7 @@ from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 
+MOST_DATA = 10**7  # they are drawn at once
 MOST_DIMS = 10_000  # the toy has a matrix of as many rows and columns
 ESTIMATORS: dict[str, Callable[..., bounds.Objective]] = {
     "pathwise": bounds.pathwise,
