@@ -82,16 +82,18 @@ def missing_field(error: Exception) -> str | None:
 
 def missing_device(error: Exception) -> str | None:
     """What to say where JAX does not find the kind of device that the environment names."""
-    named, frames = os.environ.get("JAX_PLATFORMS"), traceback.extract_tb(error.__traceback__)
-    # JAX says it by a RuntimeError, or fails an assertion of its own; both where it looks for them.
-    if not named or not isinstance(error, RuntimeError | AssertionError) or not frames:
+    named, jax = os.environ.get("JAX_PLATFORMS"), sys.modules.get("jax")
+    # A RuntimeError, or a failed assertion of its own: asking again tells whether it is this one.
+    if not named or jax is None or not isinstance(error, RuntimeError | AssertionError):
         return None
-    if os.path.basename(frames[-1].filename) != "xla_bridge.py":
-        return None
-    return (
-        f"JAX_PLATFORMS={named} names a kind of device that JAX does not find here; unset it, or "
-        "set it to cpu."
-    )
+    try:
+        jax.devices()
+    except Exception:
+        return (
+            f"JAX_PLATFORMS={named} names a kind of device that JAX does not find here; unset it, "
+            "or set it to cpu."
+        )
+    return None
 
 
 def exhausted_memory(error: Exception) -> str | None:
