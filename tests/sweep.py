@@ -65,7 +65,7 @@ class _Slow(BaseException):
     """The time for a value is up."""
 
 
-def fields(config: ConfigDict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def fields(config: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths of all fields, those that hold others first."""
     for name in config:
         yield (*prefix, name)
@@ -76,7 +76,9 @@ def fields(config: ConfigDict, prefix: tuple[str, ...] = ()) -> Iterator[tuple[s
 def with_value(config: ConfigDict, path: tuple[str, ...], value: Any) -> ConfigDict:
     """A copy with another value in one field, whatever its kind."""
     changed = config.copy_and_resolve_references()
-    holder = functools.reduce(lambda c, name: c[name], path[:-1], changed)
+    holder: Any = changed
+    for name in path[:-1]:
+        holder = holder[name]
     with holder.ignore_type():
         holder[path[-1]] = ConfigDict(value) if isinstance(value, dict) else copy.deepcopy(value)
     return changed
@@ -102,7 +104,7 @@ def outcome(program: Any, config: ConfigDict, workdir: str) -> tuple[str, str]:
         return "passed", ""
     except _Slow as slow:
         return "error", f"hangs at {slow}"
-    except BaseException as error:
+    except Exception as error:
         if cli.missing_field(error):
             return "refused", "a field is missing"
         where = traceback.extract_tb(error.__traceback__)

@@ -71,18 +71,18 @@ def alike(name: str, value: Any, like: Iterable[Any]) -> None:
     Raises:
       UserError: it is none of these kinds, not finite, or beyond what JAX counts to.
     """
-    like = list(like)
+    like, number = list(like), value
     wanted = list(dict.fromkeys(map(_kind, like)))
     shown = reprlib.repr(value.to_dict() if hasattr(value, "to_dict") else value)
     fits = {"a number": is_number, "a whole number": is_whole}
     if wanted and not any(fits.get(w, lambda v, w=w: _kind(v) == w)(value) for w in wanted):
         raise UserError(f"{name} must be {' or '.join(wanted)}, got {shown}.")
-    if isinstance(value, numbers.Real) and not abs(value) <= FLOATS:
+    if isinstance(value, numbers.Real) and not abs(number) <= FLOATS:
         raise UserError(f"{name} must be a finite number in float32, got {value}.")
     if is_whole(value):
         seed = re.search(r"(^|[._])seeds?(?![\w.])", name)
         least, most = (0, SEEDS - 1) if seed else (1 - COUNTS, COUNTS - 1)
-        if not least <= value <= most:
+        if not least <= number <= most:
             raise UserError(f"{name} must be a whole number from {least} to {most}, got {value}.")
     if isinstance(value, dict | ConfigDict):
         for field, entry in value.items():
