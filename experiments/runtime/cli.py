@@ -15,7 +15,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments.runtime.errors import UserError
+from experiments.runtime.errors import UserError, another_program
 from experiments.runtime.exits import fail, finish, one_line, parse, steady_streams
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -74,10 +74,7 @@ def missing_field(error: Exception) -> str | None:
     if os.path.basename(frames[-1].filename) != "config_dict.py":
         return None
     field = getattr(error, "name", None) or str(error.args[0] if error.args else error)
-    return (
-        f"the config given by --config is of another program: it lacks {field.splitlines()[0]!r}; "
-        "the first lines of each file in configs/ name the program it is for."
-    )
+    return another_program(field.splitlines()[0])
 
 
 def missing_device(error: Exception) -> str | None:

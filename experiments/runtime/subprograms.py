@@ -11,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.runtime import checks
-from experiments.runtime.errors import UserError
+from experiments.runtime.errors import UserError, another_program
 from experiments.runtime.results import write_atomically
 
 OUTPUT = "output.txt"  # what the program printed
@@ -68,6 +68,8 @@ def check_kinds(config: ConfigDict, program: str) -> None:
     shipped = [load_config(str(path), {}) for path in files]
     # The fields of experiments.snr mean different things in different problems.
     same = [c for c in shipped if c.get("problem") == config.get("problem")] or shipped
+    if same and all(2 * len(set(c) & set(config)) < len(c) for c in same):
+        raise UserError(another_program(next(name for name in same[0] if name not in config)))
     for name, value in config.items():
         like = [c[name] for c in same if name in c]
         checks.alike(f"config.{name}", value, like)
