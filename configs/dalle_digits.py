@@ -23,6 +23,8 @@ STUDIES = {
 
 def get_config(study: str = "beta") -> ConfigDict:
     """Three models, three seeds; 2x2 tokens of 16 codes, 65,536 sequences."""
+    if study not in STUDIES:
+        raise ValueError(f"the study must be one of {', '.join(STUDIES)}, got {study!r}.")
     config = ConfigDict()
     config.models = ConfigDict(STUDIES[study])
     first, middle, last = STUDIES[study]
@@ -30,7 +32,6 @@ def get_config(study: str = "beta") -> ConfigDict:
     config.compare = tuple((name, base) for name in (first, middle, last) if name != base)
     config.seeds = (0, 1, 2)
     config.together = False  # True: all seeds of a model as one
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = "digits_shuffled"
     config.data_dir = ""
     config.enlarge = 1  # how often each pixel is repeated, in both directions

@@ -25,7 +25,6 @@ def get_config(data: str = "fashion_mnist") -> ConfigDict:
     config.compare = ()
     config.seeds = (0, 1, 2)
     config.together = False  # True: all seeds of a model as one
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = data
     config.data_dir = ""
     config.enlarge = 1  # how often each pixel is repeated, in both directions

@@ -25,7 +25,6 @@ def get_config(variant: str = "couplings") -> ConfigDict:
     config.compare = COMPARE[variant]
     config.seeds = (0, 1, 2, 3, 4)
     config.together = True  # all seeds of a model as one
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = "digits_shuffled"
     config.data_dir = ""
     # Density.

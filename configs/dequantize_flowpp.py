@@ -55,7 +55,6 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
     config.compare = tuple((n, "flowpp") for n in ABLATION if n != "flowpp") if ablation else ()
     config.seeds = (0,)
     config.together = False
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = "cifar10"
     config.data_dir = "data"
     config.density = "flow"

@@ -20,7 +20,6 @@ def get_config(dataset: str = "mnist") -> ConfigDict:
     config.compare = (("uniform", "variational"),)
     config.seeds = (0, 1, 2)
     config.together = False
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = dataset
     config.data_dir = "data"
     config.density = "flow"

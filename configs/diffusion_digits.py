@@ -17,7 +17,6 @@ def get_config() -> ConfigDict:
     config.compare = ()  # pairs of names
     config.seeds = (0, 1, 2)
     config.together = False  # True: all seeds of a model as one
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = "digits_shuffled"
     config.data_dir = ""
     # Chain: vdm_linear and vdm_learned from gamma_min to gamma_max; linear and cosine are DDPM's.

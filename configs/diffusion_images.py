@@ -34,7 +34,6 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config.compare = (("vdm", "ddpm"), ("ddpm", "ddpm_simple"))
     config.seeds = (0,)
     config.together = False
-    config.seed = 0  # each of `seeds` takes its place
     config.dataset = variant
     config.data_dir = "data"
     # Chain.

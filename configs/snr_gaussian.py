@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 
 def get_config(case: str = "near") -> ConfigDict:
     """Case `near` (perturbation 0.01) or `far` (0.5)."""
+    # A variant that others are derived from is no field: set alone it would name another case.
     perturbations = {"near": 0.01, "far": 0.5}
     if case not in perturbations:
         raise ValueError(f"the case must be near or far, got {case!r}; e.g. snr_gaussian.py:near")
     config = ConfigDict()
     config.problem = "gaussian"
-    config.case = case
     config.seed = 0
     # The problem of the paper; variance is the covariance of q, 2/3 in every direction.
     config.num_dims = 20

@@ -28,8 +28,9 @@ def get_config() -> ConfigDict:
     config.alpha = 0.5  # of renyi
     config.sleep = False  # whether rws adds its sleep phase
     # Optimisation.
-    config.optimizer = "adam"  # or paper, released_code: the protocol of Burda et al. 2015
+    config.optimizer = "adam"  # or adam_warmup, adam_cosine, sgd, or Burda's paper, released_code
     config.learning_rate = 1e-3  # of adam
+    config.warmup_steps = 0  # of adam_warmup and adam_cosine
     config.batch_size = 50
     config.num_steps = 6000
     config.clip_norm = 0.0  # 0: off

@@ -44,6 +44,7 @@ def get_config(variant: str = "short") -> ConfigDict:
     config.sleep = False
     config.optimizer = "adam" if short else protocol
     config.learning_rate = 1e-3  # of adam
+    config.warmup_steps = 0  # of adam_warmup and adam_cosine
     config.batch_size = 20
     config.num_steps = 2980 if short else 0  # one epoch; 0: Burda's 3,280 epochs
     config.clip_norm = 0.0

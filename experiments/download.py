@@ -14,7 +14,7 @@ from absl import app, flags
 
 from experiments.runtime import paths
 from experiments.runtime.errors import UserError
-from experiments.runtime.exits import fail, parse
+from experiments.runtime.exits import fail, finish, parse, steady_streams
 
 DATASET = flags.DEFINE_string("dataset", None, "Which data set, e.g. mnist.")
 DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder for the files; made if it is not there.")
@@ -78,10 +78,12 @@ def _main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("Stopped; the same command fetches what is missing.", file=sys.stderr)
         raise SystemExit(130) from None
+    finish()
 
 
 def run() -> NoReturn:
     """Parses the flags, downloads and exits: 0 when all is there, 2 when the user can mend it."""
+    steady_streams()
     app.run(_main, flags_parser=parse)
     raise SystemExit(0)
 

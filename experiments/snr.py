@@ -31,8 +31,8 @@ def main(config, workdir: str) -> None:
         raise UserError(
             f"config.problem must be one of {', '.join(problems)}, got {config.get('problem')!r}."
         )
-    record = results.open_record(workdir, "snr", config)
     problem = problems[config.problem](config)
+    record = results.open_record(workdir, "snr", config)
     finished = {r["point"] for r in record["rows"] if "point" in r}
     todo = [p for p in problem.points if p.label not in finished]
     if len(todo) < len(problem.points):

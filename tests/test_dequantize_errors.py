@@ -102,7 +102,7 @@ def test_mistakes_are_found_before_anything_is_trained(problem, changes, wanted)
         ({"seed": 3}, "seed, which is the same for all"),
         ({"ema_decay": 1.5}, "ema_decay"),
         ({"save_every": 3}, "save_every"),
-        ({"width": "8"}, "width must be of the kind of"),
+        ({"width": "8"}, "width must be a whole number, got '8'"),
     ],
     ids=str,
 )

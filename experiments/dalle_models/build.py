@@ -90,7 +90,8 @@ def make_data(config: Any) -> Data:
     Raises:
       UserError: they cannot be read, or a caption is longer than the context.
     """
-    checks.whole(config, 1, "text_length", "enlarge")
+    checks.whole(config, 1, "text_length", most=checks.WIDTH)
+    checks.whole(config, 1, "enlarge", most=100)
     problem = enlarged(problems.make_problem(config), config.enlarge)
     found = captions.load(config.dataset, config.data_dir)
     vocabulary = captions.vocabulary(found, config.text_length)
@@ -118,9 +119,10 @@ def make_model(data: Data, config: Any) -> Model:
     Raises:
       UserError: a name or a size in the config is wrong, or does not fit the images.
     """
-    checks.whole(config, 1, "grid", "width", "num_blocks", "embedding")
-    checks.whole(config, 2, "num_codes")
-    checks.whole(config, 1, "prior_layers", "prior_width", "prior_heads")
+    checks.whole(config, 1, "grid", "width", "embedding", most=checks.WIDTH)
+    checks.whole(config, 2, "num_codes", most=checks.WIDTH)
+    checks.whole(config, 1, "prior_width", "prior_heads", most=checks.WIDTH)
+    checks.whole(config, 1, "num_blocks", "prior_layers", most=checks.LAYERS)
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
     problem = data.problem

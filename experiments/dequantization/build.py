@@ -73,9 +73,11 @@ def make_model(problem: Problem, config: Any) -> Model:
     Raises:
       UserError: a name or a size in the config is wrong, or does not fit the images.
     """
-    checks.whole(config, 1, "width", "num_layers", "num_components")
-    checks.whole(config, 1, "noise_width", "noise_layers", "noise_components")
-    checks.whole(config, 0, "noise_features", "noise_feature_blocks", "noise_couplings")
+    widths = ("width", "num_components", "noise_width", "noise_components")
+    checks.whole(config, 1, *widths, most=checks.WIDTH)
+    checks.whole(config, 1, "num_layers", "noise_layers", most=checks.LAYERS)
+    checks.whole(config, 0, "noise_features", most=checks.WIDTH)
+    checks.whole(config, 0, "noise_feature_blocks", "noise_couplings", most=checks.LAYERS)
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
     known(config, "network", NETWORKS)

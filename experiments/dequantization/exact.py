@@ -291,10 +291,12 @@ def lecture_figure(fits: dict[str, Fit], entropy: float):
 
 def check_config(config: Any) -> None:
     """Refuses what makes no sense before anything is computed."""
-    checks.whole(config, 1, "noise_steps", "lecture_steps", "lecture_components")
-    checks.whole(config, 2, "levels")
+    checks.whole(config, 1, "noise_steps", "lecture_steps")
+    checks.whole(config, 1, "lecture_components", most=checks.WIDTH)
+    checks.whole(config, 2, "levels", most=256)
     if not config.counts or not all(checks.is_whole(k) and k > 0 for k in config.counts):
         raise UserError(f"config.counts must hold whole numbers above 0, got {config.counts}.")
+    checks.distinct(config, "counts")
     if any(max(config.counts) % k for k in config.counts):
         raise UserError(f"config.counts must divide the largest of them, got {config.counts}.")
     checks.positive(config, "noise_rate", "lecture_rate")

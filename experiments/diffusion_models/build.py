@@ -55,15 +55,18 @@ def make_model(problem: Problem, config: Any) -> Model:
     Raises:
       UserError: a name or a size in the config is wrong, or does not fit the images.
     """
-    checks.whole(config, 1, "width", "num_blocks")
-    checks.whole(config, 0, "timesteps", "evaluation_timesteps")
+    checks.whole(config, 1, "width", most=checks.WIDTH)
+    checks.whole(config, 1, "num_blocks", most=checks.LAYERS)
+    checks.whole(config, 0, "timesteps", "evaluation_timesteps", most=checks.TIMES)
     if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
         raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
     known(config, "schedule", dict.fromkeys((*DISCRETE, *CONTINUOUS)))
     known(config, "decoder", dict.fromkeys(diffusion.DECODERS))
     for field in ("attention", "fourier", "multipliers"):
-        if not all(checks.is_whole(value) for value in config[field]):
-            raise UserError(f"config.{field} must hold whole numbers, got {config[field]}.")
+        if not all(checks.is_whole(value) and abs(value) <= 100 for value in config[field]):
+            raise UserError(
+                f"config.{field} must hold whole numbers of at most 100, got {config[field]}."
+            )
     denoiser = known(config, "network", NETWORKS)(config)
     make = _vdm if config.schedule in CONTINUOUS else _ddpm
     try:

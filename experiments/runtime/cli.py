@@ -5,7 +5,6 @@ Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped 
 """
 
 import logging as python_logging
-import math
 import os
 import signal
 import sys
@@ -17,8 +16,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from experiments.runtime import paths, subprograms
-from experiments.runtime.errors import UserError
-from experiments.runtime.exits import fail, one_line, parse
+from experiments.runtime.errors import UserError, another_program
+from experiments.runtime.exits import fail, finish, one_line, parse, steady_streams
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, e.g. configs/snr_gaussian.py:near; override with --config.NAME=."
@@ -54,6 +53,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
             if "checkpoint_dir" in flags.FLAGS and flags.FLAGS.checkpoint_dir:
                 given = paths.checkpoints("--checkpoint_dir", flags.FLAGS.checkpoint_dir)
                 flags.FLAGS.checkpoint_dir = given
+            check(config, main)
             main(config, workdir)
         except UserError as error:
             fail(str(error))
@@ -63,12 +63,16 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
         except _Stopped:
             _leave(143)
         except Exception as error:
-            reason = missing_field(error) or exhausted_memory(error)
+            reason = missing_field(error) or missing_device(error) or exhausted_memory(error)
             if reason is None:
                 raise
             fail(reason)
+        finish()
 
+    steady_streams()
+    os.environ["MPLBACKEND"] = "Agg"  # figures are files; a notebook's backend may not be here
     logging.use_absl_handler()
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)
     logging.get_absl_handler().setFormatter(None)  # plain lines: the messages say it all
     logging.set_verbosity(logging.INFO)
     for library in ("jax", "matplotlib"):
@@ -87,10 +91,23 @@ def missing_field(error: Exception) -> str | None:
     if os.path.basename(frames[-1].filename) != "config_dict.py":
         return None
     field = getattr(error, "name", None) or str(error.args[0] if error.args else error)
-    return (
-        f"the config given by --config is of another program: it lacks {field.splitlines()[0]!r}; "
-        "the first lines of each file in configs/ name the program it is for."
-    )
+    return another_program(field.splitlines()[0])
+
+
+def missing_device(error: Exception) -> str | None:
+    """What to say where JAX does not find the kind of device that the environment names."""
+    named, jax = os.environ.get("JAX_PLATFORMS"), sys.modules.get("jax")
+    # A RuntimeError, or a failed assertion of its own: asking again tells whether it is this one.
+    if not named or jax is None or not isinstance(error, RuntimeError | AssertionError):
+        return None
+    try:
+        jax.devices()
+    except Exception:
+        return (
+            f"JAX_PLATFORMS={named} names a kind of device that JAX does not find here; unset it, "
+            "or set it to cpu."
+        )
+    return None
 
 
 def exhausted_memory(error: Exception) -> str | None:
@@ -112,13 +129,23 @@ def _checked_config() -> ConfigDict:
     if not os.path.exists(path):
         fail(f"config file {path} is not there.")
     try:
-        fields = CONFIG.value.to_dict()
+        CONFIG.value.to_dict()
     except Exception as error:
         fail(one_line(error))
-    for name, value in fields.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            fail(f"config.{name} must be a finite number, got {value}.")
     return CONFIG.value
+
+
+def check(config: ConfigDict, main: Callable[[ConfigDict, str], None]) -> None:
+    """Refuses fields of a kind that the program of this `main` takes in no config.
+
+    Raises:
+      UserError: a field is of another kind, not finite, or too large.
+    """
+    from experiments.runtime.subprograms import check_kinds
+
+    spec = sys.modules[main.__module__].__spec__
+    if spec is not None:
+        check_kinds(config, spec.name.rpartition(".")[2])
 
 
 class _Stopped(SystemExit):

@@ -7,6 +7,14 @@ class UserError(Exception):
     """A mistake in what the user gave; its message is one sentence that says what to do."""
 
 
+def another_program(field: str) -> str:
+    """What to say of a config that lacks a field its program cannot do without."""
+    return (
+        f"the config given by --config is of another program: it lacks {field!r}; "
+        "the first lines of each file in configs/ name the program it is for."
+    )
+
+
 # Where data and runs lie, and how much is in memory at once: they change from machine to machine,
 # and no number but its last digit; a run is known by its checkpoint's checksum. `order` is that of
 # a comparison, which collects its rows anew.

@@ -72,7 +72,7 @@ def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: boo
     record = Record(
         experiment=experiment,
         config=settings,
-        seed=settings.get("seed"),
+        seed=settings.get("seed", settings.get("seeds")),
         environment=environment(),
         rows=[],
     )

@@ -11,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.runtime import checks, paths
-from experiments.runtime.errors import UserError
+from experiments.runtime.errors import UserError, another_program
 from experiments.runtime.results import write_atomically
 
 OUTPUT = "output.txt"  # what the program printed
@@ -59,6 +59,27 @@ def config_of(path: str | os.PathLike[str], variant: str | None) -> ConfigDict:
     return module.get_config(variant) if variant else module.get_config()
 
 
+def check_kinds(config: ConfigDict, program: str) -> None:
+    """Refuses fields of another kind than in the program's own files, and numbers beyond JAX's.
+
+    Args:
+      config: of the program; values may be of any kind.
+      program: its name, as of `experiments.snr`.
+
+    Raises:
+      UserError: a field is of another kind, not finite, or too large.
+    """
+    files = sorted((_ROOT / "configs").glob(f"{program}*.py"))
+    shipped = [load_config(str(path), {}) for path in files]
+    # The fields of experiments.snr mean different things in different problems.
+    same = [c for c in shipped if c.get("problem") == config.get("problem")] or shipped
+    if same and all(2 * len(set(c) & set(config)) < len(c) for c in same):
+        raise UserError(another_program(next(name for name in same[0] if name not in config)))
+    for name, value in config.items():
+        like = [c[name] for c in same if name in c]
+        checks.alike(f"config.{name}", value, like)
+
+
 def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir: str) -> None:
     """Runs the `main` of a program; what it prints goes to a file in its folder.
 
@@ -67,7 +88,7 @@ def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir
     logging.info("%s: in %s", name, workdir)
     os.makedirs(workdir, exist_ok=True)
     path = os.path.join(workdir, OUTPUT)
-    with open(path + ".part", "w") as file, contextlib.redirect_stdout(file):
+    with open(path + ".part", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         main(config, workdir)
     with open(path + ".part", "rb") as file:
         write_atomically(path, file.read())

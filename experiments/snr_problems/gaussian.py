@@ -13,6 +13,8 @@ from experiments.snr_problems import measure as m
 from experiments.snr_problems.gaussian_figure import draw
 from experiments.snr_problems.problem import (
     ESTIMATORS,
+    MOST_DATA,
+    MOST_DIMS,
     Point,
     Problem,
     check_counts,
@@ -35,7 +37,9 @@ def problem(config: Any) -> Problem:
     check_counts("num_samples", config.num_samples)
     check_estimators(config.estimators)
     m.check_replicates(config)
-    check_positive(config, "num_dims", "num_data", "variance", "chunk_elements")
+    check_counts("num_dims", (config.num_dims,), most=MOST_DIMS)
+    check_counts("num_data", (config.num_data,), most=MOST_DATA)
+    check_positive(config, "variance", "chunk_elements")
     check_datum(config)
     setting = Setting(config)
     points = [
@@ -210,6 +214,7 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     out = []
     for name, axis, start, theory in fits:
         used = [r for r in rows if r["name"] == name and r["at"].get(axis, 0) >= start]
+        used = m.with_errors(used)
         if len(used) < 2:
             continue
         slope, low, high = m.slope_of_rows(used, axis)

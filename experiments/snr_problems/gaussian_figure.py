@@ -27,7 +27,7 @@ def draw(config: Any, rows: list[Row], summary: list[Row]):
     ):  # fmt: skip
         shown = []
         for name, colour, label, marker in series:
-            own = [r for r in rows if r["name"] == name]
+            own = [r for r in rows if r["name"] == name and axis in r["at"]]
             if not own:
                 continue
             shown += own
@@ -40,7 +40,7 @@ def draw(config: Any, rows: list[Row], summary: list[Row]):
         axes.set_title(title, fontsize=10)
     panels[0][0].set_ylabel("signal-to-noise ratio (RMS over entries)")
     figure.suptitle(
-        f"Gaussian toy of Rainforth et al. 2018, {config.case} case: "
+        f"Gaussian toy of Rainforth et al. 2018, perturbation {config.perturbation:g}: "
         f"{config.num_replicates:,} gradients at one datum, 95% intervals"
     )
     return figure

@@ -221,6 +221,11 @@ def projection(means: np.ndarray, expected: np.ndarray) -> Value:
     return _jackknife(means @ expected / np.sum(expected**2))
 
 
+def with_errors(rows: list[Row]) -> list[Row]:
+    """Rows a slope can be fitted to: far out of float32's range there is no number, or no error."""
+    return [r for r in rows if r["squared"] is not None and r["squared_standard_error"]]
+
+
 def slope_of_rows(rows: list[Row], axis: str) -> tuple[float, float, float]:
     """Exponent of the value of rows in `at[axis]`, (slope, low, high).
 

@@ -10,6 +10,7 @@ from matplotlib import colormaps
 from ml_collections import ConfigDict
 
 import bounds
+from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.plots import new_figure
 from experiments.runtime.results import Row, row
@@ -17,6 +18,8 @@ from experiments.snr_problems import figure as f
 from experiments.snr_problems import measure as m
 from experiments.snr_problems.gaussian import Setting
 from experiments.snr_problems.problem import (
+    MOST_DATA,
+    MOST_DIMS,
     Point,
     Problem,
     check_counts,
@@ -37,10 +40,12 @@ COLUMNS = {
 def problem(config: Any) -> Problem:
     """Builds the diagram from a config; see configs/snr_phase.py for its fields."""
     check_counts("num_samples", config.num_samples)
-    check_counts("num_dims", config.num_dims)
+    check_counts("num_dims", config.num_dims, most=MOST_DIMS)
     m.check_replicates(config)
-    check_positive(config, "num_data", "variance", "chunk_elements")
+    check_counts("num_data", (config.num_data,), most=MOST_DATA)
+    check_positive(config, "variance", "chunk_elements")
     check_datum(config)
+    checks.distinct(config, "alphas")
     for alpha in config.alphas:
         if not 0 <= alpha <= 1:
             raise UserError(f"config.alphas must lie in [0, 1], got {alpha}.")
@@ -129,6 +134,7 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     out = []
     for name, num_dims, alpha in _cells(config):
         own = [r for r in _own(rows, name, num_dims, alpha) if r["at"]["K"] >= config.fit_from]
+        own = [r for r in m.with_errors(own) if r["theory"] is not None]
         if len(own) < 2:
             continue
         slope, low, high = m.slope_of_rows(own, "K")
@@ -163,8 +169,8 @@ def _draw(config: Any, rows: list[Row], summary: list[Row]):
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
     figure.suptitle(
-        f"VR-IWAE on the Gaussian toy, near case: {config.num_replicates:,} gradients a point, "
-        "95% intervals"
+        f"VR-IWAE on the Gaussian toy, perturbation {config.perturbation:g}: "
+        f"{config.num_replicates:,} gradients a point, 95% intervals"
     )
     return figure
 

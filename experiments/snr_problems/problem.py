@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import bounds
+from experiments.runtime import checks
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 
+MOST_DATA = 10**7  # they are drawn at once
+MOST_DIMS = 10_000  # the toy has a matrix of as many rows and columns
 ESTIMATORS: dict[str, Callable[..., bounds.Objective]] = {
     "pathwise": bounds.pathwise,
     "dreg": bounds.dreg,
@@ -53,7 +56,9 @@ def chunk_size(config: Any, elements_per_replicate: int) -> int:
 
 
 def check_estimators(names: tuple[str, ...]) -> None:
-    """Raises UserError for a name that is not in `ESTIMATORS`."""
+    """Raises UserError unless they are different names in `ESTIMATORS`."""
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"config.estimators must name at least one, and none twice, got {names}.")
     for name in names:
         if name not in ESTIMATORS:
             raise UserError(
@@ -61,13 +66,18 @@ def check_estimators(names: tuple[str, ...]) -> None:
             )
 
 
-def check_counts(field: str, counts: tuple[int, ...], minimum: int = 1) -> None:
-    """Raises UserError unless every entry is an integer of at least `minimum`."""
+def check_counts(
+    field: str, counts: tuple[int, ...], minimum: int = 1, most: int = checks.COUNTS - 1
+) -> None:
+    """Raises UserError unless the entries are different integers of `minimum` to `most`."""
     if not counts:
         raise UserError(f"config.{field} is empty; list at least one number.")
     for count in counts:
-        if not isinstance(count, int) or count < minimum:
-            raise UserError(f"config.{field} must hold integers >= {minimum}, got {count!r}.")
+        if not isinstance(count, int) or not minimum <= count <= most:
+            at_most = "" if most == checks.COUNTS - 1 else f" and <= {most}"
+            raise UserError(
+                f"config.{field} must hold integers >= {minimum}{at_most}, got {count!r}."
+            )
     if len(set(counts)) != len(counts):
         raise UserError(f"config.{field} lists a number twice: {tuple(counts)}.")
 

@@ -169,7 +169,7 @@ def _row(name: str, at: Row, squared: m.Value, **extra: Any) -> Row:
 
 def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     """The one slope that means something here: theta over phi rises with K."""
-    used = [r for r in rows if r["name"] == RATIO]
+    used = m.with_errors([r for r in rows if r["name"] == RATIO])
     if len(used) < 2:
         return []
     slope, low, high = m.slope_of_rows(used, "K")

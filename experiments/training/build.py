@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -84,12 +85,12 @@ def make_problem(config: Any) -> Problem:
     likelihood = LIKELIHOODS[config.likelihood](dataset.levels)
     integers = config.likelihood != "bernoulli"
     prepare = batches.as_integers if integers else batches.binarize(dataset.levels)
-    if not _are_whole(config.latents) or not (
-        isinstance(config.hidden, tuple | list) and all(map(_are_whole, config.hidden))
+    if not _are_sizes(config.latents) or not (
+        isinstance(config.hidden, tuple | list) and all(map(_are_sizes, config.hidden))
     ):
         raise UserError(
-            "config.latents and config.hidden must hold whole numbers, e.g. (50,) and "
-            f"((200, 200),), got {config.latents} and {config.hidden}."
+            f"config.latents and config.hidden must hold whole numbers of at most {checks.WIDTH}, "
+            f"e.g. (50,) and ((200, 200),), got {config.latents} and {config.hidden}."
         )
     num_pixels = int(np.prod(dataset.train.shape[1:]))
     try:
@@ -101,8 +102,10 @@ def make_problem(config: Any) -> Problem:
     return Problem(dataset, vae, prepare)
 
 
-def _are_whole(values: Any) -> bool:
-    return isinstance(values, tuple | list) and all(map(checks.is_whole, values))
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, tuple | list) and all(
+        checks.is_whole(value) and value <= checks.WIDTH for value in values
+    )
 
 
 def make_objective(
@@ -122,8 +125,18 @@ def make_objective(
         raise UserError(
             f"config.objective must be one of {', '.join(OBJECTIVES)}, got {config.objective!r}."
         )
-    if config.objective == "ciwae" and not 0 <= config.beta <= 1:
-        raise UserError(f"config.beta must be in [0, 1], got {config.beta}.")
+    if config.objective == "ciwae" and not (
+        checks.is_number(config.beta) and 0 <= config.beta <= 1
+    ):
+        raise UserError(f"config.beta must be in [0, 1], got {config.beta!r}.")
+    # Of any order from 0 on VR-IWAE is a power mean below that of IWAE; below 0 it may lie above.
+    if config.objective == "renyi" and not (
+        checks.is_number(config.alpha) and 0 <= config.alpha < math.inf
+    ):
+        raise UserError(
+            "config.alpha must be a finite number of at least 0, or there is no bound, "
+            f"got {config.alpha!r}."
+        )
     try:
         if config.objective == "rws" and config.sleep:
             if simulate is None:
