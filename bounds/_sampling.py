@@ -5,17 +5,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_scalar
 from bounds._types import Key, LatentModel, Params
 
+# Not `jax.typing.ArrayLike`: tracers are no instances of a union.
+_NUMBERS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+
 
 def stop(tree: PyTree) -> PyTree:
     """Constants to every gradient; leaves that are no arrays, such as functions, are so already."""
     return jax.tree.map(
-        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, ArrayLike) else leaf, tree
+        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, _NUMBERS) else leaf, tree
     )
 
 

@@ -94,9 +94,9 @@ OTHER = {
         bounds.diffusion_terms(TRAJECTORY, p.theta, key, x)
     ),
     "diffusion_estimate": lambda p, key, x: (
-        bounds.diffusion_estimate(TRAJECTORY, p.theta, key, x, 2, 0.5).value
+        bounds.diffusion_estimate(TRAJECTORY, p.theta, key, x, jnp.array(2), 0.5).value
     ),
-    "noise_error": lambda p, key, x: bounds.noise_error(TRAJECTORY, p.theta, key, x, 2),
+    "noise_error": lambda p, key, x: bounds.noise_error(TRAJECTORY, p.theta, key, x, jnp.array(2)),
     "joint_latent": lambda p, key, x: bounds.vimco(bounds.joint_latent(JOINT), **ONE)(
         p, key, (x, "a caption")
     ),

@@ -244,6 +244,8 @@ def test_configs_of_training_have_the_same_fields():
         for variant in variants:
             fields = set(importlib.import_module(f"configs.{name}").get_config(*variant))
             own = {"test_samples", "test_images"}
+            # Of a grid each of `seeds` and of `grid` gives them.
+            own |= {"seed", "objective", "num_samples", "num_groups"}
             fields -= own | {
                 "grid", "seeds", "together", "evaluation_images", "evaluation_samples",
                 "images_per_pass", "samples_per_pass",
