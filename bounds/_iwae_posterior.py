@@ -80,9 +80,7 @@ def iwae_posterior_log_prob(
         return jnp.where(impossible, -jnp.inf, log_q)
 
     def one(number):
-        others = log_weights(
-            model, params, sample_key(key, number), x, num_samples=num_samples - 1
-        )
+        others = log_weights(model, params, sample_key(key, number), x, num_samples=num_samples - 1)
         # Over the own weight, which would round away what of it is left beside log p(x).
         return -iwae(jnp.concatenate([own[None], others]) - centre)
 

@@ -15,7 +15,7 @@ from bounds._types import Key, LatentModel, Params
 _NUMBERS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
 
-def stop(tree: PyTree) -> PyTree:
+def stop(tree: PyTree) -> Any:
     """Constants to every gradient; leaves that are no arrays, such as functions, are so already."""
     return jax.tree.map(
         lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, _NUMBERS) else leaf, tree
