@@ -94,7 +94,8 @@ def ais(
     (arXiv 1611.04273) for decoders, starting from the encoder.
     """
     betas, step_sizes, num_leapfrog = _check("ais", model, betas, step_sizes, num_leapfrog)
-    params, x, betas, step_sizes = stop((params, x, betas, step_sizes))
+    params, x = stop((params, x))
+    betas, step_sizes = jax.lax.stop_gradient((betas, step_sizes))
     first_key = sample_key(key, 0)
     z, log_q = propose(model, params.phi, first_key, x)
     check_continuous("ais", z)
@@ -178,7 +179,8 @@ def reverse_ais(
     """
     betas, step_sizes, num_leapfrog = _check("reverse_ais", model, betas, step_sizes, num_leapfrog)
     check_continuous("reverse_ais", z)
-    params, x, z, betas, step_sizes = stop((params, x, z, betas, step_sizes))
+    params, x, z = stop((params, x, z))
+    betas, step_sizes = jax.lax.stop_gradient((betas, step_sizes))
     assert model.log_q is not None  # _check has raised
     first = log_weight(model, params.theta, x, z, model.log_q(params.phi, x, z))
     order = jnp.arange(betas.shape[0] - 2, 0, -1)

@@ -202,6 +202,6 @@ def check_time(t: ArrayLike, num_steps: int) -> Array:
     array = jnp.asarray(t)
     if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(f"t must be one integer, got {array.dtype} of shape {array.shape}.")
-    if is_known(t) and not 1 <= int(array) <= num_steps:
-        raise ValueError(f"t must lie in 1 .. {num_steps}, got {int(array)}.")
+    if is_known(t) and not 1 <= int(t) <= num_steps:  # type: ignore[arg-type]
+        raise ValueError(f"t must lie in 1 .. {num_steps}, got {int(t)}.")  # type: ignore[arg-type]
     return array
