@@ -19,9 +19,9 @@ import optax
 
 from benchmarks.timing import Row, ratio, version
 from configs import dequantize_digits
-from experiments.dequantization import build, study, training
+from experiments.dequantize import build, study, training
 from experiments.runtime import trainer
-from experiments.training import problems
+from experiments.studies import images
 
 MODEL = "mixture_uniform"
 STEPS = 40
@@ -35,7 +35,7 @@ def run() -> list[Row]:
         return [Row(name, None, detail=EXTRA)]
     config = dequantize_digits.get_config()
     own = study.settings(config, MODEL, 0)
-    problem = problems.make_problem(own)
+    problem = images.make_problem(own)
     model = build.make_model(problem, own)
     params = training.make_run(problem, model, own).init()
     contestants = {
@@ -156,7 +156,7 @@ def pytorch(problem, model, params, config) -> Callable[[], float]:
             z = join(*((b, a) if odd else (a, b)), by_colour)
         return total - 0.5 * (z.square() + np.log(2 * np.pi)).flatten(1).sum(1)
 
-    images = problems.as_images(problem.dataset.train)
+    images = images.as_images(problem.dataset.train)
     u = np.random.default_rng(0).random(images[:8].shape, np.float32)
     wanted = jax.vmap(model.density.log_density, (None, 0, 0))(params.theta, images[:8], u)
     found = log_density(torch.tensor(images[:8] + u), 0.0)

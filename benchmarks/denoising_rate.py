@@ -21,9 +21,9 @@ import optax
 
 from benchmarks.timing import Row, ratio, version
 from configs import diffusion_digits
-from experiments.diffusion_models import build, study, training
+from experiments.diffusion import build, study, training
 from experiments.runtime import trainer
-from experiments.training import problems
+from experiments.studies import images
 
 STEPS = 20
 ROUNDS = 5
@@ -35,7 +35,7 @@ def run() -> list[Row]:
     if version("torch") == "not installed":
         return [Row(name, None, detail=EXTRA)]
     own = study.settings(diffusion_digits.get_config(), "vdm", 0)
-    problem = problems.make_problem(own)
+    problem = images.make_problem(own)
     model = build.make_model(problem, own)
     contestants = {"trainer": ours(problem, model, own), "PyTorch": pytorch(problem, model, own)}
     seconds: dict[str, list[float]] = {key: [] for key in contestants}

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.timing import Row, interleaved, megabytes, peak_memory, ratio
 from configs import dalle_digits
-from experiments.dalle_models import build, enumeration, study
-from experiments.training.problems import as_images
+from experiments.dalle import build, enumeration, study
+from experiments.studies.images import as_images
 
 ROUNDS = 3
 

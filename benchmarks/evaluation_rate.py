@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.burda import NUM_PIXELS, make_problem
 from benchmarks.timing import Row, interleaved, megabytes, peak_memory, ratio
-from experiments.training.held_out import per_image
+from experiments.studies.held_out import per_image
 
 WIDTHS = (50, 200, 200, NUM_PIXELS)  # of the decoder, from z to the pixels
 NUM_SAMPLES = 5000

@@ -26,7 +26,7 @@ from benchmarks.timing import (
     peak_memory,
     ratio,
 )
-from models import linear_gaussian
+from models.exact import linear_gaussian
 
 NUM_SAMPLES = 1000
 NUM_DIMS = 20

@@ -27,7 +27,8 @@ import optax
 import bounds
 from benchmarks.burda import NUM_PIXELS, make_problem
 from benchmarks.timing import Row, ratio, version
-from experiments.runtime import batches, mesh, trainer
+from experiments.data import batches
+from experiments.runtime import mesh, trainer
 
 BATCH = 20
 IMAGES = 5960

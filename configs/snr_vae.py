@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.problem = "vae"
     config.seed = 0
-    config.dataset = "digits"  # or mnist, fashion_mnist, ...: see experiments/runtime/data.py
+    config.dataset = "digits"  # or mnist, fashion_mnist, ...: see experiments/data/sets.py
     config.data_dir = ""  # folder with official files; digits need none
     config.latents = (50,)
     config.hidden = ((200, 200),)

@@ -21,7 +21,7 @@ def main(config, workdir: str) -> None:
     """Integrates, fits, prints and draws."""
     import jax
 
-    from experiments.dequantization import exact
+    from experiments.dequantize import exact
     from experiments.runtime import plots, results
 
     cluster.refuse("experiments.dequantize_exact")

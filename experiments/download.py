@@ -26,20 +26,19 @@ def download(dataset: str, data_dir: str) -> str:
     Raises:
       UserError: unknown data set, no download of it, no connection, or no room for it.
     """
-    from experiments.runtime import captions, data, data_files
+    from experiments.data import captions, files, sets
 
-    for source in (*data_files.SOURCES.get(dataset, ()), *captions.SOURCES.get(dataset, ())):
+    for source in (*files.SOURCES.get(dataset, ()), *captions.SOURCES.get(dataset, ())):
         try:
-            data_files.read_source(dataset, source, data_dir)
+            files.read_source(dataset, source, data_dir)
         except UserError:
             if not source.checksum:
                 raise UserError(
-                    f"{source.file} of {dataset} cannot be downloaded: "
-                    f"{data_files.where_from(source)}"
+                    f"{source.file} of {dataset} cannot be downloaded: {files.where_from(source)}"
                 ) from None
-            folder = os.path.join(data_dir, data_files.FOLDERS[dataset])
+            folder = os.path.join(data_dir, files.FOLDERS[dataset])
             _fetch(source.url, source.checksum, os.path.join(folder, source.published_name))
-    loaded = data.load(dataset, data_dir)
+    loaded = sets.load(dataset, data_dir)
     train, validation, test = (f"{len(i):,}" for i in loaded[1:4])
     size = "x".join(map(str, loaded.train.shape[1:]))
     return (

@@ -22,7 +22,7 @@ def main(config, workdir: str) -> None:
     """Measures what is missing, part by part, and prints the table."""
     from experiments.runtime import paths, results
     from experiments.runtime.errors import UserError
-    from experiments.training import build, evaluation, report
+    from experiments.vae import build, evaluation, report
 
     cluster.refuse("experiments.evaluate")
     if not config.run:

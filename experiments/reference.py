@@ -21,8 +21,8 @@ flags.declare_key_flag("checkpoint_dir")
 def main(config, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
     from experiments.runtime import results
-    from experiments.training import build, grid
-    from experiments.training.points import run_missing
+    from experiments.studies.points import run_missing
+    from experiments.vae import build, grid
 
     cluster.refuse("experiments.reference")
     points = grid.points(config)

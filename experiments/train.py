@@ -25,7 +25,7 @@ def main(config, workdir: str) -> None:
 
     from experiments.runtime import fit, results
     from experiments.runtime.checkpoints import Checkpoints
-    from experiments.training import build, report
+    from experiments.vae import build, report
 
     with cluster.together():
         fit.check_config(config)

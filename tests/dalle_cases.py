@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import dalle_digits
-from experiments.dalle_models import build, enumeration, study
-from experiments.training.problems import as_images
+from experiments.dalle import build, enumeration, study
+from experiments.studies.images import as_images
 from models.token_prior import picked
 
 

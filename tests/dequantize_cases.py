@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from configs import dequantize_digits
-from experiments.dequantization import build
+from experiments.dequantize import build
 from models import noise
 
 

@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import scipy.io
 
-from experiments.runtime import data_files
+from experiments.data import files
 
 
 def pixels(*shape, levels=256):
@@ -77,7 +77,7 @@ def made_up(name):
     else:
         images = pixels(803, 32, 32, 3)
         train, test, files = images[:-400], images[-400:], [images]
-    members = [m for source in data_files.SOURCES[name] for m in source.members]
+    members = [m for source in files.SOURCES[name] for m in source.members]
     return train, test, dict(zip(members, files, strict=True))
 
 
@@ -106,7 +106,7 @@ def packed_files(name):
     contents = made_up(name)[2]
     return {
         source.file: pack(source.file, {m: contents[m] for m in source.members})
-        for source in data_files.SOURCES[name]
+        for source in files.SOURCES[name]
     }
 
 
@@ -116,9 +116,9 @@ def make_known(monkeypatch, name):
     sums = {m: hashlib.md5(as_bytes(c)).hexdigest() for m, c in contents.items()}
     sources = tuple(
         source._replace(members={m: f"md5:{sums[m]}" for m in source.members})
-        for source in data_files.SOURCES[name]
+        for source in files.SOURCES[name]
     )
-    monkeypatch.setitem(data_files.SOURCES, name, sources)
+    monkeypatch.setitem(files.SOURCES, name, sources)
     return sources
 
 

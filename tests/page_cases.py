@@ -6,7 +6,7 @@ import io
 import math
 from typing import Any
 
-from experiments.comparison.page import Column, page
+from experiments.compare.page import Column, page
 from experiments.runtime import plots
 from experiments.runtime.results import KINDS
 

@@ -120,12 +120,13 @@ def outcome(program: Any, config: ConfigDict, workdir: str) -> tuple[str, str]:
 @contextlib.contextmanager
 def stopped_before_computing() -> Iterator[None]:
     """Within it a program ends where it would open its record, and reads data once."""
-    from experiments.runtime import data, results
+    from experiments.data import sets
+    from experiments.runtime import results
 
     def stop(*arguments, **more):
         raise _Passed
 
-    read = data.load
+    read = sets.load
     cached = functools.cache(read)
 
     def load(*arguments):
@@ -134,11 +135,11 @@ def stopped_before_computing() -> Iterator[None]:
         except TypeError:  # what cannot be looked up in a cache
             return read(*arguments)
 
-    before, results.open_record, data.load = results.open_record, stop, load
+    before, results.open_record, sets.load = results.open_record, stop, load
     try:
         yield
     finally:
-        results.open_record, data.load = before, read
+        results.open_record, sets.load = before, read
 
 
 def base(case: str, folder: str) -> tuple[Any, ConfigDict]:

@@ -14,7 +14,7 @@ from oracles import TIGHT, z_limit
 
 import bounds
 from bounds import _hmc
-from models import linear_gaussian, two_layer_gaussian
+from models.exact import linear_gaussian, two_layer_gaussian
 
 VARIANCE = 0.6
 MODEL = linear_gaussian.make_model(VARIANCE)

@@ -7,7 +7,7 @@ import pytest
 from oracles import TIGHT
 
 import bounds
-from models import linear_gaussian
+from models.exact import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
 THETA = jnp.array([0.3, -0.2])

@@ -8,7 +8,8 @@ from test_train_program import tiny_config
 
 import bounds
 from experiments.runtime import fit, trainer
-from experiments.training import build, held_out, sandwich
+from experiments.studies import held_out
+from experiments.vae import build, sandwich
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_up_data import make_known, write_packed, write_unpacked
 
-from experiments.runtime import captions, data
+from experiments.data import captions, sets
 from experiments.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -17,12 +17,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 def test_digits_are_shuffled_with_their_images():
     plain, shuffled = captions.load("digits", ""), captions.load("digits_shuffled", "")
-    images = [np.concatenate(data.load(n, "")[1:4]) for n in ("digits", "digits_shuffled")]
+    images = [np.concatenate(sets.load(n, "")[1:4]) for n in ("digits", "digits_shuffled")]
     words = [sum(part, ()) for part in (plain, shuffled)]
     of_image = {image.tobytes(): word for image, word in zip(images[0], words[0], strict=True)}
     assert [of_image[image.tobytes()] for image in images[1]] == list(words[1])
     for name, part in (("digits", plain), ("digits_shuffled", shuffled)):
-        assert [len(p) for p in part] == [len(i) for i in data.load(name, "")[1:4]]
+        assert [len(p) for p in part] == [len(i) for i in sets.load(name, "")[1:4]]
     assert words[0][:4] == ("zero", "one", "two", "three")
 
 
@@ -65,7 +65,7 @@ def test_real_captions(name):
     folder = os.environ.get("VB_DATA_DIR") or str(ROOT.parent / "shared/data")
     if not os.path.isdir(folder):
         pytest.skip("set VB_DATA_DIR to a folder with official files")
-    found, images = captions.load(name, folder), data.load(name, folder)
+    found, images = captions.load(name, folder), sets.load(name, folder)
     assert [len(part) for part in found] == [len(part) for part in images[1:4]]
     words = np.array(found.test)
     if name == "emoji":

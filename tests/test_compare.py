@@ -11,8 +11,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import compare_digits, compare_images
-from experiments import compare
-from experiments.comparison import collect, families, report
+from experiments.compare import __main__ as compare
+from experiments.compare import collect, families, report
 from experiments.runtime import results, subprograms
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import row

@@ -13,7 +13,7 @@ from experiments import train
 from experiments.runtime import fit, results
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError, differing_fields
-from experiments.training import build
+from experiments.vae import build
 
 TINY = {
     "num_steps": 20, "log_every": 10, "save_every": 10, "num_samples": 2, "batch_size": 20,

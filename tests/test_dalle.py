@@ -13,13 +13,13 @@ from absl import flags
 from dalle_cases import by_hand, made, tiny
 
 import bounds
-from experiments import dalle
-from experiments.dalle_models import enumeration, evaluation, report, training
-from experiments.dalle_models import images as of_images
-from experiments.runtime import captions
+from experiments.dalle import __main__ as dalle
+from experiments.dalle import enumeration, evaluation, report, training
+from experiments.dalle import marginal as of_images
+from experiments.data import captions
 from experiments.runtime.errors import UserError
-from experiments.training import problems
-from experiments.training.problems import as_images
+from experiments.studies import images
+from experiments.studies.images import as_images
 from models.token_prior import picked
 
 
@@ -281,7 +281,7 @@ def test_mistakes_are_named_before_anything_is_written(name, tmp_path, parsed, m
     config.models = {"own": {}}
     config.compare = ()
     if name == "no captions":
-        own = problems.make_problem(tiny())
+        own = images.make_problem(tiny())
         monkeypatch.setattr(problems, "make_problem", lambda config: own)
     with pytest.raises(UserError, match=message):
         dalle.main(config, str(tmp_path / "run"))

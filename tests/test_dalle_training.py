@@ -10,11 +10,12 @@ from dalle_cases import batch_of, by_hand, made, tiny
 
 import bounds
 from configs import dalle_images
-from experiments.dalle_models import build, enumeration, study, training
-from experiments.runtime import captions, fit, trainer
-from experiments.runtime.data import Dataset
-from experiments.training import problems, studies
-from experiments.training.problems import as_images
+from experiments.dalle import build, enumeration, study, training
+from experiments.data import captions
+from experiments.data.sets import Dataset
+from experiments.runtime import fit, trainer
+from experiments.studies import study
+from experiments.studies.images import as_images
 from models.token_prior import picked
 
 
@@ -30,7 +31,7 @@ def trained():
 
 def test_objective_of_the_first_stage_is_exact_where_it_is_enumerated(data, trained):
     _, model, params = trained
-    config = studies.settings(tiny(objective="enumerated", beta_steps=0), "beta6_6", 0, scoring=())
+    config = study.settings(tiny(objective="enumerated", beta_steps=0), "beta6_6", 0, scoring=())
     loss = training.make_dvae_loss(model, config)
     batch = batch_of(data, 2)
     found, _ = jax.jit(loss)(params, (), batch, jax.random.key(0), 0)
@@ -50,7 +51,7 @@ def test_objective_of_the_first_stage_is_exact_where_it_is_enumerated(data, trai
 def test_discrete_objectives_have_the_mean_of_the_enumerated_one(data, trained, objective):
     """REINFORCE: B_beta itself; VIMCO: at least B_beta, and at most the supremum over q."""
     _, model, params = trained
-    config = studies.settings(tiny(objective=objective, beta_steps=0), "beta6_6", 0, scoring=())
+    config = study.settings(tiny(objective=objective, beta_steps=0), "beta6_6", 0, scoring=())
     batch = batch_of(data, 1)
     loss = jax.jit(jax.vmap(training.make_dvae_loss(model, config), (None, None, None, 0, None)))
     keys = jax.random.split(jax.random.key(0), 400)
@@ -190,7 +191,7 @@ def _made_up_data(config):
     side = {"fashion_mnist": 28, "emoji": 64}[config.dataset]
     channels = () if side == 28 else (3,)
     images = np.random.default_rng(0).integers(0, 256, (4, side, side, *channels), np.uint8)
-    problem = problems.Problem(
+    problem = images.Problem(
         Dataset("made up", images, images[:1], images[:1], 256), (side, side, *(channels or (1,)))
     )
     problem = build.enlarged(problem, config.enlarge)

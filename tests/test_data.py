@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from made_up_data import as_bytes, chardata, made_up, make_known, pack, write_packed, write_unpacked
 
-from experiments.runtime import data, data_files
+from experiments.data import files, sets
 from experiments.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-WITH_FILES = list(data_files.SOURCES)
+WITH_FILES = list(files.SOURCES)
 # .npz: nothing to unpack, no download
 ARRAYS = ("omniglot_rebuilt", "cifar10_first4000", "emoji")
 
@@ -54,22 +54,22 @@ NUM_VALIDATION = {
 
 
 def test_every_data_set_is_listed_with_its_files():
-    assert set(data.DATASETS) == {
+    assert set(sets.DATASETS) == {
         "digits",
         "digits_shuffled",
         "imagenet32",
         "imagenet64",
         *WITH_FILES,
     }
-    assert set(data_files.FOLDERS) == set(WITH_FILES) == set(NUM_VALIDATION)
+    assert set(files.FOLDERS) == set(WITH_FILES) == set(NUM_VALIDATION)
 
 
 @pytest.mark.parametrize("name", WITH_FILES)
 @pytest.mark.parametrize("below", [True, False], ids=["in-its-folder", "in-data-dir"])
 def test_packed_files_load(name, below, known, tmp_path):
     known(name)
-    write_packed(name, tmp_path / data_files.FOLDERS[name] if below else tmp_path)
-    loaded = data.load(name, str(tmp_path))
+    write_packed(name, tmp_path / files.FOLDERS[name] if below else tmp_path)
+    loaded = sets.load(name, str(tmp_path))
     assert_is_the_made_up_one(name, loaded)
     assert len(loaded.validation) == NUM_VALIDATION[name]
 
@@ -77,16 +77,16 @@ def test_packed_files_load(name, below, known, tmp_path):
 @pytest.mark.parametrize("name", [n for n in WITH_FILES if n not in ARRAYS])
 def test_unpacked_files_load(name, known, tmp_path):
     known(name)
-    write_unpacked(name, tmp_path / data_files.FOLDERS[name])
-    assert_is_the_made_up_one(name, data.load(name, str(tmp_path)))
+    write_unpacked(name, tmp_path / files.FOLDERS[name])
+    assert_is_the_made_up_one(name, sets.load(name, str(tmp_path)))
 
 
 @pytest.mark.parametrize("below", ["cifar10/cifar-10-batches-py", "cifar-10-batches-py"])
 def test_cifar10_loads_from_the_folder_its_tar_makes(below, known, tmp_path):
     known("cifar10")
     write_unpacked("cifar10", tmp_path / below)
-    assert_is_the_made_up_one("cifar10", data.load("cifar10", str(tmp_path)))
-    assert_is_the_made_up_one("cifar10", data.load("cifar10", str(tmp_path / below)))
+    assert_is_the_made_up_one("cifar10", sets.load("cifar10", str(tmp_path)))
+    assert_is_the_made_up_one("cifar10", sets.load("cifar10", str(tmp_path / below)))
 
 
 def test_omniglot_stands_upright(known, tmp_path, monkeypatch):
@@ -99,13 +99,13 @@ def test_omniglot_stands_upright(known, tmp_path, monkeypatch):
     )
     known("omniglot")
     write_unpacked("omniglot", tmp_path)
-    loaded = data.load("omniglot", str(tmp_path))
+    loaded = sets.load("omniglot", str(tmp_path))
     np.testing.assert_array_equal(loaded.train, [letter.round()])
     np.testing.assert_array_equal(loaded.test, [letter.round()] * 2)
 
 
 def test_bundled_digits_need_no_files():
-    digits = data.load("digits", "")
+    digits = sets.load("digits", "")
     assert [len(part) for part in digits[1:4]] == [1397, 100, 300]
     assert digits.train.shape[1:] == (8, 8)
     assert digits.train.dtype == np.uint8
@@ -119,12 +119,12 @@ def test_bundled_digits_need_no_files():
 def test_right_copy_is_found_behind_wrong_ones(known, tmp_path):
     """As where MNIST lies beside Fashion-MNIST under the same names."""
     known("fashion_mnist")
-    for source in data_files.SOURCES["fashion_mnist"]:
+    for source in files.SOURCES["fashion_mnist"]:
         (tmp_path / source.file).write_bytes(gzip.compress(b"of MNIST"))
         (tmp_path / "fashion-mnist").mkdir(exist_ok=True)
         (tmp_path / "fashion-mnist" / source.file.removesuffix(".gz")).write_bytes(b"cut short")
     write_packed("fashion_mnist", tmp_path / "fashion-mnist")
-    assert_is_the_made_up_one("fashion_mnist", data.load("fashion_mnist", str(tmp_path)))
+    assert_is_the_made_up_one("fashion_mnist", sets.load("fashion_mnist", str(tmp_path)))
 
 
 REAL = {  # name: (images in each part, size, mean of all pixels of the first two parts)
@@ -145,7 +145,7 @@ def test_real_files(name):
     if not os.path.isdir(folder):
         pytest.skip("set VB_DATA_DIR to a folder with official files")
     try:
-        loaded = data.load(name, folder)
+        loaded = sets.load(name, folder)
     except UserError as error:
         if "is not in" in str(error):
             pytest.skip(str(error))
@@ -166,17 +166,17 @@ def test_real_files(name):
 
 
 def test_unknown_name_is_answered_with_the_known_ones(tmp_path):
-    said = complaint(data.load, "minst", str(tmp_path))
+    said = complaint(sets.load, "minst", str(tmp_path))
     assert "'minst'" in said
-    assert all(name in said for name in data.DATASETS)
+    assert all(name in said for name in sets.DATASETS)
 
 
 @pytest.mark.parametrize("name", WITH_FILES)
 def test_missing_folder_is_answered_with_what_to_set(name, tmp_path):
-    said = complaint(data.load, name, "")
+    said = complaint(sets.load, name, "")
     assert "--config.data_dir" in said
     assert f"python -m experiments.download --dataset={name}" in said
-    said = complaint(data.load, name, str(tmp_path / "nowhere"))
+    said = complaint(sets.load, name, str(tmp_path / "nowhere"))
     assert str(tmp_path / "nowhere") in said
     assert "not a folder" in said
 
@@ -185,9 +185,9 @@ def test_missing_folder_is_answered_with_what_to_set(name, tmp_path):
 def test_missing_file_is_answered_with_where_to_get_it(name, known, tmp_path):
     last = known(name)[-1]
     write_packed(name, tmp_path)[-1].unlink()
-    said = complaint(data.load, name, str(tmp_path))
+    said = complaint(sets.load, name, str(tmp_path))
     assert f"{last.published_name} is not in {tmp_path}" in said
-    assert data_files.FOLDERS[name] in said
+    assert files.FOLDERS[name] in said
     assert last.url in said
     if name in ARRAYS:
         assert "no download" in said
@@ -208,8 +208,8 @@ def assert_names_file_and_source(said, path, source):
 def test_file_with_another_content_is_refused(name, tmp_path):
     """Whole, readable files, but not the official ones."""
     first = write_packed(name, tmp_path)[0]
-    said = complaint(data.load, name, str(tmp_path))
-    source = data_files.SOURCES[name][0]
+    said = complaint(sets.load, name, str(tmp_path))
+    source = files.SOURCES[name][0]
     assert_names_file_and_source(said, first, source)
     member, wanted = next(iter(source.members.items()))
     algorithm, value = wanted.split(":")
@@ -224,7 +224,7 @@ def test_truncated_file_is_refused(name, size, known, tmp_path):
     path = write_packed(name, tmp_path)[-1]
     whole = path.read_bytes()
     path.write_bytes(whole[: int(size * len(whole))])
-    said = complaint(data.load, name, str(tmp_path))
+    said = complaint(sets.load, name, str(tmp_path))
     assert_names_file_and_source(said, path, last)
     if size > 0:
         assert "cannot read" in said
@@ -239,7 +239,7 @@ def test_damaged_file_is_refused(name, where, known, tmp_path):
     start = int(where * len(content))
     content[start : start + 40] = bytes(b ^ 0x55 for b in content[start : start + 40])
     path.write_bytes(content)
-    assert_names_file_and_source(complaint(data.load, name, str(tmp_path)), path, last)
+    assert_names_file_and_source(complaint(sets.load, name, str(tmp_path)), path, last)
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_FILES if n not in ARRAYS])
@@ -248,7 +248,7 @@ def test_truncated_unpacked_file_is_refused(name, known, tmp_path):
     write_unpacked(name, tmp_path)
     path = tmp_path / list(last.members)[-1]
     path.write_bytes(path.read_bytes()[:-1])
-    said = complaint(data.load, name, str(tmp_path))
+    said = complaint(sets.load, name, str(tmp_path))
     assert_names_file_and_source(said, path, last)
     assert "not the right file" in said
 
@@ -258,13 +258,13 @@ def test_archive_without_all_its_members_is_refused(known, tmp_path):
     batches = dict(list(made_up("cifar10")[2].items())[:-1])
     path = tmp_path / "cifar-10-python.tar.gz"
     path.write_bytes(pack(path.name, batches))
-    said = complaint(data.load, "cifar10", str(tmp_path))
+    said = complaint(sets.load, "cifar10", str(tmp_path))
     assert "there is no test_batch in it" in said
     assert "https://" in said
     path.unlink()
     write_unpacked("cifar10", tmp_path / "cifar-10-batches-py")
     (tmp_path / "cifar-10-batches-py/data_batch_4").unlink()
-    assert "data_batch_4" in complaint(data.load, "cifar10", str(tmp_path))
+    assert "data_batch_4" in complaint(sets.load, "cifar10", str(tmp_path))
 
 
 def test_nothing_is_unpickled_before_its_checksum_is_right(known, tmp_path):
@@ -275,5 +275,5 @@ def test_nothing_is_unpickled_before_its_checksum_is_right(known, tmp_path):
     known("cifar10")
     write_unpacked("cifar10", tmp_path)
     (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": Trap()}))
-    assert "not the right file" in complaint(data.load, "cifar10", str(tmp_path))
+    assert "not the right file" in complaint(sets.load, "cifar10", str(tmp_path))
     assert not (tmp_path / "sprung").exists()

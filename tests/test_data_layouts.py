@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_up_data import made_up, make_known, pack, packed_files, write_packed, write_unpacked
 
-from experiments.runtime import captions, data, data_files, imagenet_files
+from experiments.data import captions, files, imagenet, sets
 from experiments.runtime.errors import UserError
 
 
@@ -19,7 +19,7 @@ def put(path, content):
 
 def assert_loads(name, folder):
     train, test, _ = made_up(name)
-    loaded = data.load(name, str(folder))
+    loaded = sets.load(name, str(folder))
     np.testing.assert_array_equal(np.concatenate([loaded.train, loaded.validation]), train)
     np.testing.assert_array_equal(loaded.test, test)
 
@@ -64,14 +64,14 @@ def test_the_arrays_of_keras_are_the_same_files(monkeypatch, tmp_path):
     source = captions.SOURCES["mnist"][0]
     member = next(iter(source.members))
     with open(tmp_path / "mnist.npz", "rb") as file:
-        assert data_files._unpack(file.name, [member]) == [idx(labels[0])]
+        assert files._unpack(file.name, [member]) == [idx(labels[0])]
     # Other arrays are no digits, and are not taken for them.
     put(tmp_path / "mnist.npz", pack("mnist.npz", {"x_train": train[::-1], "x_test": test}))
     with pytest.raises(UserError, match=r"mnist\.npz is not the right file"):
-        data.load("mnist", str(tmp_path))
+        sets.load("mnist", str(tmp_path))
     put(tmp_path / "mnist.npz", pack("mnist.npz", {"images": train}))
     with pytest.raises(UserError, match=r"cannot read .*mnist\.npz"):
-        data.load("mnist", str(tmp_path))
+        sets.load("mnist", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -91,29 +91,29 @@ def test_cifar10_is_found_packed_under_other_names(name, monkeypatch, tmp_path):
     assert_loads("cifar10", tmp_path)
 
 
-@pytest.mark.parametrize("name", [n for n in data_files.SOURCES if n != "omniglot"])
+@pytest.mark.parametrize("name", [n for n in files.SOURCES if n != "omniglot"])
 def test_the_folder_may_be_written_otherwise_or_be_there_twice(name, monkeypatch, tmp_path):
     make_known(monkeypatch, name)
-    folder = data_files.FOLDERS[name]
+    folder = files.FOLDERS[name]
     other = folder.upper().replace("-", "_") if "-" in folder else folder.upper()
     write_packed(name, tmp_path / other / folder)
-    loaded = data.load(name, str(tmp_path))
+    loaded = sets.load(name, str(tmp_path))
     np.testing.assert_array_equal(loaded.test, made_up(name)[1])
 
 
-@pytest.mark.parametrize("name", list(data_files.SOURCES))
+@pytest.mark.parametrize("name", list(files.SOURCES))
 def test_a_miss_says_what_is_there_and_what_was_looked_for(name, tmp_path):
-    folder = tmp_path / data_files.FOLDERS[name]
+    folder = tmp_path / files.FOLDERS[name]
     folder.mkdir()
     for i in range(9):
         (folder / f"file{i}").touch()
     (tmp_path / "zip.txt").touch()
     with pytest.raises(UserError) as caught:
-        data.load(name, str(tmp_path))
+        sets.load(name, str(tmp_path))
     said = str(caught.value)
     assert f"in {folder} there is file0, file1, file2, file3, file4, file5 and 3 more" in said
     assert f"in {tmp_path} there is {folder.name}, zip.txt;" in said
-    assert data_files.SOURCES[name][0].published_name in said
+    assert files.SOURCES[name][0].published_name in said
     if name == "mnist":
         assert "train-images.idx3-ubyte.gz" in said
         assert "mnist.npz" in said
@@ -122,11 +122,11 @@ def test_a_miss_says_what_is_there_and_what_was_looked_for(name, tmp_path):
 
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(UserError, match=f"in {tmp_path} there is nothing"):
-        data.load("mnist", str(tmp_path))
+        sets.load("mnist", str(tmp_path))
     (tmp_path / "ImageNet").mkdir()
     (tmp_path / "ImageNet" / "train.zip").touch()
     with pytest.raises(UserError, match=r"ImageNet there is train\.zip"):
-        imagenet_files.read("valid", 32, str(tmp_path))
+        imagenet.read("valid", 32, str(tmp_path))
 
 
 def test_home_is_found_and_an_address_is_refused(monkeypatch, tmp_path):
@@ -136,18 +136,18 @@ def test_home_is_found_and_an_address_is_refused(monkeypatch, tmp_path):
     assert_loads("mnist", "~/data")
     for name in ("mnist", "imagenet32"):
         with pytest.raises(UserError, match="data_dir must be a folder"):
-            data.load(name, "gs://bucket/data")
+            sets.load(name, "gs://bucket/data")
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_official_files_pass_as_other_tools_lay_them_out(name, tmp_path):
     """The real ones, with their checksums."""
     folder = os.environ.get("VB_DATA_DIR", "../shared/data")
-    if not os.path.isdir(os.path.join(folder, data_files.FOLDERS[name])):
+    if not os.path.isdir(os.path.join(folder, files.FOLDERS[name])):
         pytest.skip("set VB_DATA_DIR to a folder with official files")
     torch = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[name]
-    for source in (*data_files.SOURCES[name], *captions.SOURCES[name]):
-        (content,) = data_files.read_source(name, source, folder)
+    for source in (*files.SOURCES[name], *captions.SOURCES[name]):
+        (content,) = files.read_source(name, source, folder)
         put(tmp_path / torch / "raw" / next(iter(source.members)), content)
-    assert len(data.load(name, str(tmp_path)).test) == 10_000
+    assert len(sets.load(name, str(tmp_path)).test) == 10_000
     assert len(captions.load(name, str(tmp_path)).test) == 10_000

@@ -13,16 +13,16 @@ from absl import flags
 from dequantize_cases import constant_model, only, tiny
 
 import bounds
-from experiments.dequantization import build, evaluation, report, study, training
-from experiments.runtime import data
+from experiments.data import sets
+from experiments.dequantize import build, evaluation, report, study, training
 from experiments.runtime.results import row
-from experiments.training import curves, problems, studies
-from experiments.training.ensemble import train_members
+from experiments.studies import curves, images, study
+from experiments.studies.ensemble import train_members
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return problems.make_problem(tiny())
+    return images.make_problem(tiny())
 
 
 # --- a study ------------------------------------------------------------------------------------
@@ -30,8 +30,8 @@ def problem():
 
 def trained(problem, config, name, seeds, folder):
     """(rows, parameters) of one point."""
-    models = study.check(problem, config, [studies.Point(name, seeds)])
-    return study.run(problem, models[name], studies.Point(name, seeds), config, str(folder))
+    models = study.check(problem, config, [study.Point(name, seeds)])
+    return study.run(problem, models[name], study.Point(name, seeds), config, str(folder))
 
 
 @pytest.mark.slow
@@ -63,9 +63,7 @@ def test_validation_never_looks_at_test_images(problem):
     own = study.settings(tiny(), "autoregressive", 0)
     blank = problem.dataset._replace(test=np.zeros_like(problem.dataset.test))
     model = build.make_model(problem, own)
-    params = model.init(
-        jax.random.key(0), jnp.asarray(problems.as_images(problem.dataset.train[:8]))
-    )
+    params = model.init(jax.random.key(0), jnp.asarray(images.as_images(problem.dataset.train[:8])))
     ours, others = (
         training.validation(p, model, own) for p in (problem, problem._replace(dataset=blank))
     )
@@ -84,7 +82,7 @@ def test_dropout_is_off_in_evaluation(problem):
         config = tiny(dropout=dropout, evaluation_samples=(1,))
         own = study.settings(config, name, 0)
         model = build.make_model(problem, own)
-        images = jnp.asarray(problems.as_images(problem.dataset.train[:8]))
+        images = jnp.asarray(images.as_images(problem.dataset.train[:8]))
         params = jax.jit(model.init)(jax.random.key(0), images)
         params = jax.tree.map(lambda v: v + 0.05, params)
         measured = evaluation.curve(
@@ -97,10 +95,10 @@ def test_dropout_is_off_in_evaluation(problem):
 def test_a_flow_is_a_density_of_noisy_integers():
     """One cell of an image of four pixels, integrated by many draws: 0 .. levels is the whole."""
     images = np.random.default_rng(0).integers(0, 2, (140, 2, 2), np.uint8)
-    small = problems.Problem(data.Dataset("small", images, images[:0], images[:9], 2), (2, 2, 1))
+    small = images.Problem(sets.Dataset("small", images, images[:0], images[:9], 2), (2, 2, 1))
     own = study.settings(tiny(), "mixture_uniform", 0)
     model = build.make_model(small, own)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.asarray(problems.as_images(images[:128])))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.asarray(images.as_images(images[:128])))
     cells = jnp.asarray(np.indices((2, 2, 2, 2)).reshape(4, 16).T.reshape(16, 2, 2, 1), float)
 
     @jax.jit
@@ -127,7 +125,7 @@ def test_a_flow_is_a_density_of_noisy_integers():
 
 def test_bits_count_every_channel():
     blank = np.zeros((1, 4, 4, 3), np.uint8)
-    coloured = problems.Problem(data.Dataset("x", blank, blank, blank, 256), (4, 4, 3))
+    coloured = images.Problem(sets.Dataset("x", blank, blank, blank, 256), (4, 4, 3))
     np.testing.assert_allclose(coloured.bits(-48 * math.log(256)), 8)
 
 
@@ -138,7 +136,7 @@ def test_rows_of_a_density_with_an_exact_answer(problem, tmp_path):
     model = build.make_model(problem, study.settings(config, "variational", 0))
     exact = [r for r in rows if r["kind"] == "exact" and r["unit"] == "bits/dim"]
     assert len(exact) == 1
-    images = problems.as_images(problem.dataset.test[:6])
+    images = images.as_images(problem.dataset.test[:6])
     log_prob = model.density.log_prob
     assert log_prob is not None
     nats = jax.vmap(log_prob, (None, 0))(params[0].theta, images)
@@ -177,7 +175,7 @@ def test_refitted_noise_leaves_the_density_as_it_was(problem):
     own = study.settings(config, "exact", 0)
     own.noise, own.objective = "uniform", "elbo"  # nothing is drawn but u
     model = build.make_model(problem, own)
-    images = jnp.asarray(problems.as_images(problem.dataset.train[:8]))
+    images = jnp.asarray(images.as_images(problem.dataset.train[:8]))
     theta = model.init(jax.random.key(3), images).theta
     run = training.make_run(problem, model, own, theta=theta)
     start = run.init()
@@ -207,7 +205,7 @@ def test_summary_is_over_seeds_and_pairs_them_with_the_fitted_noise():
         rows += [measured("a", seed, value), measured("a", seed, 3.0, "uniform")]
     rows += [measured("b", s, v) for s, v in enumerate((1.9, 2.1, 2.2))]
     config = types.SimpleNamespace(compare=(("a", "b"),))
-    summary = studies.summarise(rows, config)
+    summary = study.summarise(rows, config)
     by_name = {
         (r["name"], r["at"]["model"]): r for r in summary if r["at"].get("noise") != "uniform"
     }
@@ -221,7 +219,7 @@ def test_summary_is_over_seeds_and_pairs_them_with_the_fitted_noise():
 
 
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
-    from experiments import dequantize
+    from experiments.dequantize import __main__ as dequantize
 
     flags.FLAGS.mark_as_parsed()
     config = only(tiny(), "affine_flow", "autoregressive")
@@ -265,7 +263,7 @@ def test_errors_of_the_noise_average_over_images_in_bits():
         evaluation_seed=0,
     )  # fmt: skip
     images = np.zeros((7, 2, 2), np.uint8)
-    small = problems.Problem(data.Dataset("small", images, images, images, 4), (2, 2, 1))
+    small = images.Problem(sets.Dataset("small", images, images, images, 4), (2, 2, 1))
     params = bounds.Params((), ())
     found = evaluation.rows(small, model, params, {}, config, None)
     nats = evaluation.curve(model, params, images, jax.random.key(0), config)

@@ -10,19 +10,19 @@ from dequantize_cases import constant_model, only, tiny
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.dequantization import build, evaluation, report, study
-from experiments.runtime import data
+from experiments.data import sets
+from experiments.dequantize import build, evaluation, report, study
 from experiments.runtime.errors import UserError
-from experiments.training import problems, studies
+from experiments.studies import images, study
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return problems.make_problem(tiny())
+    return images.make_problem(tiny())
 
 
 def made_up(images, levels=17):
-    return data.Dataset("made up", images, images[:2], images[:2], levels)
+    return sets.Dataset("made up", images, images[:2], images[:2], levels)
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def made_up(images, levels=17):
 )
 def test_images_that_are_no_integers_of_the_levels_are_refused(images, wanted):
     with pytest.raises(UserError, match=wanted):
-        problems.check_images(made_up(images))
+        images.check_images(made_up(images))
 
 
 def test_images_of_several_sizes_are_refused():
     images = np.zeros((4, 8, 8), np.uint8)
     with pytest.raises(UserError, match="one size"):
-        problems.check_images(made_up(images)._replace(test=np.zeros((2, 8, 6), np.uint8)))
+        images.check_images(made_up(images)._replace(test=np.zeros((2, 8, 6), np.uint8)))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_images_of_several_sizes_are_refused():
 )
 def test_odd_sizes_are_refused(shape, wanted):
     blank = np.zeros((4, *shape), np.uint8)
-    problem = problems.Problem(made_up(blank), shape)
+    problem = images.Problem(made_up(blank), shape)
     own = study.settings(tiny(), "mixture_uniform", 0)
     with pytest.raises(UserError, match=wanted):
         build.make_model(problem, own)
@@ -90,7 +90,7 @@ def test_mistakes_are_found_before_anything_is_trained(problem, changes, wanted)
     if "width" in changes:
         config.models.mixture_uniform.width = 0
     with pytest.raises(UserError, match=wanted):
-        study.check(problem, config, studies.points(config))
+        study.check(problem, config, study.points(config))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_mistakes_of_one_model_are_found_before_anything_is_trained(problem, cha
     config = only(tiny(), "mixture_uniform")
     config.models.mixture_uniform = ConfigDict(changes)
     with pytest.raises(UserError, match=wanted):
-        study.check(problem, config, studies.points(config))
+        study.check(problem, config, study.points(config))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b"])
@@ -118,7 +118,7 @@ def test_names_that_are_no_folders_are_refused(name):
     config = only(tiny(), "mixture_uniform")
     config.models[name] = ConfigDict()
     with pytest.raises(UserError, match=r"config\.models has the name"):
-        studies.points(config)
+        study.points(config)
 
 
 def test_a_model_that_is_no_set_of_fields_is_refused(problem):
@@ -131,7 +131,7 @@ def test_integers_alone_cannot_be_dequantized(problem):
     config = only(tiny(), "autoregressive")
     config.models.autoregressive.objective = "elbo"
     with pytest.raises(UserError, match="its objective is exact"):
-        study.check(problem, config, studies.points(config))
+        study.check(problem, config, study.points(config))
 
 
 def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(problem, tmp_path):

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bounds
-from models import linear_gaussian
+from models.exact import linear_gaussian
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIMS, SAMPLES, REPLICATES, DATA = 2, 5, 80, 16

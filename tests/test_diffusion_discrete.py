@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 import bounds
-from models import categorical_diffusion as categorical
 from models import diffusion
+from models.exact import categorical_diffusion as categorical
 
 X64 = oracles.X64
 STATES, STEPS = 3, 3

@@ -11,10 +11,10 @@ from absl import flags
 
 import bounds
 from configs import diffusion_digits, diffusion_images
-from experiments.diffusion_models import build, evaluation, study, training
-from experiments.runtime import data
+from experiments.data import sets
+from experiments.diffusion import build, evaluation, study, training
 from experiments.runtime.errors import UserError
-from experiments.training import problems, studies
+from experiments.studies import images, study
 
 
 def tiny(**changes):
@@ -30,7 +30,7 @@ def tiny(**changes):
 
 @pytest.fixture(scope="module")
 def problem():
-    return problems.make_problem(tiny())
+    return images.make_problem(tiny())
 
 
 def made(problem, config, seed=0):
@@ -40,7 +40,7 @@ def made(problem, config, seed=0):
 
 
 def batch_of(problem, count=16):
-    return {"x": jnp.asarray(problems.as_images(problem.dataset.train[:count])),
+    return {"x": jnp.asarray(images.as_images(problem.dataset.train[:count])),
             "index": jnp.arange(count)}  # fmt: skip
 
 
@@ -231,7 +231,7 @@ def test_noising_strip_goes_from_the_image_to_noise(problem):
     _, model, run = made(problem, tiny())
     strip = evaluation.noised(model, run.init(), jax.random.key(0), problem.dataset.test[:3])
     assert strip.shape == (3, evaluation.KEPT, 8, 8, 1)
-    x = problems.as_images(problem.dataset.test[:3]) / 8 - 1
+    x = images.as_images(problem.dataset.test[:3]) / 8 - 1
     np.testing.assert_allclose(strip[:, 0], x, atol=1e-6)
     like = [np.corrcoef(strip[:, k].ravel(), x.ravel())[0, 1] for k in range(evaluation.KEPT)]
     assert like[1] > 0.99
@@ -239,7 +239,7 @@ def test_noising_strip_goes_from_the_image_to_noise(problem):
 
 
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
-    from experiments import diffusion
+    from experiments.diffusion import __main__ as diffusion
 
     flags.FLAGS.mark_as_parsed()
     config = tiny()
@@ -304,13 +304,13 @@ def test_wrong_settings_are_one_sentence(problem, changes, said):
     for name, value in changes.items():
         config[name] = value
     with pytest.raises(UserError, match=said):
-        study.check(problem, config, studies.points(config))
+        study.check(problem, config, study.points(config))
 
 
 def test_pixels_outside_the_levels_are_refused():
     images = np.full((4, 2, 2), 9, np.uint8)
     with pytest.raises(UserError, match=r"pixels must be 0 \.\. 3"):
-        problems.check_images(data.Dataset("wild", images, images, images, 4))
+        images.check_images(sets.Dataset("wild", images, images, images, 4))
 
 
 @pytest.mark.slow
@@ -319,6 +319,6 @@ def test_configs_of_larger_images_make_their_models(name):
     config = diffusion_images.get_config(name)
     shape = (32, 32, 3) if name.startswith("cifar") else (28, 28, 1)
     images = np.zeros((130, *shape), np.uint8)
-    problem = problems.Problem(data.Dataset(name, images, images, images, 256), shape)
-    models = study.check(problem, config, studies.points(config))
+    problem = images.Problem(sets.Dataset(name, images, images, images, 256), shape)
+    models = study.check(problem, config, study.points(config))
     assert models

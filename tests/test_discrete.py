@@ -6,7 +6,7 @@ import pytest
 from oracles import all_tuples, assert_unbiased, close, expected_gradient, moments
 
 import bounds
-from models import enumerable
+from models.exact import enumerable
 
 pytestmark = pytest.mark.x64
 

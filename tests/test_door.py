@@ -9,7 +9,7 @@ import pytest
 
 from experiments.runtime import checks, optimizers, subprograms
 from experiments.runtime.errors import UserError
-from experiments.training import build
+from experiments.vae import build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEAR = "--config=configs/snr_gaussian.py:near"

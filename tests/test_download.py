@@ -11,8 +11,8 @@ import threading
 import pytest
 from made_up_data import made_up, make_known, packed_files, write_packed, write_unpacked
 
+from experiments.data import captions, files
 from experiments.download import download
-from experiments.runtime import captions, data_files
 from experiments.runtime.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -73,7 +73,7 @@ def publish(site, monkeypatch):
             checksum = f"md5:{hashlib.md5(content).hexdigest()}"
             url = site.url + source.published_name
             sources.append(source._replace(url=url, checksum=checksum))
-        monkeypatch.setitem(data_files.SOURCES, name, tuple(sources))
+        monkeypatch.setitem(files.SOURCES, name, tuple(sources))
         return sources
 
     return put
@@ -98,7 +98,7 @@ def complaint(*args):
 def test_files_are_fetched_once(name, site, publish, tmp_path):
     publish(name)
     said = download(name, str(tmp_path / "new"))
-    folder = data_files.FOLDERS[name]
+    folder = files.FOLDERS[name]
     wanted = {f"{folder}/{file}": content for file, content in site.files.items()}
     assert everything_in(tmp_path / "new") == wanted
     assert sorted(site.asked) == sorted(site.files)
@@ -113,7 +113,7 @@ def test_labels_are_fetched_with_the_images(site, publish, monkeypatch, tmp_path
     content = gzip.compress(b"labels")
     site.files["labels.gz"] = content
     sums = [f"md5:{hashlib.md5(c).hexdigest()}" for c in (b"labels", content)]
-    source = data_files.Source("labels.gz", {"labels": sums[0]}, f"{site.url}labels.gz", sums[1])
+    source = files.Source("labels.gz", {"labels": sums[0]}, f"{site.url}labels.gz", sums[1])
     monkeypatch.setitem(captions.SOURCES, "mnist", (source,))
     download("mnist", str(tmp_path))
     assert (tmp_path / "mnist" / "labels.gz").read_bytes() == content

@@ -6,7 +6,7 @@ import pytest
 from oracles import assert_unbiased, moments
 
 import bounds
-from models import linear_gaussian
+from models.exact import linear_gaussian
 
 GAUSSIAN = linear_gaussian.make_model()
 PARAMS = bounds.Params(

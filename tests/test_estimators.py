@@ -23,7 +23,7 @@ from oracles import (
 )
 
 import bounds
-from models import linear_gaussian, two_layer_gaussian
+from models.exact import linear_gaussian, two_layer_gaussian
 
 pytestmark = pytest.mark.x64
 NODES = {1: 60, 2: 60, 3: 40}

@@ -16,8 +16,9 @@ from scipy import stats
 
 import bounds
 from configs import evaluate, train_digits
-from experiments.training import evaluation, held_out, sandwich
-from experiments.training.build import make_problem
+from experiments.studies import held_out
+from experiments.vae import evaluation, sandwich
+from experiments.vae.build import make_problem
 from models.vae import make_vae
 
 PIXELS, LATENTS = 12, 2

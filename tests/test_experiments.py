@@ -13,12 +13,13 @@ from ml_collections import ConfigDict
 
 import bounds
 from configs import snr_vae
-from experiments.runtime import data, results, trainer
+from experiments.data import sets
+from experiments.runtime import results, trainer
 from experiments.runtime.errors import UserError
 from experiments.runtime.mesh import block_moments, device_mesh
-from experiments.snr_problems import measure as m
-from experiments.snr_problems import vae
-from models import linear_gaussian
+from experiments.snr import measure as m
+from experiments.snr import vae
+from models.exact import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
 PARAMS = bounds.Params(
@@ -227,7 +228,7 @@ def test_vae_trains_on_training_and_validation_images_of_the_data_set_of_the_con
 
     def load(name, data_dir):
         asked.append((name, data_dir))
-        return data.Dataset("Small", images[:18], images[18:20], images[20:], 5)
+        return sets.Dataset("Small", images[:18], images[18:20], images[20:], 5)
 
     monkeypatch.setattr(data, "load", load)
     config = snr_vae.get_config()

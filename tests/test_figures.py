@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.runtime import plots
-from experiments.training import figures
+from experiments.vae import figures
 from models import pixels
 
 

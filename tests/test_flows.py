@@ -12,9 +12,10 @@ import pytest
 import bounds
 from bounds import _dequantization
 from configs import dequantize_digits, dequantize_flowpp
-from experiments.dequantization import build, study, training
-from experiments.runtime import data, trainer
-from experiments.training import problems
+from experiments.data import sets
+from experiments.dequantize import build, study, training
+from experiments.runtime import trainer
+from experiments.studies import images
 from models import bijectors, conditioners, elementwise, flows, noise
 
 LEVELS = 17
@@ -224,8 +225,8 @@ def test_turns_of_a_convolutional_network_drop_out_other_units():
 
 def count(config, name, shape, levels=256):
     blank = np.zeros((1, *shape), np.uint8)
-    dataset = data.Dataset("blank", blank, blank[:0], blank[:0], levels)
-    problem = problems.Problem(dataset, shape)
+    dataset = sets.Dataset("blank", blank, blank[:0], blank[:0], levels)
+    problem = images.Problem(dataset, shape)
     model = build.make_model(problem, study.settings(config, name, 0))
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -248,7 +249,7 @@ def test_the_cifar_model_of_flowpp_takes_a_training_step():
     config = dequantize_flowpp.get_config("cifar10")
     config.batch_size, config.num_steps = 1, 1
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
-    problem = problems.Problem(data.Dataset("noise", images, images, images, 256), (32, 32, 3))
+    problem = images.Problem(sets.Dataset("noise", images, images, images, 256), (32, 32, 3))
     own = study.settings(config, "flowpp", 0)
     run = training.make_run(problem, build.make_model(problem, own), own)
     state = trainer.init_state(run.init(), run.optimizer, ema=True)

@@ -11,9 +11,9 @@ from scipy import stats
 from scipy.special import logsumexp
 
 import bounds
-from experiments.surgery_parts import decomposition, gaps, prior
-from experiments.surgery_parts.build import DatumQ, per_datum
-from models import linear_gaussian
+from experiments.surgery import decomposition, gaps, prior
+from experiments.surgery.build import DatumQ, per_datum
+from models.exact import linear_gaussian
 
 pytestmark = pytest.mark.x64
 

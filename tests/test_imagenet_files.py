@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.runtime import data, imagenet_files
+from experiments.data import imagenet, sets
 from experiments.runtime.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_images_come_in_the_order_of_their_names(tmp_path, monkeypatch):
     (tmp_path / "imagenet").mkdir()
     pictures = [picture(i) for i in range(3)]
     write(tmp_path / "imagenet" / "valid_32x32.tar", pictures)
-    found = imagenet_files.read("valid", 32, str(tmp_path))
+    found = imagenet.read("valid", 32, str(tmp_path))
     np.testing.assert_array_equal(found, pictures)
 
 
@@ -40,7 +40,7 @@ def test_official_validation_images_are_the_test_set(tmp_path, monkeypatch):
     images = {"train": np.zeros((10_004, 32, 32, 3), np.uint8),
               "valid": np.ones((3, 32, 32, 3), np.uint8)}  # fmt: skip
     monkeypatch.setattr(imagenet_files, "read", lambda split, size, data_dir: images[split])
-    found = data.load("imagenet32", str(tmp_path))
+    found = sets.load("imagenet32", str(tmp_path))
     assert [len(v) for v in found[1:4]] == [4, 10_000, 3]
     assert found.test.min() == 1
 
@@ -48,16 +48,16 @@ def test_official_validation_images_are_the_test_set(tmp_path, monkeypatch):
 def test_wrong_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(imagenet_files, "COUNTS", {"valid": 2})
     with pytest.raises(UserError, match=r"valid_32x32.tar is not in"):
-        imagenet_files.read("valid", 32, str(tmp_path))
+        imagenet.read("valid", 32, str(tmp_path))
     with pytest.raises(UserError, match="data_dir"):
-        imagenet_files.read("valid", 32, "")
+        imagenet.read("valid", 32, "")
     path = tmp_path / "valid_32x32.tar"
     write(path, [picture(0)])
     with pytest.raises(UserError, match="1 images where 2 belong"):
-        imagenet_files.read("valid", 32, str(tmp_path))
+        imagenet.read("valid", 32, str(tmp_path))
     write(path, [picture(0), picture(1, 16)])
     with pytest.raises(UserError, match=r"shape \(16, 16, 3\)"):
-        imagenet_files.read("valid", 32, str(tmp_path))
+        imagenet.read("valid", 32, str(tmp_path))
     path.write_bytes(b"no tar")
     with pytest.raises(UserError, match="is not the official file"):
-        imagenet_files.read("valid", 32, str(tmp_path))
+        imagenet.read("valid", 32, str(tmp_path))

@@ -7,7 +7,7 @@ import oracles
 import pytest
 
 import bounds
-from models import enumerable, linear_gaussian
+from models.exact import enumerable, linear_gaussian
 
 TOLERANCE = 1e-9 if oracles.X64 else 2e-6
 STATES = 3

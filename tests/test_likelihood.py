@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bounds
-from models import linear_gaussian, vae
+from models import vae
+from models.exact import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
 THETA = jnp.array([0.3, -0.2])

@@ -10,8 +10,9 @@ import pytest
 from oracles import TIGHT, assert_biased, assert_unbiased, gauss_hermite, moments
 
 import bounds
-from models import enumerable, linear_gaussian, two_layer_gaussian, vae
-from models import linear_gaussian_theory as theory
+from models import vae
+from models.exact import enumerable, linear_gaussian, two_layer_gaussian
+from models.exact import linear_gaussian_theory as theory
 
 pytestmark = pytest.mark.x64
 THETA = jnp.array([0.3, -0.2])

@@ -9,7 +9,7 @@ import pytest
 from oracles import flat
 
 import bounds
-from models import enumerable, linear_gaussian
+from models.exact import enumerable, linear_gaussian
 
 GAUSSIAN = linear_gaussian.make_model()
 PARAMS = bounds.Params(

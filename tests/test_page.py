@@ -5,7 +5,7 @@ import re
 import pytest
 from page_cases import CASES, COLUMNS, ROWS, Read, figure, make
 
-from experiments.comparison.page import DASH, MINUS, THIN, TIMES, Column
+from experiments.compare.page import DASH, MINUS, THIN, TIMES, Column
 
 
 def references(text: str) -> list[str]:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import bounds
-from experiments.dequantization import exact
-from models import bijectors, conditioners, elementwise, quadrature
+from experiments.dequantize import exact
+from models import bijectors, conditioners, elementwise
 from models.conditioners import Context
+from models.exact import quadrature
 
 CONTROL = exact.two_pixels(levels=3, seed=1)
 X = quadrature.every_x(CONTROL.levels, 2)

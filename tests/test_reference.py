@@ -16,8 +16,9 @@ from experiments import reference
 from experiments.runtime import results, trainer
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import row
-from experiments.training import build, evaluation, grid, held_out
-from experiments.training.ensemble import ensemble, member
+from experiments.studies import held_out
+from experiments.studies.ensemble import ensemble, member
+from experiments.vae import build, evaluation, grid
 
 CONFIGS = {
     "train_digits": [()],

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.runtime import fit
 from experiments.runtime.checkpoints import Checkpoints
-from experiments.training import build
+from experiments.vae import build
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {

@@ -13,7 +13,7 @@ from oracles import assert_biased, assert_unbiased, moments
 
 import bounds
 from bounds._sampling import propose as checked_propose
-from models import two_layer_gaussian
+from models.exact import two_layer_gaussian
 
 GROUPED = {"num_groups": 2, "num_samples": 2}
 PATH = {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bounds
-from models import autoregressive, enumerable, pixels, token_prior
+from models import autoregressive, pixels, token_prior
+from models.exact import enumerable
 
 LEVELS = 5
 # Of LEVELS levels: scaled to [0, 1], beyond the range, before it, and missing.

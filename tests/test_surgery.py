@@ -20,7 +20,7 @@ from surgery_cases import (
 )
 
 import bounds
-from models import linear_gaussian
+from models.exact import linear_gaussian
 
 TOLERANCE = 1e-9 if oracles.X64 else 1e-5
 

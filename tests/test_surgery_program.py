@@ -16,11 +16,12 @@ from surgery_cases import gaussians
 
 import bounds
 from configs import surgery_digits
-from experiments import surgery, train
+from experiments import train
 from experiments.runtime import results, subprograms
 from experiments.runtime.errors import UserError
-from experiments.surgery_parts import decomposition, report, study, two_dimensions
-from experiments.training import report as training_report
+from experiments.surgery import __main__ as surgery
+from experiments.surgery import decomposition, report, study, two_dimensions
+from experiments.vae import report as training_report
 
 # Together: its three models are trained once, not on every worker.
 pytestmark = pytest.mark.xdist_group("test_surgery_program")

@@ -16,7 +16,7 @@ from oracles import TIGHT, gauss_hermite
 from scipy import stats
 
 import bounds
-from models import enumerable, linear_gaussian, quadrature
+from models.exact import enumerable, linear_gaussian, quadrature
 
 pytestmark = pytest.mark.x64
 STATES = 3

@@ -20,7 +20,7 @@ from test_cli import finish, read, shared_folder
 from configs import train_digits
 from experiments.runtime import fit, results
 from experiments.runtime.checkpoints import Checkpoints
-from experiments.training import build
+from experiments.vae import build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = {

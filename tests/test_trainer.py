@@ -8,9 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import batches, mesh, optimizers, trainer
+from experiments.data import batches
+from experiments.runtime import mesh, optimizers, trainer
 from experiments.runtime.errors import UserError
-from models import linear_gaussian
+from models.exact import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
 PARAMS = bounds.Params(

@@ -15,12 +15,13 @@ from test_diffusion_program import tiny as tiny_diffusion
 from test_train_program import tiny_config
 
 import bounds
-from experiments.diffusion_models import build as diffusion_build
-from experiments.diffusion_models import study
-from experiments.diffusion_models import training as diffusion_training
+from experiments.diffusion import build as diffusion_build
+from experiments.diffusion import study
+from experiments.diffusion import training as diffusion_training
 from experiments.runtime import mesh as meshes
 from experiments.runtime import trainer
-from experiments.training import build, problems
+from experiments.studies import images
+from experiments.vae import build
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
@@ -43,7 +44,7 @@ def after_ten_steps(run):
 def diffused():
     """The same of a diffusion model, and times of a batch that the devices share."""
     config = tiny_diffusion(batch_size=24, num_steps=10)
-    own, problem = study.settings(config, "vdm", 0), problems.make_problem(config)
+    own, problem = study.settings(config, "vdm", 0), images.make_problem(config)
     leaves = after_ten_steps(
         diffusion_training.make_run(problem, diffusion_build.make_model(problem, own), own)
     )

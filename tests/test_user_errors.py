@@ -41,7 +41,7 @@ def tiny_config(**changes) -> ConfigDict:
     ids=lambda v: " ".join(f"{n}={x}" for n, x in v.items()) if isinstance(v, dict) else " ",
 )
 def test_impossible_setting_is_a_user_error_that_names_it(change, wanted, tmp_path):
-    from experiments import snr
+    from experiments.snr import __main__ as snr
 
     precision = jax.config.jax_default_matmul_precision
     try:

@@ -1,0 +1,194 @@
+"""From a config to a dVAE of images, a prior of its tokens and of captions, and their data."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+import bounds
+from experiments.data import captions
+from experiments.data.captions import Captions, Vocabulary
+from experiments.runtime import checks
+from experiments.runtime.checks import known
+from experiments.runtime.errors import UserError
+from experiments.studies import images
+from experiments.studies.images import Problem
+from models import pixels
+from models.dvae import DVAE, make_dvae
+from models.token_prior import TokenPrior, make_prior
+
+LIKELIHOODS: dict[str, Callable[[int], pixels.PixelLikelihood]] = {
+    "bernoulli": lambda levels: pixels.bernoulli(),
+    "discretized_logistic": pixels.discretized_logistic,
+    "discretized_logit_laplace": pixels.discretized_logit_laplace,
+    "logit_laplace": pixels.logit_laplace,
+}
+
+
+class Data(NamedTuple):
+    """Images with captions.
+
+    Attributes:
+      problem: the images.
+      captions: one for each.
+      vocabulary: of their words.
+      tokens: split -> int32 [N, T].
+    """
+
+    problem: Problem
+    captions: Captions
+    vocabulary: Vocabulary
+    tokens: dict[str, np.ndarray]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The different captions of the test images, classes in their usual order."""
+        known = (*captions.DIGITS, *captions.CLOTHES)
+        found = dict.fromkeys(self.captions.test)
+        return tuple(sorted(found, key=lambda c: known.index(c) if c in known else len(known)))
+
+
+class Model(NamedTuple):
+    """A dVAE and a prior; parameters are Params({"decoder", "prior"}, encoder).
+
+    Attributes:
+      dvae: images and tokens.
+      prior: tokens and captions.
+      init: key -> parameters.
+      joint: p(y, z) by the prior, of data (x, y).
+      images: the same with a uniform prior of z and no y, of data (x, ()): the first stage.
+    """
+
+    dvae: DVAE
+    prior: TokenPrior
+    init: Callable[[Array], bounds.Params]
+    joint: bounds.JointModel
+    images: bounds.JointModel
+
+    def with_dropout(self, key: Any) -> bounds.JointModel:
+        """`joint` with dropout in the prior; without where there is no key."""
+        return self.joint._replace(prior=functools.partial(_prior, self.prior, dropout=key))
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+        return self.dvae.num_codes
+
+    @property
+    def num_sequences(self) -> int:
+        """How many z there are, K^N."""
+        return self.num_codes**self.dvae.num_tokens
+
+
+def make_data(config: Any) -> Data:
+    """Reads images and captions.
+
+    Raises:
+      UserError: they cannot be read, or a caption is longer than the context.
+    """
+    checks.whole(config, 1, "text_length", most=checks.WIDTH)
+    checks.whole(config, 1, "enlarge", most=100)
+    problem = enlarged(images.make_problem(config), config.enlarge)
+    found = captions.load(config.dataset, config.data_dir)
+    vocabulary = captions.vocabulary(found, config.text_length)
+    tokens = {split: vocabulary.all_tokens(getattr(found, split)) for split in Captions._fields}
+    return Data(problem, found, vocabulary, tokens)
+
+
+def enlarged(problem: Problem, times: int) -> Problem:
+    """Each pixel repeated in both directions."""
+    if times == 1:
+        return problem
+    dataset = problem.dataset
+    parts = {
+        split: getattr(dataset, split).repeat(times, axis=1).repeat(times, axis=2)
+        for split in Captions._fields
+    }
+    height, wide, channels = problem.shape
+    named = dataset._replace(name=f"{dataset.name}, each pixel {times}x{times}", **parts)
+    return Problem(named, (times * height, times * wide, channels))
+
+
+def make_model(data: Data, config: Any) -> Model:
+    """The models of a config.
+
+    Raises:
+      UserError: a name or a size in the config is wrong, or does not fit the images.
+    """
+    checks.whole(config, 1, "grid", "width", "embedding", most=checks.WIDTH)
+    checks.whole(config, 2, "num_codes", most=checks.WIDTH)
+    checks.whole(config, 1, "prior_width", "prior_heads", most=checks.WIDTH)
+    checks.whole(config, 1, "num_blocks", "prior_layers", most=checks.LAYERS)
+    if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
+        raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
+    problem = data.problem
+    likelihood = known(config, "likelihood", LIKELIHOODS)(problem.levels)
+    if likelihood.levels != problem.levels:
+        raise UserError(
+            f"config.likelihood={config.likelihood} is of {likelihood.levels} levels, "
+            f"{problem.dataset.name} has {problem.levels}; choose discretized_logit_laplace."
+        )
+    try:
+        dvae = make_dvae(
+            problem.shape, likelihood=likelihood, num_codes=config.num_codes,
+            groups=_groups(problem.shape, config.grid), width=config.width,
+            blocks=config.num_blocks, embedding=config.embedding,
+        )  # fmt: skip
+        prior = make_prior(
+            num_words=len(data.vocabulary.words), text_length=data.vocabulary.length,
+            num_codes=config.num_codes, grid=dvae.grid, layers=config.prior_layers,
+            width=config.prior_width, heads=config.prior_heads, dropout=config.dropout,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(
+            f"this model of images of shape {problem.shape} cannot be made: {error}"
+        ) from None
+    train = problem.dataset.train
+    moments = [jnp.asarray(f(train, axis=0, dtype=np.float64), jnp.float32).reshape(problem.shape)
+               for f in (np.mean, np.std)]  # fmt: skip
+
+    def init(key: Array) -> bounds.Params:
+        first, second = jax.random.split(key)
+        decoder, encoder = dvae.init(first, *moments)
+        return bounds.Params({"decoder": decoder, "prior": prior.init(second)}, encoder)
+
+    def log_px(theta: PyTree, x: Array, y: PyTree, codes: Array) -> Array:
+        del y  # as the paper assumes, x depends on y through z alone
+        return dvae.log_px(theta["decoder"], x, codes)
+
+    flat = jnp.zeros((dvae.num_tokens, dvae.num_codes))
+    joint = bounds.JointModel(dvae.encode, functools.partial(_prior, prior), log_px)
+    images = joint._replace(prior=lambda theta, y, z: (jnp.zeros(()), flat))
+    return Model(dvae, prior, init, joint, images)
+
+
+def _prior(prior: TokenPrior, theta: PyTree, y: Array, z: Array, dropout: Any = None):
+    return prior(theta["prior"], y, z, dropout)
+
+
+def _groups(shape: tuple[int, ...], grid: int) -> int:
+    """Groups of residual blocks that make an image `grid` tokens wide.
+
+    Raises:
+      UserError: no power of two does.
+    """
+    height, wide, _ = shape
+    side = wide // grid
+    groups = 1 + round(math.log2(side)) if side else 0
+    if not side or side * grid != wide or height % side or 2 ** (groups - 1) != side:
+        raise UserError(
+            f"config.grid={grid} does not divide an image of {height}x{wide} into squares of 1, 2, "
+            f"4, ... pixels; choose one of "
+            f"{', '.join(str(g) for g in _possible(height, wide))}."
+        )
+    return groups
+
+
+def _possible(height: int, wide: int) -> list[int]:
+    sides = [2**k for k in range(12)]
+    return [wide // s for s in sides if wide % s == 0 and height % s == 0]

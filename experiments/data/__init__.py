@@ -1,0 +1,1 @@
+"""Data sets: their files, images, captions and batches."""

@@ -1,0 +1,106 @@
+"""What a study of diffusion models shows: the table over seeds, the loss per t, and pictures."""
+
+import itertools
+import math
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from experiments.diffusion import evaluation
+from experiments.diffusion.build import Model
+from experiments.diffusion.published import PUBLISHED
+from experiments.runtime import plots, results
+from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.results import Row
+from experiments.studies import images
+from experiments.studies.images import Problem
+from experiments.studies.study import UNIT
+
+COLUMNS = {
+    "": "at.model", "term": "name", "kind": "kind", "unit": "unit", "value": "value",
+    "standard error": "standard_error", "seeds": "n", "deviation of one": "deviation",
+}  # fmt: skip
+STRIPS = 8  # images in a strip
+
+
+def draw(problem: Problem, model: Model, params: PyTree, config: Any, folder: str) -> None:
+    """Writes samples.png, denoising.png (noise to samples) and noising.png (images to noise)."""
+    if not config.sample_grid:
+        return
+    # Counted from the far end: training splits the same seed.
+    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 4)
+    sample_key, noise_key = jax.random.split(key)
+    images, chains = evaluation.sampled(model, params, sample_key, config.sample_grid)
+    columns = math.isqrt(config.sample_grid - 1) + 1
+    grid = plots.tile(_grey(images) / (problem.levels - 1), columns)
+    plots.save_image(folder, "samples", grid)
+    noised = evaluation.noised(model, params, noise_key, problem.dataset.test[:STRIPS])
+    for name, strips in (("denoising", chains[:STRIPS]), ("noising", noised)):
+        pictures = _grey(strips.reshape(-1, *strips.shape[2:]))
+        picture = plots.tile((pictures + 1) / 2, strips.shape[1])
+        plots.save_image(folder, name, picture)
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
+    """Prints the tables over seeds and writes the figure."""
+    summary = [r for r in rows if "point" not in r]
+    print(results.table([r for r in summary if r["name"] != "KL of a step"], COLUMNS))
+    print(
+        f"\n{images.describe(problem, config)}\n"
+        "Standard errors are over seeds. A lower bound on log P(x) is an upper bound in bits/dim; "
+        "ELBO = prior + diffusion + reconstruction.\n"
+        f"One time: the mean of {evaluation.REPLICATES} estimates of the bound on "
+        f"{evaluation.BATCH} training images, each by one step t per image, and the deviation of "
+        "one such estimate (importance: of low-discrepancy times, by the squares on these images); "
+        "all times: the same bound by all steps, one draw of each."
+    )
+    images.print_published(problem, PUBLISHED.get(config.dataset))
+    paths = plots.save(workdir, "figure", figure(summary, problem, config))
+    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+
+
+def figure(summary: list[Row], problem: Problem, config: Any):
+    """The KL of a step over t, and the parts of the bound, of every model."""
+    plot, axes = new_figure(1, 2, (10.5, 4.0))
+    colours = itertools.cycle(COLOURS.values())
+    models = list(dict.fromkeys(r["at"]["model"] for r in summary if "model" in r["at"]))
+    models = [m for m in models if any(_of(r, m, "KL of a step") for r in summary)]
+    for model, colour in zip(models, colours, strict=False):
+        own = [r for r in summary if _of(r, model, "KL of a step")]
+        axes[0].plot([r["at"]["t"] / r["at"]["T"] for r in own], [r["value"] for r in own],
+                     color=colour, label=model, lw=1.2)  # fmt: skip
+    axes[0].set_yscale("log")
+    axes[0].set_xlabel("t / T")
+    axes[0].set_ylabel("KL of one step, nats per image")
+    axes[0].legend(fontsize=8)
+    start = np.zeros(len(models))
+    for name, colour in (("prior", "grey"), ("diffusion", "blue"), ("reconstruction", "orange")):
+        heights = np.array([_part(summary, model, name) for model in models])
+        axes[1].bar(models, heights, bottom=start, color=COLOURS[colour], label=name, width=0.6)
+        start += heights
+    for place, total in enumerate(start):
+        axes[1].annotate(f"{total:.3f}", (place, total), ha="center", va="bottom", fontsize=9)
+    axes[1].margins(y=0.12)
+    axes[1].set_ylabel("test bits/dim")
+    axes[1].set_xlim(-0.6, len(models) + 0.3)  # room for the legend
+    axes[1].legend(fontsize=8, loc="center right")
+    plot.suptitle(f"{problem.dataset.name}, {len(config.seeds)} seeds")
+    return plot
+
+
+def _of(r: Row, model: str, name: str) -> bool:
+    return r["name"] == name and r["at"].get("model") == model
+
+
+def _part(summary: list[Row], model: str, name: str) -> float:
+    return next(
+        (r["value"] for r in summary if _of(r, model, name) and r["unit"] == UNIT
+         and r["value"] is not None), 0.0,
+    )  # fmt: skip

@@ -1,0 +1,62 @@
+r"""Signal-to-noise ratio of gradients of IWAE: sqrt(K) for theta, 1/sqrt(K) for phi.
+
+    python -m experiments.snr --config=configs/snr_gaussian.py:near --workdir=runs/snr
+
+Writes results.json after every point, and at the end figure.png and figure.svg; the same command
+continues a run that was stopped. Configs: snr_gaussian.py (near, far), snr_vae.py, snr_phase.py.
+"""
+
+import os
+
+from absl import flags, logging
+
+from experiments.runtime import cli
+
+flags.adopt_module_key_flags(cli)
+
+
+def main(config, workdir: str) -> None:
+    """Measures what is missing, then fits, prints and draws everything."""
+    # Imported here so that --help and a mistaken flag do not wait for JAX.
+    import jax
+
+    from experiments.runtime import plots, results
+    from experiments.runtime.errors import UserError
+    from experiments.runtime.progress import track
+    from experiments.snr import gaussian, phase, vae
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    problems = {"gaussian": gaussian.problem, "vae": vae.problem, "phase": phase.problem}
+    if config.get("problem") not in problems:
+        raise UserError(
+            f"config.problem must be one of {', '.join(problems)}, got {config.get('problem')!r}."
+        )
+    problem = problems[config.problem](config)
+    record = results.open_record(workdir, "snr", config)
+    finished = {r["point"] for r in record["rows"] if "point" in r}
+    todo = [p for p in problem.points if p.label not in finished]
+    if len(todo) < len(problem.points):
+        logging.info("%d of %d points are there already.", len(finished), len(problem.points))
+    for point in track(todo, label=lambda p: p.label, unit="point"):
+        rows = [{**r, "point": point.label} for r in point.run()]
+        record["rows"] += rows
+        results.save_record(workdir, record)
+
+    rows = [r for r in record["rows"] if "point" in r]
+    summary = problem.summarise(rows)
+    record["rows"] = rows + summary
+    results.save_record(workdir, record)
+    paths = plots.save(workdir, "figure", problem.draw(rows, summary))
+
+    print(results.table([r for r in rows if r["unit"] == "ratio"], problem.columns))
+    if summary:
+        columns = {"": "name", "value": "value", "low": "low", "high": "high", "theory": "theory"}
+        print("\n" + results.table(summary, columns))
+    print()
+    for note in problem.notes(rows, summary):
+        print(note)
+    print("\nWritten:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,264 @@
+"""The Gaussian toy of Rainforth et al. 2018: SNR over K for IWAE, over M for the ELBO."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+import bounds
+from experiments.runtime.results import Row, row
+from experiments.snr import measure as m
+from experiments.snr.gaussian_figure import draw
+from experiments.snr.problem import (
+    ESTIMATORS,
+    MOST_DATA,
+    MOST_DIMS,
+    Point,
+    Problem,
+    check_counts,
+    check_datum,
+    check_estimators,
+    check_positive,
+    chunk_size,
+)
+from models.exact import linear_gaussian, linear_gaussian_theory
+
+LOW_NOISE = "dreg mean / pathwise sd"
+COLUMNS = {
+    "estimate": "name", "K": "at.K", "M": "at.M", "value": "value", "low": "low", "high": "high",
+    "floor": "floor", "theory": "theory", "ESS/K": "ess_per_sample", "R": "n", "s": "seconds",
+}  # fmt: skip
+
+
+def problem(config: Any) -> Problem:
+    """Builds the toy from a config; see configs/snr_gaussian.py for its fields."""
+    check_counts("num_samples", config.num_samples)
+    check_estimators(config.estimators)
+    m.check_replicates(config)
+    check_counts("num_dims", (config.num_dims,), most=MOST_DIMS)
+    check_counts("num_data", (config.num_data,), most=MOST_DATA)
+    check_positive(config, "variance", "chunk_elements")
+    check_datum(config)
+    setting = Setting(config)
+    points = [
+        Point(f"K={k}", functools.partial(_iwae_point, config, setting, k))
+        for k in config.num_samples
+    ]
+    points += [
+        Point(f"M={k}", functools.partial(_elbo_point, config, setting, k))
+        for k in config.num_samples
+        if config.elbo
+    ]
+    return Problem(
+        points,
+        summarise=functools.partial(_summarise, config),
+        draw=functools.partial(draw, config),
+        columns=COLUMNS,
+        notes=functools.partial(_notes, config),
+    )
+
+
+class Setting:
+    """Model, parameters and the one datum the gradients are taken at."""
+
+    def __init__(self, config: Any):
+        data_key, noise_key, self.key = jax.random.split(jax.random.key(config.seed), 3)
+        data = linear_gaussian.generate(data_key, config.num_data, config.num_dims)
+        optimum = linear_gaussian.optimum(data)
+        self.model = linear_gaussian.make_model(config.variance)
+        self.params = linear_gaussian.perturb(optimum, noise_key, config.perturbation)
+        self.x = data[config.datum]
+        self.delta = linear_gaussian.discrepancy(self.params, self.x)
+
+
+def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
+    objective = ESTIMATORS[estimator](setting.model, num_samples=num_samples)
+    # Independent draws for every K and every estimator.
+    number = list(ESTIMATORS).index(estimator)
+    key = jax.random.fold_in(jax.random.fold_in(setting.key, number), num_samples)
+    return m.measure(
+        objective,
+        setting.params,
+        key,
+        setting.x,
+        num_replicates=config.num_replicates,
+        num_blocks=config.num_blocks,
+        chunk_size=chunk_size(config, num_samples * config.num_dims),
+    )
+
+
+def _iwae_point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
+    at = {"K": num_samples}
+    floor = bounds.snr_floor(config.num_replicates)
+    log_chi = linear_gaussian_theory.log1p_chi_square(setting.delta, config.variance)
+    common = {
+        "floor": floor,
+        "n": config.num_replicates,
+        "ess_per_sample": float(np.exp(-np.float64(log_chi))),  # exact, as K grows
+    }
+    # Far from the optimum the expansions in 1/K say nothing at any K in reach.
+    theory = _theory(setting, config.variance, num_samples) if config.fit else {}
+    measured = {e: _measure(config, setting, e, num_samples) for e in config.estimators}
+    rows = []
+    for name, result in measured.items():
+        for group in ("theta", "phi"):
+            if group == "theta" and name != "pathwise":
+                continue  # the same gradient in theta for every estimator
+            squared = m.snr_squared(result, group)
+            rows.append(
+                _snr_row(f"{group} {name}", at, squared, theory.get(f"{group} {name}"),
+                         seconds=result.seconds, compile_seconds=result.compile_seconds, **common)
+            )  # fmt: skip
+    if {"pathwise", "dreg"} <= set(measured):
+        dreg, pathwise = measured["dreg"], measured["pathwise"]
+        squared = m.snr_squared_of(dreg, pathwise, "phi")
+        rows.append(
+            _snr_row(f"phi {LOW_NOISE}", at, squared, theory.get("phi pathwise"),
+                     method="mean from DReG, standard deviation from pathwise", **common)
+        )  # fmt: skip
+        if theory:
+            rows += _moment_rows(at, dreg, pathwise, theory, config.num_replicates)
+    return rows
+
+
+def _elbo_point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
+    result = _measure(config, setting, "elbo", num_samples)
+    floor = bounds.snr_floor(config.num_replicates)
+    return [
+        _snr_row(f"{group} elbo", {"M": num_samples}, m.snr_squared(result, group), None,
+                 floor=floor, n=config.num_replicates, seconds=result.seconds,
+                 compile_seconds=result.compile_seconds)
+        for group in ("theta", "phi")
+    ]  # fmt: skip
+
+
+def _theory(setting: Setting, variance: float, num_samples: int) -> dict[str, float]:
+    """Closed forms to leading order in K, pooled like the measurements."""
+    args = (setting.delta, float(num_samples), variance)
+    theory = linear_gaussian_theory
+    x_minus_mu = setting.x - setting.params.theta
+    logs = {
+        "theta pathwise": theory.log_snr_theta(setting.delta, x_minus_mu, *args[1:]),
+        "phi pathwise": theory.log_snr_phi(*args),
+        "phi dreg": theory.log_snr_phi_dreg(*args),
+    }
+    # Root mean square over coordinates; every row of A shares the ratio of its entry of b.
+    return {k: _rms_of_exp(v) for k, v in logs.items()} | {
+        "mean": theory.expected_phi_gradient(*args),
+        "log sd": theory.log_sd_phi_pathwise(*args),
+    }
+
+
+def _rms_of_exp(logs: jax.Array) -> float:
+    """Root mean square of exp(logs)."""
+    return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
+
+
+def _snr_row(name: str, at: Row, squared: m.Value, theory: float | None, **extra: Any) -> Row:
+    value = m.root(squared)
+    return row(
+        name, at, kind="estimate", unit="ratio", **value._asdict(), theory=theory,
+        squared=squared.value, squared_standard_error=squared.standard_error,
+        level=m.LEVEL, **extra,
+    )  # fmt: skip
+
+
+def _moment_rows(at: Row, dreg: m.Measurement, pathwise: m.Measurement, theory: Any, n: int):
+    """Numerator and noise of the phi ratio apart, and two checks of the numerator."""
+    sign, log_magnitude = theory["mean"]
+    expected = np.asarray(sign, np.float64) * np.exp(np.asarray(log_magnitude, np.float64))
+
+    def bias(measured, field):  # the last leaf of phi: one entry for each distinct coordinate
+        return getattr(measured, field)["phi"][:, -expected.size :]
+
+    squared_mean, squared_sd = m.mean_squared(dreg, "phi"), m.variance(pathwise, "phi")
+    rows = [
+        row("phi numerator", at, kind="estimate", unit="gradient", n=n,
+            squared=squared_mean.value, squared_standard_error=squared_mean.standard_error,
+            **m.root(squared_mean)._asdict()),
+        row("phi standard deviation", at, kind="estimate", unit="gradient", n=n,
+            squared=squared_sd.value, squared_standard_error=squared_sd.standard_error,
+            **m.root(squared_sd)._asdict()),
+    ]  # fmt: skip
+    difference = bias(dreg, "mean")[0] - bias(pathwise, "mean")[0]
+    errors = (bias(dreg, "variance")[0] + bias(pathwise, "variance")[0]) / n
+    chi_square = float(np.sum(difference**2 / errors))
+    rows.append(
+        row("dreg mean = pathwise mean", at, kind="estimate", unit="p-value", n=n,
+            value=float(stats.chi2.sf(chi_square, expected.size)), chi_square=chi_square,
+            degrees_of_freedom=expected.size)
+    )  # fmt: skip
+    along = m.projection(bias(dreg, "mean"), expected)
+    rows.append(
+        row("dreg mean / closed form", at, kind="estimate", unit="ratio", n=n, **along._asdict())
+    )
+    return rows
+
+
+def _summarise(config: Any, rows: list[Row]) -> list[Row]:
+    """Slopes in K and M; none where `config.fit` is off."""
+    if not config.fit:
+        return []
+    fits = [
+        ("theta pathwise", "K", config.fit_from, 0.5),
+        (f"phi {LOW_NOISE}", "K", config.fit_from, -0.5),
+        ("phi pathwise", "K", config.fit_from, -0.5),
+        ("phi dreg", "K", config.fit_dreg_from, 0.5),
+        ("phi numerator", "K", config.fit_from, -1.0),
+        ("phi standard deviation", "K", config.fit_from, -0.5),
+        ("theta elbo", "M", 1, 0.5),
+        ("phi elbo", "M", 1, 0.5),
+    ]
+    out = []
+    for name, axis, start, theory in fits:
+        used = [r for r in rows if r["name"] == name and r["at"].get(axis, 0) >= start]
+        used = m.with_errors(used)
+        if len(used) < 2:
+            continue
+        slope, low, high = m.slope_of_rows(used, axis)
+        out.append(
+            row(f"slope of {name}", {"axis": axis, "from": start}, kind="estimate", unit="exponent",
+                value=slope, low=low, high=high, n=len(used), theory=theory, level=m.LEVEL)
+        )  # fmt: skip
+    return out
+
+
+def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+    notes = [
+        f"SNR: root mean square over coordinates, bias removed, {config.num_replicates} gradients "
+        f"at one datum; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
+        f"'{LOW_NOISE}': the pathwise SNR of phi with its mean taken from DReG, whose expectation "
+        "is the same; the plain 'phi pathwise' drowns in its floor at large K.",
+    ]
+    if summary:
+        notes.append("Slopes: weighted least squares on squared ratios; intervals speak of noise.")
+        notes += _checks(rows)
+    else:
+        notes.append(
+            "Nothing is fitted: so far from the optimum no K in this range is asymptotic, "
+            "one sample carries nearly all the weight."
+        )
+    return notes
+
+
+def _checks(rows: list[Row]) -> list[str]:
+    """What the numerator and the closed forms were held against."""
+    p_values = [r["value"] for r in rows if r["name"] == "dreg mean = pathwise mean"]
+    notes = []
+    if p_values:
+        notes.append(
+            f"DReG mean = pathwise mean: smallest chi-square p-value {min(p_values):.3f} of "
+            f"{len(p_values)} K."
+        )
+    names = ("theta pathwise", f"phi {LOW_NOISE}", "phi dreg")
+    large = [r for r in rows if r["name"] in names and r["at"].get("K", 0) >= 100]
+    if large:
+        ratios = [(abs(r["value"] / r["theory"] - 1), r) for r in large]
+        worst, where = max(ratios, key=lambda pair: pair[0])
+        notes.append(
+            f"Measured over closed form at K >= 100: at most {worst:.1%} off "
+            f"({where['name']}, K={where['at']['K']})."
+        )
+    return notes

@@ -1,0 +1,46 @@
+"""The headline figure: SNR over K, with error bars, floor and theory."""
+
+from typing import Any
+
+from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.results import Row
+from experiments.snr import figure as f
+
+IWAE = [
+    ("theta pathwise", "blue", r"$\theta$, IWAE", "o"),
+    ("phi dreg", "green", r"$\phi$, DReG", "s"),
+    ("phi stl", "orange", r"$\phi$, STL (biased for K > 1)", "^"),
+    ("phi pathwise", "purple", r"$\phi$, IWAE: plain, bias removed", "x"),
+    ("phi dreg mean / pathwise sd", "red", r"$\phi$, IWAE: DReG mean / pathwise sd", "o"),
+]
+ELBO = [("theta elbo", "blue", r"$\theta$", "o"), ("phi elbo", "red", r"$\phi$", "o")]
+
+
+def draw(config: Any, rows: list[Row], summary: list[Row]):
+    """Two panels: IWAE and its cures over K, the ELBO over M."""
+    columns = 2 if config.elbo else 1
+    figure, panels = new_figure(1, columns, (5.5 * columns + 0.5, 6.4), squeeze=False, sharey=True)
+    slopes = {r["name"].removeprefix("slope of "): r for r in summary}
+    titles = ("IWAE-K and its cures", "ELBO averaged over M draws (any average gives +1/2)")
+    for axes, axis, series, title in zip(
+        panels[0], "KM", (IWAE, ELBO), titles, strict=False
+    ):  # fmt: skip
+        shown = []
+        for name, colour, label, marker in series:
+            own = [r for r in rows if r["name"] == name and axis in r["at"]]
+            if not own:
+                continue
+            shown += own
+            label = f.with_slope(label, slopes.get(name))
+            f.points(axes, own, axis, COLOURS[colour], label, marker)
+            if config.fit and name != "phi pathwise":
+                f.theory_line(axes, own, axis, COLOURS[colour])
+        f.floor_line(axes, rows)
+        f.finish(axes, shown, f"samples {axis}", theory=config.fit and axis == "K")
+        axes.set_title(title, fontsize=10)
+    panels[0][0].set_ylabel("signal-to-noise ratio (RMS over entries)")
+    figure.suptitle(
+        f"Gaussian toy of Rainforth et al. 2018, perturbation {config.perturbation:g}: "
+        f"{config.num_replicates:,} gradients at one datum, 95% intervals"
+    )
+    return figure

@@ -1,0 +1,202 @@
+"""Phase diagram of VR-IWAE: how the SNR of phi scales over order alpha, K and dimension D."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib import colormaps
+from ml_collections import ConfigDict
+
+import bounds
+from experiments.runtime import checks
+from experiments.runtime.errors import UserError
+from experiments.runtime.plots import new_figure
+from experiments.runtime.results import Row, row
+from experiments.snr import figure as f
+from experiments.snr import measure as m
+from experiments.snr.gaussian import Setting
+from experiments.snr.problem import (
+    MOST_DATA,
+    MOST_DIMS,
+    Point,
+    Problem,
+    check_counts,
+    check_datum,
+    check_positive,
+    chunk_size,
+)
+from models.exact import linear_gaussian_theory as theory
+
+NAMES = {"pathwise": "phi pathwise", "dreg": "phi dreg"}
+COLUMNS = {
+    "estimate": "name", "alpha": "at.alpha", "D": "at.D", "K": "at.K", "value": "value",
+    "low": "low", "high": "high", "floor": "floor", "theory": "theory", "ESS/K": "ess_per_sample",
+    "R": "n", "s": "seconds",
+}  # fmt: skip
+
+
+def problem(config: Any) -> Problem:
+    """Builds the diagram from a config; see configs/snr_phase.py for its fields."""
+    check_counts("num_samples", config.num_samples)
+    check_counts("num_dims", config.num_dims, most=MOST_DIMS)
+    m.check_replicates(config)
+    check_counts("num_data", (config.num_data,), most=MOST_DATA)
+    check_positive(config, "variance", "chunk_elements")
+    check_datum(config)
+    checks.distinct(config, "alphas")
+    for alpha in config.alphas:
+        if not 0 <= alpha <= 1:
+            raise UserError(f"config.alphas must lie in [0, 1], got {alpha}.")
+    points = [
+        Point(f"D={d} alpha={a} K={k}", functools.partial(_point, config, d, a, k))
+        for d in config.num_dims
+        for a in config.alphas
+        for k in config.num_samples
+    ]
+    return Problem(
+        points,
+        summarise=functools.partial(_summarise, config),
+        draw=functools.partial(_draw, config),
+        columns=COLUMNS,
+        notes=functools.partial(_notes, config),
+    )
+
+
+def _point(config: Any, num_dims: int, alpha: float, num_samples: int) -> list[Row]:
+    setting = _setting(config, num_dims)
+    at = {"alpha": alpha, "D": num_dims, "K": num_samples}
+    common = {"floor": bounds.snr_floor(config.num_replicates), "n": config.num_replicates}
+    model, delta = setting.model, setting.delta
+    objectives = {
+        "pathwise": bounds.pathwise(
+            model, num_samples=num_samples, bound=functools.partial(bounds.renyi, alpha=alpha)
+        ),
+        "dreg": bounds.dreg(model, num_samples=num_samples, alpha=alpha),
+    }
+    # Every point and estimator has draws of its own.
+    key = jax.random.fold_in(setting.key, num_samples)
+    key = jax.random.fold_in(key, round(alpha * 10**6))
+    measured = {
+        name: m.measure(
+            objective,
+            setting.params,
+            jax.random.fold_in(key, number),
+            setting.x,
+            num_replicates=config.num_replicates,
+            num_blocks=config.num_blocks,
+            chunk_size=chunk_size(config, num_samples * num_dims),
+        )
+        for number, (name, objective) in enumerate(objectives.items())
+    }
+    squares = {
+        # The mean from DReG, whose expectation is the same: see the gaussian problem.
+        "pathwise": m.snr_squared_of(measured["dreg"], measured["pathwise"], "phi"),
+        "dreg": m.snr_squared(measured["dreg"], "phi"),
+    }
+    closed = {
+        "pathwise": theory.log_snr_phi(delta, num_samples, config.variance, alpha),
+        "dreg": theory.log_snr_phi_dreg(delta, num_samples, config.variance, alpha),
+    }
+    ess = jnp.exp(-theory.log1p_chi_square(delta, config.variance))
+    return [
+        row(NAMES[name], at, kind="estimate", unit="ratio", **m.root(squared)._asdict(),
+            squared=squared.value, squared_standard_error=squared.standard_error, level=m.LEVEL,
+            theory=float(np.sqrt(np.mean(np.exp(2 * np.asarray(closed[name], np.float64))))),
+            ess_per_sample=ess, seconds=measured[name].seconds,
+            compile_seconds=measured[name].compile_seconds, **common)
+        for name, squared in squares.items()
+    ]  # fmt: skip
+
+
+@functools.cache
+def _cached_setting(fields: tuple) -> Setting:
+    return Setting(ConfigDict(dict(fields)))
+
+
+def _setting(config: Any, num_dims: int) -> Setting:
+    names = ("seed", "num_data", "variance", "perturbation", "datum")
+    return _cached_setting((*((n, config[n]) for n in names), ("num_dims", num_dims)))
+
+
+def _cells(config: Any) -> list[tuple[str, int, float]]:
+    return [(n, d, a) for n in NAMES.values() for d in config.num_dims for a in config.alphas]
+
+
+def _own(rows: list[Row], name: str, num_dims: int, alpha: float) -> list[Row]:
+    at = {"D": num_dims, "alpha": alpha}
+    return [r for r in rows if r["name"] == name and at.items() <= r["at"].items()]
+
+
+def _summarise(config: Any, rows: list[Row]) -> list[Row]:
+    """Measured slope and that of the closed form over the same K, for each alpha and D."""
+    out = []
+    for name, num_dims, alpha in _cells(config):
+        own = [r for r in _own(rows, name, num_dims, alpha) if r["at"]["K"] >= config.fit_from]
+        own = [r for r in m.with_errors(own) if r["theory"] is not None]
+        if len(own) < 2:
+            continue
+        slope, low, high = m.slope_of_rows(own, "K")
+        # The closed form is no exact power law either: fitted likewise, with the same weights.
+        closed = [{**r, "squared": r["theory"] ** 2} for r in own]
+        expected = m.slope_of_rows(closed, "K")[0]
+        out.append(
+            row(f"slope of {name}", {"D": num_dims, "alpha": alpha, "from": config.fit_from},
+                kind="estimate", unit="exponent", value=slope, low=low, high=high, n=len(own),
+                theory=expected, level=m.LEVEL)
+        )  # fmt: skip
+    return out
+
+
+def _draw(config: Any, rows: list[Row], summary: list[Row]):
+    columns = len(config.num_dims) + 1
+    figure, panels = new_figure(2, columns, (3.6 * columns, 8), squeeze=False)
+    alphas, dims = list(config.alphas), list(config.num_dims)
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(alphas)))
+    for line, (name, title) in enumerate(zip(NAMES.values(), ("pathwise", "DReG"), strict=True)):
+        for column, num_dims in enumerate(dims):
+            axes = panels[line][column]
+            for alpha, shade in zip(alphas, shades, strict=True):
+                own = _own(rows, name, num_dims, alpha)
+                f.points(axes, own, "K", shade, rf"$\alpha$ = {alpha:g}")
+                f.theory_line(axes, own, "K", shade)
+            f.finish(axes, rows, "samples K", theory=True)
+            axes.get_legend().remove()  # one legend below serves all panels
+            axes.set_title(rf"$\phi$, {title}, D = {num_dims}")
+        panels[line][0].set_ylabel("SNR (RMS over entries)")
+        _draw_slopes(panels[line][-1], name, title, dims, summary)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
+    figure.suptitle(
+        f"VR-IWAE on the Gaussian toy, perturbation {config.perturbation:g}: "
+        f"{config.num_replicates:,} gradients a point, 95% intervals"
+    )
+    return figure
+
+
+def _draw_slopes(axes, name: str, title: str, dims: list[int], summary: list[Row]) -> None:
+    for marker, colour, num_dims in zip(
+        "osd^v", ("C0", "C1", "C2", "C3", "C4"), dims, strict=False
+    ):
+        own = [r for r in summary if r["name"] == f"slope of {name}" and r["at"]["D"] == num_dims]
+        own = [r for r in own if r["low"] is not None and r["high"] is not None]
+        x = [r["at"]["alpha"] for r in own]
+        errors = [[r["value"] - r["low"] for r in own], [r["high"] - r["value"] for r in own]]
+        axes.errorbar(x, [r["value"] for r in own], yerr=errors, marker=marker, ms=4, ls="none",
+                      color=colour, capsize=2, label=f"D = {num_dims}")  # fmt: skip
+        axes.plot(x, [r["theory"] for r in own], color=colour, lw=1, ls="--")
+    for level in (-0.5, 0.5):
+        axes.axhline(level, color="#7F7F7F", lw=1, ls=":")
+    start = summary[0]["at"]["from"] if summary else ""
+    axes.set(xlabel=r"order $\alpha$", title=f"slope of {title}, K ≥ {start}")
+    axes.legend(fontsize=8)
+
+
+def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+    return [
+        f"SNR of phi: root mean square over entries, bias removed, {config.num_replicates} "
+        "gradients at one datum; the mean of pathwise is taken from DReG: one expectation.",
+        "Theory: closed forms from tilted Gaussians, mean to order 1/K, deviation to leading "
+        "order; the theory column of a slope is that of the closed form over the same K.",
+    ]

@@ -1,0 +1,226 @@
+"""SNR of the gradients of a VAE on real data, at one fixed minibatch."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+
+import bounds
+from experiments.data import sets
+from experiments.runtime.mesh import DATA, device_mesh
+from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.results import Row, row
+from experiments.runtime.trainer import Stream, from_objective, init_state, train
+from experiments.snr import figure as f
+from experiments.snr import measure as m
+from experiments.snr.problem import (
+    ESTIMATORS,
+    Point,
+    Problem,
+    check_counts,
+    check_estimators,
+    check_positive,
+    chunk_size,
+)
+from models.vae import make_vae
+
+COLUMNS = {
+    "estimate": "name", "K": "at.K", "value": "value", "low": "low", "high": "high",
+    "floor": "floor", "ESS/K": "ess_per_sample", "k-hat": "k_hat", "R": "n", "s": "seconds",
+}  # fmt: skip
+RATIO = "theta / phi pathwise"
+
+
+def problem(config: Any) -> Problem:
+    """Builds the problem from a config; see configs/snr_vae.py for its fields."""
+    check_counts("num_samples", config.num_samples)
+    check_estimators(config.estimators)
+    m.check_replicates(config)
+    check_positive(config, "batch", "train_batch", "train_steps", "learning_rate", "chunk_elements")
+    setting = Setting(config, sets.load(config.dataset, config.data_dir))
+    points = [
+        Point(f"K={k}", functools.partial(_point, config, setting, k)) for k in config.num_samples
+    ]
+    return Problem(
+        points,
+        summarise=functools.partial(_summarise, config),
+        draw=functools.partial(_draw, config, setting.dataset.name),
+        columns=COLUMNS,
+        notes=functools.partial(_notes, config),
+    )
+
+
+class Setting:
+    """A VAE trained for a short while, and the minibatch the gradients are taken at."""
+
+    def __init__(self, config: Any, dataset: sets.Dataset):
+        self.config = config
+        self.dataset = dataset
+        self.train_key, batch_key, self.key = jax.random.split(jax.random.key(config.seed), 3)
+        # Nothing is chosen on the validation images here: the VAE trains on them too.
+        images = np.concatenate([dataset.train, dataset.validation])
+        self.intensities = jnp.asarray(
+            images.reshape(len(images), -1) / (dataset.levels - 1), jnp.float32
+        )
+        # The first training images, binarised once and for all.
+        images = self.intensities[: config.batch]
+        self.batch = jax.random.bernoulli(batch_key, images).astype(jnp.float32)
+        self.vae = make_vae(self.intensities.shape[1], latents=config.latents, hidden=config.hidden)
+
+    @functools.cached_property
+    def params(self) -> bounds.Params:
+        """Trained on the first use: a run whose points are all there does not train."""
+        config, images = self.config, self.intensities
+        init_key, key = jax.random.split(self.train_key)
+
+        def batch(images, key, step):
+            index_key, pixel_key = jax.random.split(key)
+            index = jax.random.randint(index_key, (config.train_batch,), 0, len(images))
+            x = jax.random.bernoulli(pixel_key, images[index]).astype(jnp.float32)
+            return {"x": x, "index": index}
+
+        optimizer = optax.adam(config.learning_rate)
+        state = train(
+            from_objective(bounds.pathwise(self.vae.model, num_samples=1)),
+            init_state(self.vae.init(init_key, images.mean(axis=0)), optimizer),
+            Stream(lambda first, length: images, batch, steps_per_epoch=config.train_steps),
+            optimizer,
+            key,
+            num_steps=config.train_steps,
+            mesh=device_mesh(DATA, devices=jax.devices()[:1]),
+            on_chunk=lambda state, metrics: logging.info(
+                "training step %d: ELBO %.2f nats", state.step, metrics["bound"]
+            ),
+        )
+        return state.params
+
+
+def _point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
+    at = {"K": num_samples}
+    common = {
+        "n": config.num_replicates,
+        "floor": bounds.snr_floor(config.num_replicates),
+        **_weight_diagnostics(setting, num_samples),
+    }
+    measured = {name: _measure(config, setting, name, num_samples) for name in config.estimators}
+    rows = []
+    for name, result in measured.items():
+        for group in ("theta", "phi"):
+            if group == "phi" or name == "pathwise":
+                rows.append(
+                    _row(f"{group} {name}", at, m.snr_squared(result, group),
+                         seconds=result.seconds, compile_seconds=result.compile_seconds, **common)
+                )  # fmt: skip
+    if "pathwise" in measured:
+        plain = measured["pathwise"]
+        rows.append(_row(RATIO, at, m.snr_squared_ratio(plain, "theta", plain, "phi"), **common))
+        if "dreg" in measured:
+            better = m.snr_squared_ratio(measured["dreg"], "phi", plain, "phi")
+            rows.append(_row("phi dreg / pathwise", at, better, **common))
+    return rows
+
+
+def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
+    objective = ESTIMATORS[estimator](setting.vae.model, num_samples=num_samples)
+
+    def batch_objective(params, key, batch):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(batch)))
+        return jnp.mean(jax.vmap(objective, (None, 0, 0))(params, keys, batch))
+
+    number = list(ESTIMATORS).index(estimator)
+    return m.measure(
+        batch_objective,
+        setting.params,
+        jax.random.fold_in(jax.random.fold_in(setting.key, number), num_samples),
+        setting.batch,
+        num_replicates=config.num_replicates,
+        num_blocks=config.num_blocks,
+        chunk_size=chunk_size(config, num_samples * config.batch),
+    )
+
+
+def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float | None]:
+    """ESS/K and k-hat, means over the minibatch and over 20 draws of the weights."""
+
+    @jax.jit
+    def diagnose(params, key):
+        keys = jax.random.split(key, (20, len(setting.batch)))
+
+        def one(key, x):
+            log_w = bounds.log_weights(setting.vae.model, params, key, x, num_samples=num_samples)
+            return bounds.effective_sample_size(log_w) / num_samples, bounds.pareto_k_hat(log_w)
+
+        return jax.vmap(jax.vmap(one), (0, None))(keys, setting.batch)
+
+    ess, k_hat = diagnose(setting.params, jax.random.fold_in(setting.key, 10**6 + num_samples))
+    return {"ess_per_sample": float(jnp.mean(ess)), "k_hat": float(jnp.mean(k_hat))}
+
+
+def _row(name: str, at: Row, squared: m.Value, **extra: Any) -> Row:
+    return row(
+        name, at, kind="estimate", unit="ratio", **m.root(squared)._asdict(), squared=squared.value,
+        squared_standard_error=squared.standard_error, level=m.LEVEL, **extra,
+    )  # fmt: skip
+
+
+def _summarise(config: Any, rows: list[Row]) -> list[Row]:
+    """The one slope that means something here: theta over phi rises with K."""
+    used = m.with_errors([r for r in rows if r["name"] == RATIO])
+    if len(used) < 2:
+        return []
+    slope, low, high = m.slope_of_rows(used, "K")
+    return [
+        row(f"slope of {RATIO}", {"axis": "K"}, kind="estimate", unit="exponent", value=slope,
+            low=low, high=high, n=len(used), level=m.LEVEL)
+    ]  # fmt: skip
+
+
+def _draw(config: Any, name: str, rows: list[Row], summary: list[Row]):
+    figure, panels = new_figure(1, 2, (11, 6))
+    series = [
+        ("theta pathwise", "blue", r"$\theta$, IWAE", "o", 0),
+        ("phi pathwise", "red", r"$\phi$, IWAE pathwise", "o", 0),
+        ("phi dreg", "green", r"$\phi$, DReG", "s", 0),
+        ("phi stl", "orange", r"$\phi$, STL (biased for K > 1)", "^", 0),
+        (RATIO, "blue", r"SNR of $\theta$ / SNR of $\phi$, IWAE pathwise", "o", 1),
+        ("phi dreg / pathwise", "green", r"SNR of $\phi$, DReG / pathwise", "s", 1),
+    ]
+    slopes = {r["name"].removeprefix("slope of "): r for r in summary}
+    for curve, colour, label, marker, panel in series:
+        own = [r for r in rows if r["name"] == curve]
+        if own:
+            label = f.with_slope(label, slopes.get(curve))
+            f.points(panels[panel], own, "K", COLOURS[colour], label, marker)
+    f.floor_line(panels[0], rows)
+    panels[1].axhline(1, color=COLOURS["grey"], ls=":", lw=1)
+    panels[0].set_ylabel("signal-to-noise ratio (RMS over entries)")
+    panels[1].set_ylabel("ratio of two signal-to-noise ratios")
+    for axes in panels:
+        f.finish(axes, rows, "samples K")
+    figure.suptitle(
+        f"VAE on {name}: {config.num_replicates:,} gradients at one minibatch of "
+        f"{config.batch} images, 95% intervals"
+    )
+    return figure
+
+
+def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+    above = [r for r in rows if r["name"] == "phi dreg / pathwise" and r["at"]["K"] >= 4]
+    above = [r for r in above if r["low"] is not None]
+    notes = [
+        f"SNR: root mean square over entries, bias removed, {config.num_replicates} gradients at "
+        f"one minibatch; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
+        "ESS/K and k-hat: means over the minibatch. No exponent of theta or phi alone is claimed: "
+        "a trained VAE is far from asymptotic in this range of K.",
+    ]
+    if above:
+        worst = min(above, key=lambda r: r["low"])
+        notes.append(
+            f"Smallest SNR of DReG over pathwise at K >= 4: {worst['value']:.3f} "
+            f"[{worst['low']:.3f}, {worst['high']:.3f}] at K={worst['at']['K']}."
+        )
+    return notes

@@ -1,0 +1,104 @@
+"""Images of integers from a config: what densities of pixels are trained and scored on."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array
+
+import bounds
+from experiments.data import batches, sets
+from experiments.runtime import mesh as meshes
+from experiments.runtime import results
+from experiments.runtime.errors import UserError
+from experiments.runtime.results import Row
+from experiments.runtime.trainer import Stream
+
+
+class Problem(NamedTuple):
+    """Images [height, width, channels] with pixels 0 .. levels - 1."""
+
+    dataset: sets.Dataset
+    shape: tuple[int, int, int]
+
+    @property
+    def levels(self) -> int:
+        """How many values a pixel can take."""
+        return self.dataset.levels
+
+    def bits(self, log_prob: Any) -> np.ndarray:
+        """log P(x) in nats, or a bound on it, as bits/dim."""
+        return np.asarray(
+            bounds.bits_per_dim(
+                log_prob, num_dims=int(np.prod(self.shape)), levels=self.levels,
+                data_range=None, dequantized=False,
+            ), np.float64,
+        )  # fmt: skip
+
+
+def make_problem(config: Any) -> Problem:
+    """Reads the data.
+
+    Raises:
+      UserError: the data cannot be read, or are no integers of the stated levels.
+    """
+    dataset = check_images(sets.load(config.dataset, config.data_dir))
+    return Problem(dataset, batches.image_shape(dataset.train.shape[1:]))
+
+
+def check_images(dataset: sets.Dataset) -> sets.Dataset:
+    """Refuses images that are not integers 0 .. levels - 1, or not of one size."""
+    for split in ("train", "validation", "test"):
+        images = getattr(dataset, split)
+        if not np.issubdtype(images.dtype, np.integer):
+            raise UserError(
+                f"{dataset.name}: pixels must be integers to be dequantized, got {images.dtype} "
+                f"in {split}; scale them back to 0 .. {dataset.levels - 1}."
+            )
+        if len(images) and not 0 <= images.min() <= images.max() < dataset.levels:
+            raise UserError(
+                f"{dataset.name}: pixels must be 0 .. {dataset.levels - 1}, got values from "
+                f"{images.min()} to {images.max()} in {split}."
+            )
+        if images.shape[1:] != dataset.train.shape[1:]:
+            raise UserError(
+                f"{dataset.name}: images must have one size, got {dataset.train.shape[1:]} in "
+                f"train and {images.shape[1:]} in {split}."
+            )
+    return dataset
+
+
+def as_images(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, ...] as float32 [N, height, width, channels]."""
+    return images.reshape(len(images), *batches.image_shape(images.shape[1:])).astype(np.float32)
+
+
+def training_stream(problem: Problem, key: Array, batch_size: int) -> Stream:
+    """Batches of the training images as integers, on all devices.
+
+    Raises:
+      UserError: the batch is larger than the data.
+    """
+    return batches.image_stream(
+        problem.dataset.train, batches.as_image, key, batch_size=batch_size,
+        mesh=meshes.device_mesh(meshes.DATA),
+    )  # fmt: skip
+
+
+def describe(problem: Problem, config: Any) -> str:
+    """What the rows of a study are of."""
+    dataset = problem.dataset
+    count = len(dataset.test[: config.evaluation_images or None])
+    return (
+        f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation "
+        f"and {count:,} test images, {problem.levels} levels, {math.prod(problem.shape):,} "
+        f"dimensions; {len(config.seeds)} seeds."
+    )
+
+
+def print_published(problem: Problem, rows: list[Row] | None) -> None:
+    """Others' numbers on the same data, if there are any."""
+    if rows:
+        print(f"\nPublished on {problem.dataset.name}; none of it was run here:")
+        columns = {"": "name", "bits/dim": "value", "what": "what", "source": "source"}
+        print(results.table(rows, columns))

@@ -1,0 +1,55 @@
+r"""ELBO surgery of trained VAEs: the average KL, the prior and the gap, each taken apart.
+
+    python -m experiments.surgery --config=configs/surgery_digits.py \
+        --workdir=runs/surgery_digits
+
+`config.models` names models, each by what it changes in the config of a training; those that are
+missing are trained, each in its folder of --workdir. `config.runs` names finished runs of
+experiments.train besides. Of every one, before and after training: average KL = I + marginal KL on
+the training images with their exact aggregated posterior, and estimates of I by minibatches; I over
+training; the ELBO under the optimal prior, on training and test images; the gap of the ELBO as
+approximation plus amortisation. figure.png shows them; iwae_posterior.png shows what IWAE's weights
+make of the posterior of a VAE with two dimensions. results.json grows by one part at a time, and
+the same command continues where it was stopped.
+"""
+
+from absl import flags
+
+from experiments.runtime import cli, cluster
+
+flags.adopt_module_key_flags(cli)
+
+
+def main(config, workdir: str) -> None:
+    """Trains and measures what is missing, draws, and prints the table."""
+    from experiments.runtime import results
+    from experiments.runtime.errors import UserError
+    from experiments.surgery import build, report, study
+
+    cluster.refuse("experiments.surgery")
+    if cluster.CHECKPOINT_DIR.value:
+        raise UserError(
+            "experiments.surgery keeps the checkpoints of each model in its folder of --workdir; "
+            "leave --checkpoint_dir out."
+        )
+    study.check_config(config)
+    models = build.models(config, workdir)
+    alone = config.copy_and_resolve_references()  # with one seed and checkpoints of its own
+    alone.checkpoint, alone.member = "best", -1
+    flat = build.picture_model(alone, workdir)
+    record = results.open_record(workdir, "surgery", config)
+    for model in models:
+        build.train(model)
+    loaded = build.load(models, config)
+    for model in loaded:
+        study.measure(model, record, config, workdir)
+    paths = report.draw(loaded, record["rows"], config, workdir)
+    if flat is not None:
+        build.train(flat)
+        (plane,) = build.load([flat], alone)
+        paths += study.measure_plane(plane, record, alone, workdir)
+    report.show(record["rows"], paths, workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

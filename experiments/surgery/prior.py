@@ -1,0 +1,170 @@
+r"""The optimal prior: the ELBO with p(z), and with the aggregated posterior in its place.
+
+    (1/N) sum_n E_q [log p(x_n | z) - log q(z | x_n) + log r(z)]
+
+is largest, over every density r, at r(z) = q(z) = (1/N) sum_n q(z | x_n), where it exceeds the
+average ELBO by KL(q(z) || p(z)), the marginal KL. On other data it need not rise at all.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+import bounds
+from experiments.runtime.results import Row, row
+from experiments.studies import held_out
+from experiments.surgery import build, decomposition
+
+PRIOR, AGGREGATED = "p(z)", "q(z)"
+LogDensity = Callable[[Array], Array]
+
+
+class Both(NamedTuple):
+    """Of each image the mean over its draws, and their variance, [N].
+
+    Attributes:
+      elbo: log-weights with the prior of the model.
+      replaced: of the same draws with the aggregated posterior in its place.
+      rise: by how much these exceed those.
+      variances: of the draws of the three, divided by S - 1.
+    """
+
+    elbo: np.ndarray
+    replaced: np.ndarray
+    rise: np.ndarray
+    variances: tuple[np.ndarray, ...]
+
+
+def with_prior(model: bounds.LatentModel, old: LogDensity, new: LogDensity) -> bounds.LatentModel:
+    """The model with another prior: log p(x, z) + log new(z) - log old(z), all else as it is."""
+    return model._replace(log_p=lambda theta, x, z: model.log_p(theta, x, z) + new(z) - old(z))
+
+
+def aggregated(posteriors: bounds.GaussianPosteriors, chunk_size: int | None = None) -> LogDensity:
+    """log q(z) of the aggregated posterior."""
+    return lambda z: bounds.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
+
+
+def standard_normal(z: Array) -> Array:
+    """log N(z; 0, I)."""
+    return bounds.gaussian_log_prob(z, 0.0, 1.0)
+
+
+def measure(
+    log_p: Callable[[PyTree, Any, Array], Array],
+    theta: PyTree,
+    images: np.ndarray,
+    q: build.DatumQ,
+    posteriors: bounds.GaussianPosteriors,
+    key: Array,
+    *,
+    num_draws: int,
+    images_per_pass: int = 20,
+    posteriors_per_pass: int = 500,
+) -> Both:
+    """Both ELBOs of every image by the same draws, with p(z) = N(0, I).
+
+    Draw s of image n uses fold_in(fold_in(key, n), s), as in `decomposition.measure`.
+
+    Args:
+      log_p: (theta, x, z) -> log p(x, z); one object for all calls, it is compiled for.
+      theta: its parameters.
+      images: x [N, ...].
+      q: of these images.
+      posteriors: whose mixture is the new prior; of these images or of others.
+      key: PRNG key.
+      num_draws: S, at least 2.
+      images_per_pass: images on each device at once.
+      posteriors_per_pass: posteriors of the mixture at once, for each of them.
+    """
+    evaluate = _evaluator(log_p, num_draws, posteriors_per_pass)
+    elbo, replaced, rise, *variances = held_out.over_images(
+        evaluate, (theta, posteriors), (images, q), key, images_per_pass=images_per_pass
+    )
+    return Both(elbo, replaced, rise, tuple(variances))
+
+
+@functools.cache
+def _evaluator(log_p: Callable, num_draws: int, posteriors_per_pass: int):
+    model = build.per_datum(log_p)
+
+    def one(params, key, datum, index):
+        theta, posteriors = params
+        x, q = datum
+        key = jax.random.fold_in(key, index)
+        new = with_prior(model, standard_normal, aggregated(posteriors, posteriors_per_pass))
+        log_w, other = (
+            bounds.log_weights(
+                m, bounds.Params(theta, q), key, x, num_samples=num_draws, chunk_size=1
+            )
+            for m in (model, new)
+        )
+        values = log_w, other, other - log_w
+        return *map(jnp.mean, values), *(jnp.var(v, ddof=1) for v in values)
+
+    return held_out.compiled(one)
+
+
+def part(model: build.Loaded, config: Any, rows: list[Row]) -> list[Row]:
+    """Both ELBOs on the training images that make the aggregated posterior, and on test images."""
+    vae, params = model.problem.vae, model.params
+    found = {}
+    train = build.images(model.problem, "train", config.train_images, config)
+    posteriors = build.posteriors(build.encoded(vae, params.phi, train, config))
+    for data, count, purpose in (
+        ("train", config.train_images, "decomposition"),  # its draws: the rise is its marginal KL
+        ("test", config.test_images, "test images"),
+    ):
+        images = build.images(model.problem, data, count, config)
+        found[data] = measure(
+            build.joint(vae), params.theta, images,
+            build.encoded(vae, params.phi, images, config), posteriors,
+            build.key_for(config, purpose), num_draws=config.draws,
+            images_per_pass=config.images_per_pass,
+            posteriors_per_pass=config.posteriors_per_pass,
+        )  # fmt: skip
+    (marginal_kl,) = (
+        r["value"] for r in rows
+        if r["name"] == decomposition.MARGINAL_KL and r["at"].get("when") == "after"
+    )  # fmt: skip
+    out = train_rows({"model": model.name, "data": "train"}, found["train"], config.draws)
+    rise = out[-1]["value"]
+    return [
+        *out,
+        row("rounding: rise - marginal KL", out[-1]["at"], kind="exact", unit="nats",
+            value=rise - marginal_kl, n=len(train)),
+        *test_rows({"model": model.name, "data": "test"}, found["test"]),
+    ]  # fmt: skip
+
+
+def train_rows(at: dict[str, Any], both: Both, num_draws: int) -> list[Row]:
+    """For the images whose posteriors are aggregated: a fixed population, see `decomposition`."""
+    return [
+        row(name, where, kind=kind, unit="nats", value=value, standard_error=error,
+            n=len(mean), draws=num_draws, error="over draws")
+        for (name, where, kind), mean, variance in zip(
+            _named(at), both[:3], both.variances, strict=True
+        )
+        for value, error in [decomposition.stratified(mean, variance, num_draws)]
+    ]  # fmt: skip
+
+
+def test_rows(at: dict[str, Any], both: Both) -> list[Row]:
+    """For images drawn like them: standard errors over images, the rise paired."""
+    return [
+        held_out.mean_row(name, where, mean, kind, error="over images")
+        for (name, where, kind), mean in zip(_named(at), both[:3], strict=True)
+    ]
+
+
+def _named(at: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    return [
+        ("ELBO", {**at, "prior": PRIOR}, "lower_bound"),
+        ("ELBO", {**at, "prior": AGGREGATED}, "lower_bound"),
+        ("rise of the ELBO by the prior q(z)", at, "estimate"),
+    ]

@@ -1,0 +1,129 @@
+"""log p(x) of simulated data between a lower and an upper bound: bidirectional Monte Carlo.
+
+On data drawn from the model itself the latent z that made an image is an exact posterior draw.
+From there annealed importance sampling runs backwards and gives an upper bound (Grosse et al. 2015,
+arXiv 1511.02543); forwards it gives a lower one.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import bounds
+from experiments.runtime import checks
+from experiments.runtime.compiling import precise
+from experiments.runtime.errors import UserError
+from experiments.runtime.progress import track
+from experiments.runtime.results import Row
+from experiments.studies.held_out import mean_row
+from models.vae import VAE
+
+
+class Sandwich(NamedTuple):
+    """Per simulated image, in nats; acceptance of the forward and backward chains."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    acceptance: np.ndarray
+
+
+def sandwich(
+    vae: VAE, params: bounds.Params, images: np.ndarray, latents: Any, key: Array, config: Any
+) -> Sandwich:
+    """AIS forwards and backwards for each image.
+
+    Step sizes are tuned for each image in pilot chains with a key of their own. The config gives
+    `ais_temperatures`, `ais_chains`, `ais_leapfrog` and `ais_images_per_pass`.
+    """
+    run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
+    return Sandwich(*_passes(run, params, key, (images, latents), config))
+
+
+def forward(
+    vae: VAE, params: bounds.Params, images: np.ndarray, key: Array, config: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """(AIS forwards, acceptance) of each image, of images that need not be the model's own."""
+    run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
+    lower, _, acceptance = _passes(run, params, key, (images, None), config)
+    return lower, acceptance
+
+
+def _passes(run: Callable, params: bounds.Params, key: Array, data: Any, config: Any):
+    count = len(data[0])
+    size = min(config.ais_images_per_pass, count)
+    parts = []
+    for start in track(
+        range(0, count, size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
+    ):
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        images, latents = jax.tree.map(lambda leaf, i=index: leaf[i], data)
+        parts.append(jax.tree.map(np.asarray, run(params, key, images, latents, index)))
+    return jax.tree.map(lambda *p: np.concatenate(p)[:count], *parts)
+
+
+@functools.cache
+def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int):
+    """Compiled once for a model, whatever parameters are evaluated.
+
+    Without a latent z that made the image there is no chain backwards, and no upper bound.
+    """
+    betas = bounds.annealing_schedule(num_temperatures)
+    settings: dict[str, Any] = {"betas": betas, "num_leapfrog": num_leapfrog}
+
+    @precise
+    def one(params, key, x, z, index):
+        pilot, forward, backward = jax.random.split(jax.random.fold_in(key, index), 3)
+        sizes = bounds.tune_step_sizes(vae.model, params, pilot, x, num_rounds=8, **settings)
+
+        def ahead(k):
+            return bounds.ais(vae.model, params, k, x, step_sizes=sizes, **settings)
+
+        def back(k):
+            return bounds.reverse_ais(vae.model, params, k, x, z, step_sizes=sizes, **settings)
+
+        log_w, accepted = jax.vmap(ahead)(jax.random.split(forward, num_chains))
+        if z is None:
+            return bounds.iwae(log_w), jnp.inf, jnp.mean(accepted)
+        reverse, accepted_back = jax.vmap(back)(jax.random.split(backward, num_chains))
+        acceptance = (jnp.mean(accepted) + jnp.mean(accepted_back)) / 2
+        # Reverse chains share one exact draw; the mean of 1/w stays unbiased for 1/p(x).
+        return bounds.iwae(log_w), -bounds.iwae(-reverse), acceptance
+
+    return jax.jit(jax.vmap(one, (None, None, 0, 0, 0)))
+
+
+def simulated(
+    vae: VAE, params: bounds.Params, key: Array, count: int
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """`count` draws (x, z) from the model."""
+    keys = jax.random.split(key, count)
+    simulate = jax.jit(precise(jax.vmap(vae.simulate, (None, 0))))
+    return jax.tree.map(np.asarray, simulate(params.theta, keys))
+
+
+def rows(measured: Sandwich, config: Any, **extra: Any) -> list[Row]:
+    """The two bounds, the gap between them and the acceptance of the chains."""
+    at = {"T": config.ais_temperatures, "chains": config.ais_chains, "data": "simulated"}
+    gap = measured.upper - measured.lower
+    return [
+        mean_row("AIS", at, measured.lower, "lower_bound", **extra),
+        mean_row("reverse AIS (BDMC)", at, measured.upper, "upper_bound", **extra),
+        mean_row("AIS gap", at, gap, "estimate", **extra),
+        mean_row("AIS acceptance", at, measured.acceptance, "estimate", unit="share", **extra),
+    ]
+
+
+def check_config(config: Any) -> None:
+    """Refuses counts that make no sense."""
+    checks.whole(config, 2, "ais_temperatures")
+    checks.whole(config, 1, "simulated_images", "ais_chains", "ais_leapfrog", "ais_images_per_pass")
+    if not np.all(np.diff(bounds.annealing_schedule(config.ais_temperatures)) > 0):
+        raise UserError(
+            f"config.ais_temperatures={config.ais_temperatures} are more than float32 tells apart; "
+            "choose fewer."
+        )

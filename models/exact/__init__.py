@@ -1,0 +1,1 @@
+"""Models whose answers are known exactly: the oracles of tests and experiments."""
