@@ -16,26 +16,31 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     """Five families, eight models."""
-    config = ConfigDict()
-    config.dataset = "digits_shuffled"
-    config.data_dir = ""
-    config.order = ("VAE", "Flow", "Exact", "Diffusion", "dVAE")  # of the table; a part will do
-    config.families = ConfigDict(FAMILIES)
-    return config
+    return ConfigDict(
+        {
+            "data_dir": "",
+            "data": {"name": "digits_shuffled"},
+            "order": ("VAE", "Flow", "Exact", "Diffusion", "dVAE"),  # of the table; a part will do
+            "families": FAMILIES,
+        }
+    )
 
 
 # title: in the table, else the name; program: train (a VAE, scored by evaluate), dequantize,
-# diffusion or dalle; config: its file; changes: fields of that config; run: a finished run in the
-# place of both.
+# diffusion or dalle; config: its file; changes: sections and fields of that config; run: a finished
+# run in the place of both.
 FAMILIES = {
     "VAE": {
         "program": "train",
         "config": "configs/train_digits.py",
-        "changes": {"likelihood": "discretized_logistic", "hidden": ((200, 200),)},
+        "changes": {
+            "model": {"likelihood": "discretized_logistic", "hidden": ((200, 200),)},
+        },
         "evaluation": "configs/evaluate.py",
         "evaluation_changes": {
-            "ais_temperatures": 100, "ais_chains": 8, "ais_test_images": 300,
-            "simulated_images": 50,
+            "annealing": {
+                "temperatures": 100, "chains": 8, "test_images": 300, "simulated_images": 50,
+            },
         },
         "run": "",
     },
@@ -47,10 +52,11 @@ FAMILIES = {
             "seeds": (0,),
             "compare": (),
             "models": {
-                "uniform": {"width": 128},
-                "variational": {"width": 117, "noise": "flow"},
+                "uniform": {"model": {"width": 128}},
+                "variational": {"model": {"width": 117}, "noise": {"name": "flow"}},
                 "importance-weighted": {
-                    "width": 117, "noise": "flow", "objective": "iwae", "num_samples": 4,
+                    "model": {"width": 117}, "noise": {"name": "flow"},
+                    "objective": {"name": "iwae", "num_samples": 4},
                 },
             },
         },
@@ -62,15 +68,17 @@ FAMILIES = {
         "changes": {
             "seeds": (0,),
             "compare": (),
-            "sample_grid": 0,
+            "evaluation": {"sample_grid": 0},
+            "optimizer": {"learning_rate": 1e-3},
             "models": {
                 "autoregressive": {
-                    "density": "discretized", "objective": "exact", "width": 384,
-                    "learning_rate": 1e-3, "dropout": 0.5,
+                    "model": {"density": "discretized", "width": 384, "dropout": 0.5},
+                    "objective": {"name": "exact"},
                 },
                 "subset_flow": {
-                    "density": "subset_flow", "width": 256, "refit_noise": "logistic",
-                    "noise_width": 128, "noise": "logistic", "learning_rate": 1e-3,
+                    "model": {"density": "subset_flow", "width": 256},
+                    "noise": {"name": "logistic", "width": 128},
+                    "refit": {"noise": "logistic"},
                 },
             },
         },
@@ -85,7 +93,9 @@ FAMILIES = {
     "dVAE": {
         "program": "dalle",
         "config": "configs/dalle_digits.py",
-        "changes": {"seeds": (0,), "compare": (), "models": {"beta1": {"beta": 1.0}}},
+        "changes": {
+            "seeds": (0,), "compare": (), "models": {"beta1": {"objective": {"beta": 1.0}}},
+        },
         "run": "",
     },
 }  # fmt: skip

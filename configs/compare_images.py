@@ -17,47 +17,59 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     """`variant` is a data set."""
     if variant not in VARIANTS:
         raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
-    config = ConfigDict()
-    config.dataset = variant
-    config.data_dir = "data"
     colour = variant == "cifar10"
-    families = ("VAE", "Flow", "Exact", "Diffusion", "dVAE")
-    config.order = families[: 4 if colour else 5]
-    first = {"evaluation_images": IMAGES}
+    first = {"num_images": IMAGES}
+    iwae = {"name": "iwae", "num_samples": 4}
     noises = {
-        "uniform": {"noise": "uniform"},
-        "variational": {"noise": "flow"},
-        "importance-weighted": {"noise": "flow", "objective": "iwae", "num_samples": 4},
+        "uniform": {"noise": {"name": "uniform"}},
+        "variational": {"noise": {"name": "flow"}},
+        "importance-weighted": {"noise": {"name": "flow"}, "objective": iwae},
     }
-    flow = {
-        "config": "configs/dequantize_flowpp.py" if colour else "configs/dequantize_mnist.py",
-        "changes": {**first, "compare": (), "models": noises, "seeds": (0,)},
-    }
-    exact = {
-        "config": "configs/dequantize_mnist.py",
-        "changes": {
-            **first, "compare": (), "seeds": (0,), "sample_grid": 0, "network": "dense",
-            "width": 1024, "num_layers": 2, "dropout": 0.3,
-            "models": {"autoregressive": {"density": "discretized", "objective": "exact"}},
-        },
-    }  # fmt: skip
-    config.families = ConfigDict({
+    families = {
         "VAE": {
             "program": "train", "config": "configs/train_mnist.py", "run": "",
-            "changes": {"likelihood": "discretized_logistic", "num_steps": 100_000},
-            "evaluation": "configs/evaluate.py", "evaluation_changes": {"num_images": IMAGES},
+            "changes": {
+                "model": {"likelihood": "discretized_logistic"},
+                "training": {"num_steps": 100_000},
+            },
+            "evaluation": "configs/evaluate.py", "evaluation_changes": {"evaluation": first},
         },
-        "Flow": {"title": "Flow++", "program": "dequantize", "run": "", **flow},
-        "Exact": {"program": "dequantize", "run": "", **exact},
+        "Flow": {
+            "title": "Flow++", "program": "dequantize", "run": "",
+            "config": "configs/dequantize_flowpp.py" if colour else "configs/dequantize_mnist.py",
+            "changes": {"evaluation": first, "compare": (), "models": noises, "seeds": (0,)},
+        },
+        "Exact": {
+            "program": "dequantize", "config": "configs/dequantize_mnist.py", "run": "",
+            "changes": {
+                "compare": (), "seeds": (0,), "evaluation": {**first, "sample_grid": 0},
+                "model": {"network": "dense", "width": 1024, "num_layers": 2, "dropout": 0.3},
+                "models": {
+                    "autoregressive": {
+                        "model": {"density": "discretized"}, "objective": {"name": "exact"},
+                    },
+                },
+            },
+        },
         "Diffusion": {
             "program": "diffusion", "config": f"configs/diffusion_images.py:{variant}", "run": "",
             "changes": {"compare": (), "models": {"vdm": {}}},
         },
         "dVAE": {
             "program": "dalle", "config": "configs/dalle_images.py:fashion_mnist", "run": "",
-            "changes": {**first, "seeds": (0,), "text_length": 1 if variant == "mnist" else 2},
+            "changes": {
+                "evaluation": first, "seeds": (0,),
+                "data": {"text_length": 1 if variant == "mnist" else 2},
+            },
         },
-    })  # fmt: skip
+    }  # fmt: skip
     if colour:
-        del config.families["dVAE"]
-    return config
+        del families["dVAE"]
+    return ConfigDict(
+        {
+            "data_dir": "data",
+            "data": {"name": variant},
+            "order": tuple(families),
+            "families": families,
+        }
+    )

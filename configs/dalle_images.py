@@ -17,98 +17,115 @@ paper: the sizes of DALL-E (Ramesh et al. 2021, arXiv 2102.12092): 256x256 RGB, 
 
 from ml_collections import ConfigDict
 
+VARIANTS = {
+    "fashion_mnist": {
+        "data": {"text_length": 2},
+        "model": {"grid": 7, "num_codes": 64, "width": 64, "embedding": 64},
+        "objective": {"beta_steps": 5000, "temperature_steps": 15_000},
+        "prior": {"num_layers": 4, "width": 128, "num_steps": 20_000, "learning_rate": 1e-3},
+        "optimizer": {"learning_rate": 1e-3},
+        "training": {"num_steps": 20_000},
+        "evaluation": {"num_images": 1000},
+    },
+    "emoji": {
+        "data": {"text_length": 15},
+        "model": {"grid": 8, "num_codes": 256, "width": 64, "embedding": 128},
+        "objective": {"beta_steps": 5000, "temperature_steps": 40_000},
+        "prior": {
+            "num_layers": 6, "width": 256, "num_heads": 8, "num_steps": 50_000,
+            "learning_rate": 5e-4,
+        },
+        "optimizer": {"learning_rate": 5e-4},
+        "training": {"num_steps": 50_000},
+        "memory": {"images_per_pass": 10},
+    },
+    "paper": {
+        "seeds": (0,),
+        "data": {"name": "emoji", "enlarge": 4, "text_length": 256},
+        "model": {
+            "grid": 32, "num_codes": 8192, "width": 256, "num_blocks": 2, "embedding": 128,
+        },
+        "objective": {"beta": 6.6, "beta_steps": 5000, "temperature_steps": 150_000},
+        "prior": {
+            "num_layers": 12, "width": 768, "num_heads": 12, "tokens": "argmax",
+            "text_weight": 1 / 8 / 256, "image_weight": 7 / 8 / 1024, "num_steps": 430_000,
+            "learning_rate": 4.5e-4,
+        },
+        "optimizer": {"learning_rate": 1e-4},
+        "training": {
+            "num_steps": 3_000_000, "batch_size": 512, "ema_decay": 0.999, "validation_samples": 1,
+        },
+        "records": {"save_every": 10_000},
+        "evaluation": {"num_images": 64, "sample_grid": 0},
+        "memory": {"images_per_pass": 1},
+    },
+}  # fmt: skip
+
 
 def get_config(data: str = "fashion_mnist") -> ConfigDict:
     """One data set, one model, three seeds."""
-    config = ConfigDict()
-    config.models = ConfigDict({"dvae": {}})
-    config.compare = ()
-    config.seeds = (0, 1, 2)
-    config.together = False  # True: all seeds of a model as one
-    config.dataset = data
-    config.data_dir = ""
-    config.enlarge = 1  # how often each pixel is repeated, in both directions
-    config.text_length = 1  # words of a caption, at most
-    # dVAE: tokens in a grid, residual blocks between.
-    config.likelihood = (
-        "discretized_logit_laplace"  # discretized_logistic, bernoulli, logit_laplace
-    )
-    config.grid = 2  # tokens in a row
-    config.num_codes = 16
-    config.width = 32  # filters at full resolution, doubled where it halves
-    config.num_blocks = 1  # per resolution
-    config.embedding = 32
-    # First stage. beta rises, and the temperature falls, along half a cosine.
-    config.objective = "relaxed"  # or vimco, reinforce, enumerated
-    config.num_samples = 4  # of vimco and reinforce
-    config.beta = 1.0
-    config.beta_steps = 300
-    config.temperature_start = 1.0
-    config.temperature_end = 0.0625
-    config.temperature_steps = 800
-    config.optimizer = "adam_cosine"
-    config.learning_rate = 3e-3
-    config.warmup_steps = 100
-    config.batch_size = 64
-    config.num_steps = 1000
-    config.clip_norm = 1.0
-    config.ema_decay = 0.99
-    # Second stage: a causal transformer over text and image tokens.
-    config.prior_layers = 2
-    config.prior_width = 64
-    config.prior_heads = 4
-    config.dropout = 0.1
-    config.tokens = "sampled"  # or argmax
-    config.text_weight = 1.0  # of log p(y) in nats
-    config.image_weight = 1.0  # of log p(z | y) in nats
-    config.prior_steps = 400
-    config.prior_learning_rate = 3e-3
-    # Records.
-    config.log_every = 50
-    config.save_every = 200
-    config.keep_checkpoints = 1
-    config.validation_samples = 4  # draws of z
-    config.evaluation_images = 0  # 0: all test images
-    config.evaluation_draws = 8  # of z, for relaxed against hard values
-    config.evaluation_samples = 1024  # of z, for IWAE where codes are too many to be summed over
-    config.evaluation_temperatures = (1.0, 0.5, 0.0625)
-    config.evaluation_seed = 0
-    config.images_per_pass = 100
-    config.samples_per_pass = 64
-    config.sample_grid = 10  # images of each caption
-    config.captions = ()  # to draw; empty: those of the classes
-    if data == "fashion_mnist":
-        config.text_length = 2
-        config.grid, config.num_codes, config.width, config.embedding = 7, 64, 64, 64
-        config.prior_layers, config.prior_width = 4, 128
-        config.num_steps, config.prior_steps = 20_000, 20_000
-        config.beta_steps, config.temperature_steps = 5000, 15_000
-        config.learning_rate, config.prior_learning_rate = 1e-3, 1e-3
-        config.evaluation_images = 1000
-    elif data == "emoji":
-        config.text_length = 15
-        config.grid, config.num_codes, config.width, config.embedding = 8, 256, 64, 128
-        config.prior_layers, config.prior_width, config.prior_heads = 6, 256, 8
-        config.num_steps, config.prior_steps = 50_000, 50_000
-        config.beta_steps, config.temperature_steps = 5000, 40_000
-        config.learning_rate, config.prior_learning_rate = 5e-4, 5e-4
-        config.images_per_pass = 10
-    elif data == "paper":
-        config.dataset, config.enlarge = "emoji", 4
-        config.seeds = (0,)
-        config.text_length = 256
-        config.grid, config.num_codes, config.width, config.embedding = 32, 8192, 256, 128
-        config.num_blocks = 2
-        config.beta, config.beta_steps = 6.6, 5000
-        config.temperature_steps = 150_000
-        config.learning_rate, config.num_steps, config.batch_size = 1e-4, 3_000_000, 512
-        config.ema_decay = 0.999
-        config.prior_layers, config.prior_width, config.prior_heads = 12, 768, 12
-        config.tokens = "argmax"
-        config.text_weight, config.image_weight = 1 / 8 / 256, 7 / 8 / 1024
-        config.prior_steps, config.prior_learning_rate = 430_000, 4.5e-4
-        config.save_every, config.validation_samples = 10_000, 1
-        config.images_per_pass, config.evaluation_images, config.sample_grid = 1, 64, 0
-    else:
-        raise ValueError(f"the data must be fashion_mnist, emoji or paper, got {data!r}.")
+    if data not in VARIANTS:
+        raise ValueError(f"the data must be one of {', '.join(VARIANTS)}, got {data!r}.")
+    config = ConfigDict({
+        "models": {"dvae": {}},
+        "compare": (),
+        "seeds": (0, 1, 2),
+        "together": False,  # True: all seeds of a model as one
+        "data_dir": "",
+        "data": {
+            "name": data,
+            "enlarge": 1,  # how often each pixel is repeated, in both directions
+            "text_length": 1,  # words of a caption, at most
+        },
+        # dVAE: tokens in a grid, residual blocks between.
+        "model": {
+            # Or discretized_logistic, bernoulli, logit_laplace.
+            "likelihood": "discretized_logit_laplace",
+            "grid": 2,  # tokens in a row
+            "num_codes": 16,
+            "width": 32,  # filters at full resolution, doubled where it halves
+            "num_blocks": 1,  # per resolution
+            "embedding": 32,
+        },
+        # First stage. beta rises, and the temperature falls, along half a cosine.
+        "objective": {
+            "name": "relaxed",  # or vimco, reinforce, enumerated
+            "num_samples": 4,  # of vimco and reinforce
+            "beta": 1.0,
+            "beta_steps": 300,
+            "temperature_start": 1.0,
+            "temperature_end": 0.0625,
+            "temperature_steps": 800,
+        },
+        # Second stage: a causal transformer over text and image tokens.
+        "prior": {
+            "num_layers": 2,
+            "width": 64,
+            "num_heads": 4,
+            "dropout": 0.1,
+            "tokens": "sampled",  # or argmax
+            "text_weight": 1.0,  # of log p(y) in nats
+            "image_weight": 1.0,  # of log p(z | y) in nats
+            "num_steps": 400,
+            "learning_rate": 3e-3,
+        },
+        "optimizer": {
+            "name": "adam_cosine", "learning_rate": 3e-3, "warmup_steps": 100, "clip_norm": 1.0,
+        },
+        "training": {  # validation_samples: draws of z
+            "batch_size": 64, "num_steps": 1000, "ema_decay": 0.99, "validation_samples": 4,
+        },
+        "records": {"log_every": 50, "save_every": 200, "keep_checkpoints": 1},
+        "evaluation": {
+            "num_images": 0,  # of the test set; 0: all
+            "num_draws": 8,  # of z, for relaxed against hard values
+            "num_samples": 1024,  # of z, for IWAE where codes are too many to be summed over
+            "temperatures": (1.0, 0.5, 0.0625),
+            "seed": 0,
+            "sample_grid": 10,  # images of each caption
+            "captions": (),  # to draw; empty: those of the classes
+        },
+        "memory": {"images_per_pass": 100, "samples_per_pass": 64},
+    })  # fmt: skip
+    config.update(VARIANTS[data])  # section by section
     return config

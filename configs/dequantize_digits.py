@@ -20,91 +20,100 @@ def get_config(variant: str = "couplings") -> ConfigDict:
     """`variant` is couplings (flows) or exact (subset flows)."""
     if variant not in VARIANTS:
         raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
-    config = ConfigDict()
-    config.models = ConfigDict(MODELS[variant])
-    config.compare = COMPARE[variant]
-    config.seeds = (0, 1, 2, 3, 4)
-    config.together = True  # all seeds of a model as one
-    config.dataset = "digits_shuffled"
-    config.data_dir = ""
-    # Density.
-    config.density = "flow"  # or subset_flow, discretized: autoregressive, exact
-    config.coupling = "mixture"  # or affine
-    config.num_components = 8
-    config.layout = ("checkerboard:4", "squeeze", "channels:2")
-    config.norm = "channel"  # or pixel, none
-    config.pointwise = False  # invertible 1x1 maps between couplings
-    config.network = "dense"  # or convolutional
-    config.width = 128
-    config.num_layers = 2
-    config.attention = False
-    config.dropout = 0.3
-    # Noise: uniform, logistic, normal, flow or autoregressive.
-    config.noise = "uniform"
-    config.noise_width = 32
-    config.noise_layers = 2
-    config.noise_couplings = 4
-    config.noise_coupling = "mixture"
-    config.noise_components = 4
-    config.noise_norm = False
-    config.noise_pointwise = False
-    config.noise_attention = False
-    config.noise_features = 0  # filters of a network on the image; 0: the image itself
-    config.noise_feature_blocks = 3
-    config.refit_noise = ""  # noise fitted to a finished density, with which it is evaluated
-    config.refit_steps = 1000
-    # Objective: exact, or any of configs/train_digits.py.
-    config.objective = "elbo"
-    config.num_samples = 1  # K
-    config.num_groups = 1  # M, of miwae and piwae
-    config.alpha = 0.5  # of renyi
-    config.beta = 0.5  # of ciwae
-    config.sleep = False
-    # Optimisation.
-    config.optimizer = "adam_cosine"
-    config.learning_rate = 3e-3
-    config.warmup_steps = 0
-    config.batch_size = 128
-    config.num_steps = 2000
-    config.clip_norm = 0.0
-    config.ema_decay = 0.998
-    # Records.
-    config.log_every = 50
-    config.save_every = 250
-    config.keep_checkpoints = 1
-    config.validation_samples = 16
-    config.evaluation_images = 0  # 0: all test images
-    config.evaluation_samples = (1, 4, 16, 64)  # k of the IWAE-k curve
-    config.evaluation_seed = 0
-    config.images_per_pass = 20
-    config.samples_per_pass = 64
-    config.sample_grid = 100
-    return config
+    return ConfigDict({
+        "models": MODELS[variant],
+        "compare": COMPARE[variant],
+        "seeds": (0, 1, 2, 3, 4),
+        "together": True,  # all seeds of a model as one
+        "data_dir": "",
+        "data": {"name": "digits_shuffled"},
+        "model": {
+            "density": "flow",  # or subset_flow, discretized: autoregressive, exact
+            "coupling": "mixture",  # or affine
+            "num_components": 8,
+            "layout": ("checkerboard:4", "squeeze", "channels:2"),
+            "norm": "channel",  # or pixel, none
+            "pointwise": False,  # invertible 1x1 maps between couplings
+            "network": "dense",  # or convolutional
+            "width": 128,
+            "num_layers": 2,
+            "attention": False,
+            "dropout": 0.3,
+        },
+        "noise": {
+            "name": "uniform",  # or logistic, normal, flow, autoregressive
+            "width": 32,
+            "num_layers": 2,
+            "num_couplings": 4,
+            "coupling": "mixture",
+            "num_components": 4,
+            "norm": False,
+            "pointwise": False,
+            "attention": False,
+            "num_features": 0,  # filters of a network on the image; 0: the image itself
+            "num_feature_blocks": 3,
+        },
+        # Noise fitted to a finished density, with which it is evaluated; empty: none.
+        "refit": {"noise": "", "num_steps": 1000},
+        "objective": {
+            "name": "elbo",  # or exact, or any other of configs/train_digits.py
+            "num_samples": 1,  # K
+            "num_groups": 1,  # M, of miwae and piwae
+            "alpha": 0.5,  # of renyi
+            "beta": 0.5,  # of ciwae
+            "sleep": False,
+        },
+        "optimizer": {
+            "name": "adam_cosine", "learning_rate": 3e-3, "warmup_steps": 0, "clip_norm": 0.0,
+        },
+        "training": {
+            "batch_size": 128, "num_steps": 2000, "ema_decay": 0.998, "validation_samples": 16,
+        },
+        "records": {"log_every": 50, "save_every": 250, "keep_checkpoints": 1},
+        "evaluation": {
+            "num_images": 0,  # of the test set; 0: all
+            "num_samples": (1, 4, 16, 64),  # k of the IWAE-k curve
+            "seed": 0,
+            "sample_grid": 100,
+        },
+        "memory": {"images_per_pass": 20, "samples_per_pass": 64},
+    })  # fmt: skip
 
 
 # Widths give every model 768,000 parameters, to 0.4%. An affine coupling wants the lower rate: of
 # 1e-3 and 3e-3 each kind has the one that validated better.
-_AFFINE = {"coupling": "affine", "learning_rate": 1e-3}
-_EXACT = {
-    "density": "subset_flow", "width": 256, "dropout": 0.3, "refit_noise": "logistic",
-    "noise_width": 128, "learning_rate": 1e-3,
-}  # fmt: skip
+_SLOWER = {"learning_rate": 1e-3}
+
+
+def _exact(noise: str, **objective) -> dict:
+    return {
+        "model": {"density": "subset_flow", "width": 256, "dropout": 0.3},
+        "noise": {"name": noise, "width": 128},
+        "refit": {"noise": "logistic"},
+        "objective": objective,
+        "optimizer": _SLOWER,
+    }
+
+
 MODELS = {
     "couplings": {
-        "affine_uniform": {**_AFFINE, "width": 312},
-        "affine_flow": {**_AFFINE, "width": 294, "noise": "flow"},
-        "mixture_uniform": {"width": 128},
-        "mixture_flow": {"width": 117, "noise": "flow"},
+        "affine_uniform": {"model": {"coupling": "affine", "width": 312}, "optimizer": _SLOWER},
+        "affine_flow": {
+            "model": {"coupling": "affine", "width": 294}, "noise": {"name": "flow"},
+            "optimizer": _SLOWER,
+        },
+        "mixture_uniform": {"model": {"width": 128}},
+        "mixture_flow": {"model": {"width": 117}, "noise": {"name": "flow"}},
         "autoregressive": {
-            "density": "discretized", "objective": "exact", "width": 384, "learning_rate": 1e-3,
-            "dropout": 0.5,
+            "model": {"density": "discretized", "width": 384, "dropout": 0.5},
+            "objective": {"name": "exact"}, "optimizer": _SLOWER,
         },
     },
     "exact": {
-        "uniform": {**_EXACT, "noise": "uniform"},
-        "variational": {**_EXACT, "noise": "logistic"},
-        "IW": {**_EXACT, "noise": "logistic", "objective": "iwae", "num_samples": 8},
-        "exact": {**_EXACT, "objective": "exact"},
+        "uniform": _exact("uniform"),
+        "variational": _exact("logistic"),
+        "IW": _exact("logistic", name="iwae", num_samples=8),
+        "exact": _exact("uniform", name="exact"),
     },
 }  # fmt: skip
 COMPARE = {

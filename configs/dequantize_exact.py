@@ -12,13 +12,9 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     """The example of one pixel on eight levels, and a drawn flow of two pixels."""
-    config = ConfigDict()
-    config.seed = 0
-    config.levels = 4  # of each of two pixels
-    config.noise_steps = 300
-    config.noise_rate = 0.05
-    config.counts = (1, 4, 16, 64)  # k of IW-k
-    config.lecture_components = 20
-    config.lecture_steps = 3000
-    config.lecture_rate = 0.02
-    return config
+    return ConfigDict({
+        "seed": 0,
+        "levels": 4,  # of each of two pixels
+        "noise": {"num_steps": 300, "learning_rate": 0.05, "num_samples": (1, 4, 16, 64)},
+        "lecture": {"num_components": 20, "num_steps": 3000, "learning_rate": 0.02},
+    })  # fmt: skip

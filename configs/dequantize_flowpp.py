@@ -21,27 +21,44 @@ VARIANTS = {
     "cifar10": {},
     "ablation": {},
     "imagenet32": {
-        "dataset": "imagenet32", "layout": ("checkerboard:7", "squeeze", "channels:3",
-        "checkerboard:3"), "pointwise": False, "width": 128, "num_layers": 20, "dropout": 0.0,
-        "noise_width": 128, "noise_layers": 8, "noise_couplings": 8, "noise_pointwise": False,
-        "noise_feature_blocks": 8, "batch_size": 32, "learning_rate": 1e-3, "warmup_steps": 5000,
-        "ema_decay": 0.999222,
+        "data": {"name": "imagenet32"},
+        "model": {
+            "layout": ("checkerboard:7", "squeeze", "channels:3", "checkerboard:3"),
+            "pointwise": False, "width": 128, "num_layers": 20, "dropout": 0.0,
+        },
+        "noise": {
+            "width": 128, "num_layers": 8, "num_couplings": 8, "pointwise": False,
+            "num_feature_blocks": 8,
+        },
+        "optimizer": {"learning_rate": 1e-3, "warmup_steps": 5000},
+        "training": {"batch_size": 32, "ema_decay": 0.999222},
     },
     "imagenet64": {
-        "dataset": "imagenet64", "layout": ("squeeze", "checkerboard:4", "squeeze", "channels:2",
-        "checkerboard:2", "squeeze", "channels:2", "checkerboard:2"), "pointwise": False,
-        "num_layers": 16, "dropout": 0.0, "num_components": 4, "noise_components": 4,
-        "noise_layers": 5, "noise_attention": False, "noise_pointwise": False,
-        "noise_feature_blocks": 5, "batch_size": 72, "learning_rate": 4e-4, "warmup_steps": 10000,
+        "data": {"name": "imagenet64"},
+        "model": {
+            "layout": (
+                "squeeze", "checkerboard:4", "squeeze", "channels:2", "checkerboard:2", "squeeze",
+                "channels:2", "checkerboard:2",
+            ),
+            "pointwise": False, "num_layers": 16, "dropout": 0.0, "num_components": 4,
+        },
+        "noise": {
+            "num_components": 4, "num_layers": 5, "attention": False, "pointwise": False,
+            "num_feature_blocks": 5,
+        },
+        "optimizer": {"learning_rate": 4e-4, "warmup_steps": 10000},
+        "training": {"batch_size": 72},
     },
 }  # fmt: skip
 # Parameters matched by width, as far as four heads allow; those of the paper but for the last.
-_AFFINE = {"coupling": "affine", "noise_coupling": "affine", "width": 108, "noise_width": 108}
 ABLATION = {
     "flowpp": {},
-    "uniform": {"noise": "uniform", "width": 104},
-    "affine": _AFFINE,
-    "no_attention": {"attention": False, "noise_attention": False, "width": 107},
+    "uniform": {"noise": {"name": "uniform"}, "model": {"width": 104}},
+    "affine": {
+        "model": {"coupling": "affine", "width": 108},
+        "noise": {"coupling": "affine", "width": 108},
+    },
+    "no_attention": {"model": {"attention": False, "width": 107}, "noise": {"attention": False}},
 }
 
 
@@ -50,60 +67,50 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
     ablation = variant == "ablation"
-    config = ConfigDict()
-    config.models = ConfigDict(ABLATION if ablation else {"flowpp": {}})
-    config.compare = tuple((n, "flowpp") for n in ABLATION if n != "flowpp") if ablation else ()
-    config.seeds = (0,)
-    config.together = False
-    config.dataset = "cifar10"
-    config.data_dir = "data"
-    config.density = "flow"
-    config.coupling = "mixture"
-    config.num_components = 32
-    config.layout = _CIFAR10
-    config.norm = "pixel"
-    config.pointwise = True
-    config.network = "convolutional"
-    config.width = 96  # filters
-    config.num_layers = 10  # blocks
-    config.attention = True
-    config.dropout = 0.2
-    config.noise = "flow"
-    config.noise_width = 96
-    config.noise_layers = 2
-    config.noise_couplings = 4
-    config.noise_coupling = "mixture"
-    config.noise_components = 32
-    config.noise_norm = True
-    config.noise_pointwise = True
-    config.noise_attention = True
-    config.noise_features = 32
-    config.noise_feature_blocks = 3
-    config.refit_noise = ""
-    config.refit_steps = 1000
-    config.objective = "elbo"
-    config.num_samples = 1
-    config.num_groups = 1
-    config.alpha = 0.5
-    config.beta = 0.5
-    config.sleep = False
-    config.optimizer = "adam_warmup"
-    config.learning_rate = 3e-4
-    config.warmup_steps = 2000
-    config.batch_size = 64
-    config.num_steps = 281_250  # 400 epochs of CIFAR-10's 45,000 training images
-    config.clip_norm = 1.0
-    config.ema_decay = 0.999
-    config.log_every = 50
-    config.save_every = 1000
-    config.keep_checkpoints = 2
-    config.validation_samples = 1
-    config.evaluation_images = 0  # 0: all test images
-    config.evaluation_samples = (1, 8, 64)
-    config.evaluation_seed = 0
-    config.images_per_pass = 8
-    config.samples_per_pass = 8
-    config.sample_grid = 64
-    for field, value in VARIANTS[variant].items():
-        config[field] = value
+    config = ConfigDict({
+        "models": ABLATION if ablation else {"flowpp": {}},
+        "compare": tuple((n, "flowpp") for n in ABLATION if n != "flowpp") if ablation else (),
+        "seeds": (0,),
+        "together": False,
+        "data_dir": "data",
+        "data": {"name": "cifar10"},
+        "model": {
+            "density": "flow",
+            "coupling": "mixture",
+            "num_components": 32,
+            "layout": _CIFAR10,
+            "norm": "pixel",
+            "pointwise": True,
+            "network": "convolutional",
+            "width": 96,  # filters
+            "num_layers": 10,  # blocks
+            "attention": True,
+            "dropout": 0.2,
+        },
+        "noise": {
+            "name": "flow", "width": 96, "num_layers": 2, "num_couplings": 4,
+            "coupling": "mixture", "num_components": 32, "norm": True, "pointwise": True,
+            "attention": True, "num_features": 32, "num_feature_blocks": 3,
+        },
+        "refit": {"noise": "", "num_steps": 1000},
+        "objective": {
+            "name": "elbo", "num_samples": 1, "num_groups": 1, "alpha": 0.5, "beta": 0.5,
+            "sleep": False,
+        },
+        "optimizer": {
+            "name": "adam_warmup", "learning_rate": 3e-4, "warmup_steps": 2000, "clip_norm": 1.0,
+        },
+        "training": {
+            "batch_size": 64,
+            "num_steps": 281_250,  # 400 epochs of CIFAR-10's 45,000 training images
+            "ema_decay": 0.999,
+            "validation_samples": 1,
+        },
+        "records": {"log_every": 50, "save_every": 1000, "keep_checkpoints": 2},
+        "evaluation": {  # of 0: all test images
+            "num_images": 0, "num_samples": (1, 8, 64), "seed": 0, "sample_grid": 64,
+        },
+        "memory": {"images_per_pass": 8, "samples_per_pass": 8},
+    })  # fmt: skip
+    config.update(VARIANTS[variant])  # section by section
     return config

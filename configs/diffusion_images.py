@@ -10,18 +10,25 @@ checkpoint).
 from ml_collections import ConfigDict
 
 VARIANTS = ("mnist", "fashion_mnist", "cifar10", "cifar10_first4000")
-_DDPM = {
-    "schedule": "linear", "timesteps": 1000, "evaluation_timesteps": 0, "prediction": "eps",
-    "fourier": (),
-}  # fmt: skip
+
+
+def _ddpm(variance: str, *, schedule: str = "linear", **objective: str) -> dict:
+    return {
+        "chain": {
+            "schedule": schedule, "timesteps": 1000, "evaluation_timesteps": 0,
+            "prediction": "eps", "variance": variance,
+        },
+        "network": {"fourier": ()},
+        "objective": objective,
+    }  # fmt: skip
+
+
 MODELS = {
     "vdm": {},
-    "ddpm": {**_DDPM, "variance": "fixed_small"},
-    "ddpm_simple": {**_DDPM, "variance": "fixed_large", "objective": "simple", "times": "uniform"},
-    "improved_ddpm": {
-        **_DDPM, "schedule": "cosine", "variance": "learned", "times": "importance",
-    },
-}  # fmt: skip
+    "ddpm": _ddpm("fixed_small"),
+    "ddpm_simple": _ddpm("fixed_large", name="simple", times="uniform"),
+    "improved_ddpm": _ddpm("learned", schedule="cosine", times="importance"),
+}
 
 
 def get_config(variant: str = "mnist") -> ConfigDict:
@@ -29,49 +36,38 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
     colour = variant.startswith("cifar10")
-    config = ConfigDict()
-    config.models = ConfigDict(MODELS)
-    config.compare = (("vdm", "ddpm"), ("ddpm", "ddpm_simple"))
-    config.seeds = (0,)
-    config.together = False
-    config.dataset = variant
-    config.data_dir = "data"
-    # Chain.
-    config.schedule = "vdm_linear"
-    config.gamma_min = -13.3
-    config.gamma_max = 5.0
-    config.timesteps = 0
-    config.evaluation_timesteps = 1000
-    config.prediction = "v"
-    config.variance = "fixed_small"
-    config.decoder = "gaussian"
-    # Network: DDPM's 35.7 M parameters for colour have four resolutions.
-    config.network = "unet"
-    config.width = 128 if colour else 64
-    config.multipliers = (1, 2, 2, 2) if colour else (1, 2, 2)
-    config.num_blocks = 2
-    config.attention = (1,)
-    config.fourier = (7, 8)  # half and whole periods of 8-bit levels
-    config.dropout = 0.1
-    # Objective.
-    config.objective = "bound"
-    config.times = "low_discrepancy"
-    # Optimisation.
-    config.optimizer = "adam_warmup"
-    config.learning_rate = 2e-4
-    config.warmup_steps = 5000 if colour else 1000
-    config.batch_size = 128
-    config.num_steps = 800_000 if colour else 100_000
-    config.clip_norm = 1.0
-    config.ema_decay = 0.9999
-    # Records.
-    config.log_every = 100
-    config.save_every = 5000
-    config.keep_checkpoints = 2
-    config.validation_samples = 4
-    config.evaluation_images = 1000
-    config.evaluation_times = 64
-    config.evaluation_seed = 0
-    config.images_per_pass = 250
-    config.sample_grid = 64
-    return config
+    return ConfigDict({
+        "models": MODELS,
+        "compare": (("vdm", "ddpm"), ("ddpm", "ddpm_simple")),
+        "seeds": (0,),
+        "together": False,
+        "data_dir": "data",
+        "data": {"name": variant},
+        "chain": {
+            "schedule": "vdm_linear", "gamma_min": -13.3, "gamma_max": 5.0, "timesteps": 0,
+            "evaluation_timesteps": 1000, "prediction": "v", "variance": "fixed_small",
+            "decoder": "gaussian",
+        },
+        # DDPM's 35.7 M parameters for colour have four resolutions.
+        "network": {
+            "name": "unet",
+            "width": 128 if colour else 64,
+            "multipliers": (1, 2, 2, 2) if colour else (1, 2, 2),
+            "num_blocks": 2,
+            "attention": (1,),
+            "fourier": (7, 8),  # half and whole periods of 8-bit levels
+            "dropout": 0.1,
+        },
+        "objective": {"name": "bound", "times": "low_discrepancy"},
+        "optimizer": {
+            "name": "adam_warmup", "learning_rate": 2e-4, "warmup_steps": 5000 if colour else 1000,
+            "clip_norm": 1.0,
+        },
+        "training": {
+            "batch_size": 128, "num_steps": 800_000 if colour else 100_000, "ema_decay": 0.9999,
+            "validation_samples": 4,
+        },
+        "records": {"log_every": 100, "save_every": 5000, "keep_checkpoints": 2},
+        "evaluation": {"num_images": 1000, "num_times": 64, "seed": 0, "sample_grid": 64},
+        "memory": {"images_per_pass": 250},
+    })  # fmt: skip

@@ -35,34 +35,34 @@ def get_config(variant: str = "short") -> ConfigDict:
             f"not, got {variant!r}."
         )
     short = protocol == "short"
-    config = ConfigDict()
-    config.grid = GRIDS[grid]
-    config.seeds = (0, 1, 2, 3, 4)
-    config.together = not short  # all seeds of a model as one; faster on accelerators alone
-    config.evaluation_images = 1000 if short else 0  # the first test images; 0: all
-    config.evaluation_samples = 5000
-    config.images_per_pass = 20
-    config.samples_per_pass = 125
-    config.dataset = "mnist"
-    config.data_dir = "data"
-    config.likelihood = "bernoulli"
-    config.binarization_seed = 0
-    config.latents = (50,)
-    config.hidden = ((200, 200),)
-    config.beta = 0.5
-    config.alpha = 0.5
-    config.sleep = False
-    config.optimizer = "adam" if short else protocol
-    config.learning_rate = 1e-3
-    config.warmup_steps = 0  # of adam_warmup and adam_cosine
-    config.batch_size = 20
-    config.num_steps = 2980 if short else 0
-    config.clip_norm = 0.0
-    config.ema_decay = 0.0
-    # Signals are looked at as often; an epoch takes an accelerator a second, a CPU up to 30.
-    config.log_every = 298 if short else 2980
-    config.save_every = 2980 if short else 10 * 2980
-    config.keep_checkpoints = 1
-    config.validation_samples = 64
-    config.few_samples = 64
-    return config
+    return ConfigDict({
+        "grid": GRIDS[grid],
+        "seeds": (0, 1, 2, 3, 4),
+        "together": not short,  # all seeds of a model as one; faster on accelerators alone
+        "data_dir": "data",
+        "data": {"name": "mnist", "binarization_seed": 0},
+        "model": {"likelihood": "bernoulli", "latents": (50,), "hidden": ((200, 200),)},
+        # The grid takes the place of its name and counts.
+        "objective": {
+            "name": "iwae", "num_samples": 1, "num_groups": 1, "beta": 0.5, "alpha": 0.5,
+            "sleep": False,
+        },
+        "optimizer": {
+            "name": "adam" if short else protocol, "learning_rate": 1e-3, "warmup_steps": 0,
+            "clip_norm": 0.0,
+        },
+        "training": {
+            "batch_size": 20, "num_steps": 2980 if short else 0, "ema_decay": 0.0,
+            "validation_samples": 64,
+        },
+        # Signals are looked at as often; an epoch takes an accelerator a second, a CPU up to 30.
+        "records": {
+            "log_every": 298 if short else 2980, "save_every": 2980 if short else 10 * 2980,
+            "keep_checkpoints": 1,
+        },
+        # The first test images; 0: all.
+        "evaluation": {
+            "few_samples": 64, "num_samples": 5000, "num_images": 1000 if short else 0,
+        },
+        "memory": {"images_per_pass": 20, "samples_per_pass": 125},
+    })  # fmt: skip

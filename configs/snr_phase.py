@@ -12,18 +12,14 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     """The near case of the Gaussian toy in three dimensions."""
-    config = ConfigDict()
-    config.problem = "phase"
-    config.seed = 0
-    config.num_data = 1024
-    config.datum = 0
-    config.variance = 2 / 3
-    config.perturbation = 0.01
-    config.num_dims = (5, 20, 60)
-    config.alphas = (0.0, 0.01, 0.03, 0.1, 0.25, 0.5)
-    config.num_samples = (64, 128, 256, 512, 1024)
-    config.fit_from = 64
-    config.num_replicates = 2000
-    config.num_blocks = 20
-    config.chunk_elements = 320_000
-    return config
+    return ConfigDict({
+        "problem": "phase",
+        "seed": 0,
+        "toy": {"num_data": 1024, "datum": 0, "variance": 2 / 3, "perturbation": 0.01},
+        "num_dims": (5, 20, 60),
+        "alphas": (0.0, 0.01, 0.03, 0.1, 0.25, 0.5),
+        "num_samples": (64, 128, 256, 512, 1024),
+        "fit_from": 64,
+        "replicates": {"number": 2000, "num_blocks": 20},
+        "memory": {"chunk_elements": 320_000},
+    })  # fmt: skip

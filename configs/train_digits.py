@@ -11,36 +11,36 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     """Burda's architecture on 8x8 images, binarised anew at each use."""
-    config = ConfigDict()
-    config.seed = 0
-    config.dataset = "digits"
-    config.data_dir = ""
-    config.likelihood = "bernoulli"  # or categorical, discretized_logistic: on integers
-    config.binarization_seed = 0  # of validation and test images, and of their evaluation
-    # Model.
-    config.latents = (20,)
-    config.hidden = ((100, 100),)
-    # Objective.
-    config.objective = "iwae"
-    config.num_samples = 20  # K
-    config.num_groups = 1  # M, of miwae and piwae
-    config.beta = 0.5  # of ciwae
-    config.alpha = 0.5  # of renyi
-    config.sleep = False  # whether rws adds its sleep phase
-    # Optimisation.
-    config.optimizer = "adam"  # or adam_warmup, adam_cosine, sgd, or Burda's paper, released_code
-    config.learning_rate = 1e-3  # of adam
-    config.warmup_steps = 0  # of adam_warmup and adam_cosine
-    config.batch_size = 50
-    config.num_steps = 6000
-    config.clip_norm = 0.0  # 0: off
-    config.ema_decay = 0.0  # 0: off
-    # Records.
-    config.log_every = 100
-    config.save_every = 1000
-    config.keep_checkpoints = 2
-    config.validation_samples = 64
-    config.few_samples = 64
-    config.test_samples = 5000
-    config.test_images = 0  # 0: all
-    return config
+    return ConfigDict({
+        "seed": 0,
+        "data_dir": "",
+        # The seed is that of validation and test images, and of their evaluation.
+        "data": {"name": "digits", "binarization_seed": 0},
+        "model": {
+            "likelihood": "bernoulli",  # or categorical, discretized_logistic: on integers
+            "latents": (20,),
+            "hidden": ((100, 100),),
+        },
+        "objective": {
+            "name": "iwae",
+            "num_samples": 20,  # K
+            "num_groups": 1,  # M, of miwae and piwae
+            "beta": 0.5,  # of ciwae
+            "alpha": 0.5,  # of renyi
+            "sleep": False,  # whether rws adds its sleep phase
+        },
+        "optimizer": {
+            "name": "adam",  # or paper, released_code: the protocol of Burda et al. 2015
+            "learning_rate": 1e-3,  # of adam
+            "warmup_steps": 0,
+            "clip_norm": 0.0,  # 0: off
+        },
+        "training": {
+            "batch_size": 50,
+            "num_steps": 6000,
+            "ema_decay": 0.0,  # 0: off
+            "validation_samples": 64,
+        },
+        "records": {"log_every": 100, "save_every": 1000, "keep_checkpoints": 2},
+        "evaluation": {"few_samples": 64, "num_samples": 5000, "num_images": 0},  # 0: all
+    })  # fmt: skip

@@ -8,16 +8,15 @@ Writes results.json and figure.png: what becomes of a density that is fitted to 
 noise, and of the same density with uniform and with fitted noise.
 """
 
-import os
-
 from absl import flags
 
+from experiments.dequantize.settings import DequantizeExact
 from experiments.runtime import cli, cluster
 
 flags.adopt_module_key_flags(cli)
 
 
-def main(config, workdir: str) -> None:
+def main(settings: DequantizeExact, workdir: str) -> None:
     """Integrates, fits, prints and draws."""
     import jax
 
@@ -25,16 +24,16 @@ def main(config, workdir: str) -> None:
     from experiments.runtime import plots, results
 
     cluster.refuse("experiments.dequantize_exact")
-    exact.check_config(config)
-    record = results.open_record(workdir, "dequantize_exact", config)
+    record = results.open_record(workdir, "dequantize_exact", settings)
     if not record["rows"]:
-        keys = jax.random.split(jax.random.key(config.seed), 2)
+        keys = jax.random.split(jax.random.key(settings.seed), 2)
         for control, key in zip(
-            (exact.one_pixel(), exact.two_pixels(config.levels, config.seed)), keys, strict=True
+            (exact.one_pixel(), exact.two_pixels(settings.levels, settings.seed)), keys, strict=True
         ):
             record["rows"] += exact.rows(
-                control, num_steps=config.noise_steps, learning_rate=config.noise_rate,
-                counts=tuple(config.counts), key=key,
+                control, num_steps=settings.noise.num_steps,
+                learning_rate=settings.noise.learning_rate, counts=settings.noise.num_samples,
+                key=key,
             )  # fmt: skip
         results.save_record(workdir, record)
     print(
@@ -48,13 +47,13 @@ def main(config, workdir: str) -> None:
     )  # fmt: skip
     print("\nAverages over x by its probability; standard errors are over draws of noise.")
     fits = exact.degenerate_and_dequantized(
-        num_components=config.lecture_components, num_steps=config.lecture_steps,
-        learning_rate=config.lecture_rate, key=jax.random.key(config.seed),
+        num_components=settings.lecture.num_components, num_steps=settings.lecture.num_steps,
+        learning_rate=settings.lecture.learning_rate, key=jax.random.key(settings.seed),
     )  # fmt: skip
     entropy = next(r["value"] for r in record["rows"] if r["name"] == "exact")
     paths = plots.save(workdir, "figure", exact.lecture_figure(fits, entropy))
-    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+    results.print_written(workdir, paths)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, DequantizeExact)

@@ -13,29 +13,30 @@ import os
 from absl import flags
 
 from experiments.runtime import cli, cluster
+from experiments.vae.settings import Reference
 
 flags.adopt_module_key_flags(cli)
 flags.declare_key_flag("checkpoint_dir")
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Reference, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
     from experiments.runtime import results
     from experiments.studies.points import run_missing
     from experiments.vae import build, grid
 
     cluster.refuse("experiments.reference")
-    points = grid.points(config)
-    problem = build.make_problem(config)
-    grid.check(problem, config, points)
-    record = results.open_record(workdir, "reference", config)
+    points = grid.points(settings)
+    problem = build.make_problem(settings, settings.data_dir)
+    grid.check(problem, settings, points)
+    record = results.open_record(workdir, "reference", settings)
     rows = run_missing(
         record, points, workdir,
         lambda point, folder, checkpoint_dir: grid.run(
-            problem, point, config, folder, checkpoint_dir
+            problem, point, settings, folder, checkpoint_dir
         ),
     )  # fmt: skip
-    summary = grid.summarise(rows, config)
+    summary = grid.summarise(rows, settings)
     record["rows"] = rows + summary
     results.save_record(workdir, record)
     columns = {
@@ -45,10 +46,10 @@ def main(config, workdir: str) -> None:
     }  # fmt: skip
     print(results.table(summary, columns))
     print()
-    for note in grid.notes(problem, config, points[0]):
+    for note in grid.notes(problem, settings, points[0]):
         print(note)
     print("Written:", os.path.join(workdir, results.FILE))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Reference)

@@ -12,12 +12,13 @@ import os
 from absl import flags, logging
 
 from experiments.runtime import cli, cluster
+from experiments.vae.settings import Train
 
 flags.adopt_module_key_flags(cli)
 flags.adopt_module_key_flags(cluster)
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Train, workdir: str) -> None:
     """Trains to the end, then evaluates and draws."""
     # Imported here so that --help and a mistaken flag do not wait for JAX.
     cluster.join()
@@ -28,19 +29,18 @@ def main(config, workdir: str) -> None:
     from experiments.vae import build, report
 
     with cluster.together():
-        fit.check_config(config)
-        report.check_config(config)
-        problem = build.make_problem(config)
-        run = build.make_run(problem, config)
-        record = results.open_record(workdir, "train", config, write=jax.process_index() == 0)
+        problem = build.make_problem(settings, settings.data_dir)
+        run = build.make_run(problem, settings, settings.seed)
+        record = results.open_record(workdir, "train", settings, write=jax.process_index() == 0)
     directory = cluster.CHECKPOINT_DIR.value or os.path.join(workdir, "checkpoints")
-    with Checkpoints(directory, record["config"], keep=config.keep_checkpoints) as checkpoints:
-        state = fit.fit(run, config, workdir, checkpoints)
+    kept = settings.records.keep_checkpoints
+    with Checkpoints(directory, build.named(settings), keep=kept) as checkpoints:
+        state = fit.fit(run, settings.records, workdir, checkpoints)
         best = checkpoints.best()
     params = fit.evaluated_params(state)
     logging.info("Trained to step %d; the best on validation is that of step %s.", state.step, best)
-    report.write(problem, params, config, workdir, record, int(state.step))
+    report.write(problem, params, settings, workdir, record, int(state.step))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Train)

@@ -10,35 +10,37 @@ whether it is exact or a bound, and has a standard error. Writes results.json, f
 figure.svg and index.html, which opens from disk without a network.
 """
 
-import json
+from absl import flags, logging
 
-from absl import flags
-
+from experiments.compare.settings import Compare
 from experiments.runtime import cli, cluster
 
 flags.adopt_module_key_flags(cli)
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Compare, workdir: str) -> None:
     """Runs what is missing, collects, prints, draws and checks."""
-    from experiments.compare import collect, families, report
+    from experiments.compare import consistency, families, report
     from experiments.runtime import results
+    from experiments.runtime.settings import dump
 
     cluster.refuse("experiments.compare")
-    chosen = families.check(config, workdir)
-    record = results.open_record(workdir, "compare", config)
-    record["config"] = json.loads(config.to_json_best_effort())  # what it is collected by now
+    chosen = families.check(settings, workdir)
+    record = results.open_record(workdir, "compare", settings)
+    record["config"] = dump(settings)  # what it is collected by now
     rows = []
-    for number, family in enumerate(chosen, 1):
-        families.run(family, f"{number}/{len(chosen)}  {family.name}")
-        rows += collect.rows(family)
+    for number, (family, job) in enumerate(chosen, 1):
+        logging.info("%d/%d  %s", number, len(chosen), job.name)
+        family.run(job)
+        rows += families.rows(family, job)
         # What an earlier run has of later families stays until they are read again.
-        kept = [r for r in record["rows"] if r["at"]["family"] in [f.name for f in chosen[number:]]]
+        later = {job.name for _, job in chosen[number:]}
+        kept = [r for r in record["rows"] if r["at"]["family"] in later]
         record["rows"] = rows + kept
         results.save_record(workdir, record)
-    report.show(record, config, workdir)
-    collect.complain(rows)
+    report.show(record, settings.data.name, workdir)
+    consistency.complain(rows)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Compare)

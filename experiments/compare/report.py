@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.compare import collect
+from experiments.compare import consistency
 from experiments.compare.page import Column, page
 from experiments.runtime import plots, results
 from experiments.runtime.plots import COLOURS, new_figure
@@ -38,7 +38,6 @@ COLUMNS = (
     Column("seconds_per_image", "evaluation, s/image", "Seconds an image of the pass that gave the "
            "number, compilation included; rows of one pass share it.", True),
 )  # fmt: skip
-LINE = 0.17  # inches of a line of a legend
 _MARKERS = {"exact": ("D", "green"), "upper_bound": ("<", "red"), "lower_bound": (">", "blue")}
 _WORDS = {
     "exact": "exact", "upper_bound": "upper bound: the truth is to the left",
@@ -46,17 +45,17 @@ _WORDS = {
 }  # fmt: skip
 
 
-def show(record: dict[str, Any], config: Any, workdir: str) -> None:
+def show(record: dict[str, Any], dataset: str, workdir: str) -> None:
     """Prints the table, writes the figure and the page."""
     rows = record["rows"]
     print(results.table(rows, TABLE))
-    notes = [describe(rows, config), *checked(rows)]
+    notes = [describe(rows, dataset), *checked(rows)]
     print("\n" + "\n".join(notes))
-    paths = plots.save(workdir, "figure", figure(rows, config))
+    paths = plots.save(workdir, "figure", figure(rows, dataset))
     svg = pathlib.Path(next(p for p in paths if p.endswith(".svg"))).read_text()
     text = page(
         title="Lower bounds on log-likelihood, side by side",
-        lead=f"Every family of bounds on {config.dataset}, in bits per dimension. Each number says "
+        lead=f"Every family of bounds on {dataset}, in bits per dimension. Each number says "
         "whether it is exact or a bound, and how far it can be trusted. A lower bound on log P(x) "
         "is an upper bound in bits/dim: smaller is better, and the truth of that model is smaller "
         "still.",
@@ -73,10 +72,10 @@ def show(record: dict[str, Any], config: Any, workdir: str) -> None:
     )
     path = os.path.join(workdir, PAGE)
     results.write_atomically(path, text.encode())
-    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths, path]))
+    results.print_written(workdir, [*paths, path])
 
 
-def describe(rows: list[Row], config: Any) -> str:
+def describe(rows: list[Row], dataset: str) -> str:
     """What the numbers are of."""
     counts = sorted(
         {r["n"] for r in rows if r["over"] == "images" and r.get("data") != "simulated"}
@@ -87,33 +86,32 @@ def describe(rows: list[Row], config: Any) -> str:
     ) * any(r.get("data") == "simulated" for r in rows)
     images = f"{' or '.join(f'{c:,}' for c in counts)} test images" if counts else "test images"
     return (
-        f"{config.dataset}: {images}; standard errors over images, or over seeds where a row says "
+        f"{dataset}: {images}; standard errors over images, or over seeds where a row says "
         "so. Bounds hold in expectation over their own draws." + simulated
     )
 
 
 def checked(rows: list[Row]) -> list[str]:
     """One sentence on bounds beside exact values and opposite bounds of the same model."""
-    count = len(collect.pairs(rows))
+    count = len(consistency.pairs(rows))
     if not count:
         return []
-    wrong = len(collect.contradictions(rows))
+    wrong = len(consistency.contradictions(rows))
     return [
         f"{count} pairs of a bound and an exact value, or an opposite bound, of the same model and "
-        f"data: {wrong} contradict each other by more than {collect.TOLERANCE:g} standard errors."
+        f"data: {wrong} contradict each other by more than {consistency.TOLERANCE:g} standard "
+        "errors."
     ]
 
 
-def figure(rows: list[Row], config: Any):
+def figure(rows: list[Row], dataset: str):
     """Left every row, right bounds over the number of samples."""
     shown = [r for r in rows if r["value"] is not None]
     height = max(4.5, 0.24 * len(shown) + 1.4)
     plot, axes = new_figure(1, 2, (13, height), width_ratios=(1.5, 1))
     _every_row(axes[0], shown)
     _over_samples(axes[1], [r for r in shown if r.get("data") != "simulated"])
-    entries = max(_legend_below(axis) for axis in axes)
-    plot.set_figheight(height + LINE * entries)
-    plot.suptitle(f"Bounds on log P(x), {config.dataset}")
+    plot.suptitle(f"Bounds on log P(x), {dataset}")
     return plot
 
 
@@ -135,16 +133,7 @@ def _every_row(axes, rows: list[Row]) -> None:
     axes.invert_yaxis()
     axes.margins(y=0.02)
     axes.set_xlabel("bits/dim (95% intervals)")
-
-
-def _legend_below(axes) -> int:
-    """A legend under the title of the x axis, where it hides nothing; how many lines it has."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        # In points (times the font's size), as the tick labels and the title above it are.
-        axes.legend(handles, labels, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0.0),
-                    borderaxespad=5.5)  # fmt: skip
-    return len(handles)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=2)
 
 
 def _over_samples(axes, rows: list[Row]) -> None:
@@ -161,24 +150,26 @@ def _over_samples(axes, rows: list[Row]) -> None:
         if key[3]:  # at K = 1 it is the ELBO, whose row is that of alpha = 0
             points += [p for p in series.get((*key[:3], 0.0), []) if p[0] == 1]
         points.sort(key=lambda p: p[0])
-    looks = zip(itertools.cycle(COLOURS.values()), itertools.cycle("os^v"), strict=False)
+    colours = itertools.cycle(COLOURS.values())
     for (family, model, noise, alpha), points in series.items():
         if len(points) < 2:
             continue
         label = f"{family} {model}" + (f", {noise} noise" if noise not in (None, "None") else "")
         label += f", alpha = {alpha:g}" if alpha else ""
         values = np.array([[k, r["value"], r["standard_error"] or 0.0] for k, r in points]).T
-        colour, marker = next(looks)
-        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=colour, marker=marker,
-                      ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
-    # Named in the legend: exact values may lie close together, and labels on them on each other.
-    looks = zip(itertools.cycle(reversed(COLOURS.values())), itertools.cycle((":", "--", "-.")),
-                strict=False)  # fmt: skip
+        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=next(colours),
+                      marker="o", ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
+    # Side by side: exact values may lie close together.
+    places = itertools.cycle(((0.02, "left"), (0.5, "center"), (0.98, "right")))
     for r in rows:
         if r["kind"] == "exact":
-            colour, dashes = next(looks)
-            label = f"{r['at']['family']} {r['at']['model']}, exact"
-            axes.axhline(r["value"], color=colour, ls=dashes, lw=1.4, label=label)
+            x, side = next(places)
+            axes.axhline(r["value"], color=COLOURS["green"], ls=":", lw=1.2)
+            axes.annotate(f"{r['at']['family']} {r['at']['model']}", (x, r["value"]), fontsize=7,
+                          xycoords=("axes fraction", "data"), ha=side, va="bottom",
+                          color=COLOURS["green"])  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xlabel("samples of the bound, K")
     axes.set_ylabel("bits/dim")
+    if series:
+        axes.legend(fontsize=8)

@@ -13,37 +13,21 @@ where it was stopped.
 
 from absl import flags
 
-from experiments.runtime import cli, cluster
+from experiments.dalle.settings import Dalle
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
 flags.declare_key_flag("checkpoint_dir")
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Dalle, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
-    from experiments.dalle import build, report, study
-    from experiments.runtime import results
-    from experiments.studies import study
-    from experiments.studies.points import run_missing
+    # Imported here so that --help and a mistaken flag do not wait for JAX.
+    from experiments.dalle import family
+    from experiments.studies import program
 
-    cluster.refuse("experiments.dalle")
-    points = study.points(config)
-    data = build.make_data(config)
-    report.drawn(data, config)
-    models = study.check(data, config, points)
-    record = results.open_record(workdir, "dalle", config)
-
-    def run(point, folder, checkpoint_dir):
-        model = models[point.name]
-        rows, params = study.run(data, model, point, config, folder, checkpoint_dir)
-        report.draw(data, model, params[0], config, folder)
-        return rows
-
-    rows = run_missing(record, points, workdir, run)
-    record["rows"] = rows + study.summarise(rows, config)
-    results.save_record(workdir, record)
-    report.show(data, record["rows"], config, workdir)
+    program.main(family.PARTS, settings, workdir)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Dalle)

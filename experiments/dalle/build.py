@@ -1,4 +1,4 @@
-"""From a config to a dVAE of images, a prior of its tokens and of captions, and their data."""
+"""From settings to a dVAE of images, a prior of its tokens and of captions, and their data."""
 
 import functools
 import math
@@ -11,13 +11,11 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import bounds
+from experiments.dalle import settings
 from experiments.data import captions
 from experiments.data.captions import Captions, Vocabulary
-from experiments.runtime import checks
-from experiments.runtime.checks import known
 from experiments.runtime.errors import UserError
-from experiments.studies import images
-from experiments.studies.images import Problem
+from experiments.studies.images import Problem, make_problem
 from models import pixels
 from models.dvae import DVAE, make_dvae
 from models.token_prior import TokenPrior, make_prior
@@ -85,17 +83,15 @@ class Model(NamedTuple):
         return self.num_codes**self.dvae.num_tokens
 
 
-def make_data(config: Any) -> Data:
+def make_data(wanted: settings.Data, data_dir: str) -> Data:
     """Reads images and captions.
 
     Raises:
       UserError: they cannot be read, or a caption is longer than the context.
     """
-    checks.whole(config, 1, "text_length", most=checks.WIDTH)
-    checks.whole(config, 1, "enlarge", most=100)
-    problem = enlarged(images.make_problem(config), config.enlarge)
-    found = captions.load(config.dataset, config.data_dir)
-    vocabulary = captions.vocabulary(found, config.text_length)
+    problem = enlarged(make_problem(wanted.name, data_dir), wanted.enlarge)
+    found = captions.load(wanted.name, data_dir)
+    vocabulary = captions.vocabulary(found, wanted.text_length)
     tokens = {split: vocabulary.all_tokens(getattr(found, split)) for split in Captions._fields}
     return Data(problem, found, vocabulary, tokens)
 
@@ -114,35 +110,30 @@ def enlarged(problem: Problem, times: int) -> Problem:
     return Problem(named, (times * height, times * wide, channels))
 
 
-def make_model(data: Data, config: Any) -> Model:
-    """The models of a config.
+def make_model(data: Data, trained: settings.Trained) -> Model:
+    """The dVAE and its prior.
 
     Raises:
-      UserError: a name or a size in the config is wrong, or does not fit the images.
+      UserError: a size does not fit the images, or the likelihood their levels.
     """
-    checks.whole(config, 1, "grid", "width", "embedding", most=checks.WIDTH)
-    checks.whole(config, 2, "num_codes", most=checks.WIDTH)
-    checks.whole(config, 1, "prior_width", "prior_heads", most=checks.WIDTH)
-    checks.whole(config, 1, "num_blocks", "prior_layers", most=checks.LAYERS)
-    if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
-        raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
+    wanted, of_prior = trained.model, trained.prior
     problem = data.problem
-    likelihood = known(config, "likelihood", LIKELIHOODS)(problem.levels)
+    likelihood = LIKELIHOODS[wanted.likelihood](problem.levels)
     if likelihood.levels != problem.levels:
         raise UserError(
-            f"config.likelihood={config.likelihood} is of {likelihood.levels} levels, "
+            f"--config.model.likelihood={wanted.likelihood} is of {likelihood.levels} levels, "
             f"{problem.dataset.name} has {problem.levels}; choose discretized_logit_laplace."
         )
     try:
         dvae = make_dvae(
-            problem.shape, likelihood=likelihood, num_codes=config.num_codes,
-            groups=_groups(problem.shape, config.grid), width=config.width,
-            blocks=config.num_blocks, embedding=config.embedding,
+            problem.shape, likelihood=likelihood, num_codes=wanted.num_codes,
+            groups=_groups(problem.shape, wanted.grid), width=wanted.width,
+            blocks=wanted.num_blocks, embedding=wanted.embedding,
         )  # fmt: skip
         prior = make_prior(
             num_words=len(data.vocabulary.words), text_length=data.vocabulary.length,
-            num_codes=config.num_codes, grid=dvae.grid, layers=config.prior_layers,
-            width=config.prior_width, heads=config.prior_heads, dropout=config.dropout,
+            num_codes=wanted.num_codes, grid=dvae.grid, layers=of_prior.num_layers,
+            width=of_prior.width, heads=of_prior.num_heads, dropout=of_prior.dropout,
         )  # fmt: skip
     except ValueError as error:
         raise UserError(
@@ -182,8 +173,8 @@ def _groups(shape: tuple[int, ...], grid: int) -> int:
     groups = 1 + round(math.log2(side)) if side else 0
     if not side or side * grid != wide or height % side or 2 ** (groups - 1) != side:
         raise UserError(
-            f"config.grid={grid} does not divide an image of {height}x{wide} into squares of 1, 2, "
-            f"4, ... pixels; choose one of "
+            f"--config.model.grid={grid} does not divide an image of {height}x{wide} into "
+            f"squares of 1, 2, 4, ... pixels; choose one of "
             f"{', '.join(str(g) for g in _possible(height, wide))}."
         )
     return groups

@@ -13,13 +13,15 @@ import bounds
 from experiments.dalle import enumeration
 from experiments.dalle import marginal as of_images
 from experiments.dalle.build import Data, Model
-from experiments.runtime import checks
+from experiments.dalle.settings import Dalle, Evaluation
+from experiments.runtime import keys
 from experiments.runtime.compiling import precise
-from experiments.runtime.errors import UserError
+from experiments.runtime.keys import Purpose
 from experiments.runtime.results import Row, row
 from experiments.studies import held_out
 from experiments.studies.held_out import mean_row
 from experiments.studies.images import as_images
+from experiments.studies.settings import Memory
 from experiments.studies.study import UNIT
 from models.token_prior import picked
 
@@ -27,26 +29,29 @@ PLACES = 16  # whose information is told one by one, at most
 CLASSES = 100  # captions among which the right one is looked for, at most
 
 
-def rows(data: Data, model: Model, params: bounds.Params, at: dict[str, Any], config: Any):
+def rows(
+    data: Data, model: Model, params: bounds.Params, at: dict[str, Any], settings: Dalle
+) -> list[Row]:
     """All rows of one model."""
-    images, captions = _test(data, config)
-    parts = _terms_of(data, model, params, config)
-    out = codebook(parts, at, model) + relaxations(parts, at, config)
+    wanted, memory = settings.evaluation, settings.memory
+    images, captions = _test(data, wanted)
+    parts = _terms_of(data, model, params, wanted, memory)
+    out = codebook(parts, at, model) + relaxations(parts, at, wanted.temperatures)
     density = model.dvae.likelihood.density
     out.append(mean_row("squared error", at, parts["squared_error"], "estimate", unit="levels^2"))
     if enumeration.possible(model):
         out += exact_rows(data, model, params, images, captions, at)
     else:
-        out += sampled_rows(data, model, params, images, captions, at, config)
+        out += sampled_rows(data, model, params, images, captions, at, wanted, memory)
         out += [mean_row(name, at, values, "estimate") for name, values in _parts(parts["terms"])]
-    out += of_images.rows(data, model, params, images, at, config)
+    out += of_images.rows(data, model, params, images, at, wanted, memory)
     if density:  # of real numbers: its values are those of no probability, and give no bits
         out = [r for r in out if r["unit"] != UNIT]
         names = {"log p(x, y)": "log density of x, y", "log p(x)": "log density of x"}
         for old, new in names.items():
             out = [{**r, "name": r["name"].replace(old, new)} for r in out]
     if len(data.classes) <= CLASSES:
-        right = caption_is_right(data, model, params, parts["tokens"], config)
+        right = caption_is_right(data, model, params, parts["tokens"], captions)
         out.append(mean_row("caption accuracy", at, right, "estimate", unit="share"))
     return out
 
@@ -94,15 +99,15 @@ def prior_total(data: Data, model: Model, params: bounds.Params) -> float | None
 
 def sampled_rows(
     data: Data, model: Model, params: bounds.Params, images: np.ndarray, captions: np.ndarray,
-    at: dict[str, Any], config: Any,
+    at: dict[str, Any], wanted: Evaluation, memory: Memory,
 ) -> list[Row]:  # fmt: skip
     """The joint bound and IWAE of it, where codes are too many to be summed over."""
     found = held_out.per_image(
-        _latent_of(model), params, (images, captions), jax.random.key(config.evaluation_seed),
-        few=config.evaluation_draws, many=config.evaluation_samples,
-        images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
+        _latent_of(model), params, (images, captions), jax.random.key(wanted.seed),
+        few=wanted.num_draws, many=wanted.num_samples,
+        images_per_pass=memory.images_per_pass, samples_per_pass=memory.samples_per_pass,
     )  # fmt: skip
-    rows = held_out.rows(found, few=config.evaluation_draws, many=config.evaluation_samples)
+    rows = held_out.rows(found, few=wanted.num_draws, many=wanted.num_samples)
     names = {"ELBO": "joint bound"}
     out = [{**r, "name": names.get(r["name"], r["name"]), "at": {**at, **r["at"]}} for r in rows]
     out.append(mean_row("joint bound", at, data.problem.bits(found.elbo), "upper_bound", unit=UNIT))
@@ -114,12 +119,14 @@ def _latent_of(model: Model) -> bounds.LatentModel:
     return bounds.joint_latent(model.joint)
 
 
-def _terms_of(data: Data, model: Model, params: bounds.Params, config: Any) -> dict[str, Any]:
+def _terms_of(
+    data: Data, model: Model, params: bounds.Params, wanted: Evaluation, memory: Memory
+) -> dict[str, Any]:
     """Per image: logits and argmax tokens, hard and relaxed values, squared error."""
-    evaluate = _terms(model, config.evaluation_draws, tuple(config.evaluation_temperatures))
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 7)
+    evaluate = _terms(model, wanted.num_draws, wanted.temperatures)
+    key = keys.key_for(wanted.seed, Purpose.RELAXATIONS)
     log_probs, tokens, terms, hard, relaxed, squared_error = held_out.over_images(
-        evaluate, params, _test(data, config), key, images_per_pass=config.images_per_pass
+        evaluate, params, _test(data, wanted), key, images_per_pass=memory.images_per_pass
     )
     return {
         "log_probs": log_probs, "tokens": tokens, "terms": bounds.JointTerms(*terms),
@@ -159,10 +166,12 @@ def _terms(model: Model, draws: int, temperatures: tuple[float, ...]):
     return held_out.compiled(one)
 
 
-def relaxations(parts: dict[str, Any], at: dict[str, Any], config: Any) -> list[Row]:
+def relaxations(
+    parts: dict[str, Any], at: dict[str, Any], temperatures: tuple[float, ...]
+) -> list[Row]:
     """What the relaxed objective has over the bound, at each temperature; no bound itself."""
     out = []
-    for place, temperature in enumerate(config.evaluation_temperatures):
+    for place, temperature in enumerate(temperatures):
         gap = parts["relaxed"][:, place].astype(np.float64) - parts["hard"]
         where = {**at, "temperature": temperature}
         out.append(mean_row("relaxation gap", where, gap, "estimate"))
@@ -196,12 +205,11 @@ def codebook(parts: dict[str, Any], at: dict[str, Any], model: Model) -> list[Ro
 
 
 def caption_is_right(
-    data: Data, model: Model, params: bounds.Params, tokens: np.ndarray, config: Any
+    data: Data, model: Model, params: bounds.Params, tokens: np.ndarray, captions: np.ndarray
 ) -> np.ndarray:
     """Whether argmax_y p(y | z), of the tokens of each image, is its caption."""
     candidates = data.vocabulary.all_tokens(data.classes)
     scores = np.asarray(_scores_of(model)(params, jnp.asarray(tokens), jnp.asarray(candidates)))
-    _, captions = _test(data, config)
     return np.all(candidates[scores.argmax(axis=1)] == captions, axis=-1).astype(float)
 
 
@@ -257,23 +265,7 @@ def _train(data: Data) -> tuple[np.ndarray, np.ndarray]:
     return as_images(data.problem.dataset.train), data.tokens["train"]
 
 
-def _test(data: Data, config: Any) -> tuple[np.ndarray, np.ndarray]:
+def _test(data: Data, wanted: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     """(images as float32, tokens of their captions)."""
-    count = config.evaluation_images or None
+    count = wanted.num_images or None
     return as_images(data.problem.dataset.test[:count]), data.tokens["test"][:count]
-
-
-def check_config(config: Any) -> None:
-    """Refuses what makes no sense before anything is computed."""
-    checks.whole(config, 1, "evaluation_draws", "evaluation_samples")
-    checks.whole(config, 0, "evaluation_images", "sample_grid")
-    checks.seeds("evaluation_seed", [config.evaluation_seed])
-    held_out.check_passes(config)
-    temperatures = config.evaluation_temperatures
-    if not isinstance(temperatures, tuple | list) or not all(
-        checks.is_number(t) and 1e-30 < t < math.inf for t in temperatures
-    ):
-        raise UserError(
-            "config.evaluation_temperatures must hold finite numbers above 0, e.g. (1.0, 0.5), "
-            f"got {config.evaluation_temperatures}."
-        )

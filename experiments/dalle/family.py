@@ -1,117 +1,118 @@
 """Models x seeds: what `experiments.dalle` trains in two stages, scores and compares."""
 
 import os
-from typing import Any
+from typing import NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
 import bounds
-from experiments.dalle import build, evaluation, training
+from experiments.dalle import build, evaluation, report, training
 from experiments.dalle.build import Data, Model
-from experiments.runtime import checks, fit
+from experiments.dalle.settings import Dalle, Trained
+from experiments.runtime.fit import Run
 from experiments.runtime.results import Row
-from experiments.studies import study
+from experiments.studies import program, study
 from experiments.studies.ensemble import train_members
 from experiments.studies.study import Point
-
-_OF_SCORING = (
-    "evaluation_images", "evaluation_draws", "evaluation_samples", "evaluation_temperatures",
-    "evaluation_seed", "images_per_pass", "samples_per_pass", "sample_grid", "captions",
-)  # fmt: skip
-# Fields of the second stage: the first ends the same whatever they say.
-_OF_PRIOR = (
-    "dropout", "tokens", "text_weight", "image_weight", "prior_steps", "prior_learning_rate",
-)  # fmt: skip
-_SHARED = ("text_length", "enlarge")
+from experiments.studies.training import identity
 
 
-def settings(config: Any, name: str, seed: int) -> ConfigDict:
-    """The config of one model, see `study.settings`."""
-    return study.settings(config, name, seed, scoring=(*_OF_SCORING, *_SHARED))
+class Prepared(NamedTuple):
+    """What a study works with: its settings, the data, and models by their names."""
+
+    settings: Dalle
+    data: Data
+    trained: dict[str, Trained]
+    models: dict[str, Model]
 
 
-def of_prior(own: ConfigDict) -> ConfigDict:
-    """The config of the second stage: its steps and rate in the place of those of the first."""
-    changed = ConfigDict(own.to_dict())
-    changed.num_steps, changed.learning_rate = own.prior_steps, own.prior_learning_rate
-    return changed
-
-
-def check(data: Data, config: Any, models: list[Point]) -> dict[str, Model]:
-    """Makes all models, and refuses what only a later one would stumble over.
+def check(study: Dalle) -> Prepared:
+    """Reads the data and makes all models, so that none is refused after another has trained.
 
     Raises:
-      UserError: a setting of any model, of training or of its evaluation, is wrong.
+      UserError: the data cannot be read, or a model does not fit them.
     """
-    evaluation.check_config(config)
-    study.check_compare(config)
-    made = {}
-    for name in dict.fromkeys(point.name for point in models):
-        own = settings(config, name, models[0].seeds[0])
-        fit.check_config(own)
-        checks.whole(own, 1, "prior_steps")
-        checks.positive(own, "prior_learning_rate")
-        made[name] = build.make_model(data, own)
-        training.make_dvae_run(data, made[name], own)
-        training.make_prior_run(data, made[name], of_prior(own), None)
-    return made
+    data = build.make_data(study.data, study.data_dir)
+    report.drawn(data, study.evaluation.captions)
+    trained = {name: study.of_model(name) for name in study.models}
+    models = {name: build.make_model(data, own) for name, own in trained.items()}
+    for name, own in trained.items():
+        training.make_dvae_run(data, models[name], own, study.seeds[0])
+        training.make_prior_run(data, models[name], own, study.seeds[0], None)
+    return Prepared(study, data, trained, models)
 
 
-def run(
-    data: Data,
-    model: Model,
-    point: Point,
-    config: Any,
-    folder: str,
-    checkpoint_dir: str | None = None,
+def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:
+    """Trains the models of a point, scores each on the test images and draws from the first."""
+    rows, params = train_and_score(prepared, point, folder, checkpoint_dir)
+    model, wanted = prepared.models[point.name], prepared.settings.evaluation
+    report.draw(prepared.data, model, params[0], wanted, folder)
+    return rows
+
+
+def train_and_score(
+    prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None = None
 ) -> tuple[list[Row], list[bounds.Params]]:
     """Trains the models of a point and scores each on the test images.
 
     Args:
-      data: images and captions.
-      model: of `check`, by the point's name.
+      prepared: of `check`.
       point: what to train.
-      config: of the study.
       folder: for metrics and the model's config; the stages have "dvae" and "prior" in it.
       checkpoint_dir: None for folders in those.
 
     Returns:
       (rows, parameters of each seed).
     """
-    each = [settings(config, point.name, seed) for seed in point.seeds]
-    first, seconds = _fit(
-        [training.make_dvae_run(data, model, own) for own in each],
-        each, "dvae", folder, checkpoint_dir, without=(*_OF_SCORING, *_OF_PRIOR),
-    )  # fmt: skip
-    changed = [of_prior(own) for own in each]
+    asked, data = prepared.settings, prepared.data
+    own, model = prepared.trained[point.name], prepared.models[point.name]
+    named = identity(own, Trained, point.seeds)
+
+    def fit(stage: str, runs: list[Run], named: dict) -> tuple[list[bounds.Params], float]:
+        """(parameters of the best step on validation, seconds each)."""
+        directory = checkpoint_dir and os.path.join(checkpoint_dir, stage)
+        params, seconds = train_members(
+            runs, asked.records, os.path.join(folder, stage), named, directory, best=True
+        )
+        return [bounds.Params(*found) for found in params], seconds
+
+    runs = [training.make_dvae_run(data, model, own, seed) for seed in point.seeds]
+    # The first stage ends the same whatever the second is trained on; its size is in the state.
+    sizes = own.prior.model_dump(include={"num_layers", "width", "num_heads"})
+    first, seconds = fit("dvae", runs, {**named, "prior": sizes})
     runs = [
-        training.make_prior_run(data, model, own, params)
-        for own, params in zip(changed, first, strict=True)
+        training.make_prior_run(data, model, own, seed, params)
+        for seed, params in zip(point.seeds, first, strict=True)
     ]
-    second, more = _fit(runs, each, "prior", folder, checkpoint_dir, without=_OF_SCORING)
+    second, more = fit("prior", runs, named)
     rows, params = [], []
     for seed, before, after in zip(point.seeds, first, second, strict=True):
         # An average of parameters that stand still rounds anew at every step: keep what it was of.
         theta = {"decoder": before.theta["decoder"], "prior": after.theta["prior"]}
         params.append(jax.device_get(bounds.Params(theta, before.phi)))
         at = {"model": point.name, "seed": seed}
-        rows += evaluation.rows(data, model, params[-1], at, config)
+        rows += evaluation.rows(data, model, params[-1], at, asked)
         rows += study.size_and_time(params[-1], at, seconds + more)
     return rows, params
 
 
-def _fit(
-    runs: list[fit.Run], each: list[ConfigDict], stage: str, folder: str, directory: str | None,
-    *, without: tuple[str, ...],
-) -> tuple[list[bounds.Params], float]:  # fmt: skip
-    """(parameters of the best step on validation, seconds each)."""
-    named = {k: v for k, v in each[0].to_dict().items() if k not in without}
-    if len(runs) > 1:
-        named["seed"] = [own.seed for own in each]
-    own = each[0] if stage == "dvae" else of_prior(each[0])
-    params, seconds = train_members(
-        runs, own, os.path.join(folder, stage), named,
-        directory and os.path.join(directory, stage), best=True,
-    )  # fmt: skip
-    return [bounds.Params(*found) for found in params], seconds
+def show(prepared: Prepared, rows: list[Row], workdir: str) -> None:
+    """Prints the table over seeds and writes the figure."""
+    report.show(prepared.data, rows, prepared.settings, workdir)
+
+
+def refuse(settings: Dalle) -> str:
+    """Why its log-probabilities are not of the integers of the images."""
+    if settings.data.enlarge != 1:
+        return "it models enlarged images; set data.enlarge to 1."
+    likelihoods = {settings.of_model(name).model.likelihood for name in settings.models}
+    if "logit_laplace" in likelihoods:
+        return (
+            "it models real numbers, the other families integers; set model.likelihood to "
+            "discretized_logit_laplace."
+        )
+    return ""
+
+
+PARTS = program.Parts("dalle", Dalle, check, run, show, refuse)
+FAMILY = program.family(PARTS)

@@ -19,9 +19,13 @@ from jaxtyping import Array
 import bounds
 from experiments.dalle import enumeration
 from experiments.dalle.build import Data, Model
+from experiments.dalle.settings import Evaluation
+from experiments.runtime import keys
+from experiments.runtime.keys import Purpose
 from experiments.runtime.results import Row
 from experiments.studies import held_out
 from experiments.studies.held_out import mean_row
+from experiments.studies.settings import Memory
 from experiments.studies.study import UNIT
 from models.token_prior import picked
 
@@ -38,7 +42,7 @@ def all_sequences(data: Data) -> np.ndarray | None:
 
 def rows(
     data: Data, model: Model, params: bounds.Params, images: np.ndarray, at: dict[str, Any],
-    config: Any,
+    wanted: Evaluation, memory: Memory,
 ) -> list[Row]:  # fmt: skip
     """log p(x) where codes can be summed over, and the bound on it, in bits/dim and in nats.
 
@@ -57,7 +61,7 @@ def rows(
         exact = values.log_p if whole else None
         bound = values.bound
     else:
-        exact, bound = None, _sampled(model, params, images, sequences, config)
+        exact, bound = None, _sampled(model, params, images, sequences, wanted, memory)
     spent = (time.perf_counter() - start) / max(len(images), 1)
     bits = data.problem.bits
     out = []
@@ -68,20 +72,28 @@ def rows(
             mean_row("bound on log p(x)", at, bits(bound), "upper_bound", unit=UNIT)]  # fmt: skip
     if exact is not None:
         gap = bits(bound) - bits(exact)
-        out.append(mean_row("bound on log p(x) gap", at, gap, "exact", unit=UNIT))
+        out.append(
+            mean_row(
+                "bound on log p(x) gap", at, gap, "exact", unit=UNIT, gap_of="bound on log p(x)"
+            )
+        )
     return [{**r, "seconds_per_image": spent} for r in out]
 
 
 def _sampled(
-    model: Model, params: bounds.Params, images: np.ndarray, sequences: np.ndarray, config: Any
+    model: Model,
+    params: bounds.Params,
+    images: np.ndarray,
+    sequences: np.ndarray,
+    wanted: Evaluation,
+    memory: Memory,
 ) -> np.ndarray:
     """The bound on log p(x) of each image by draws of z."""
-    # Counted from the far end: images take small numbers of the same seed.
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 8)
-    evaluate = _elbo(model, config.evaluation_draws)
+    key = keys.key_for(wanted.seed, Purpose.MARGINAL)
+    evaluate = _elbo(model, wanted.num_draws)
     whole = (params, jnp.asarray(sequences))
     (values,) = held_out.over_images(
-        evaluate, whole, images, key, images_per_pass=config.images_per_pass
+        evaluate, whole, images, key, images_per_pass=memory.images_per_pass
     )
     return values
 

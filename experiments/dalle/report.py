@@ -1,16 +1,13 @@
 """What a study of the joint bound shows: tables over seeds, a figure, samples for each caption."""
 
-import os
-from typing import Any
-
-import jax
 import numpy as np
 
 import bounds
 from experiments.dalle import evaluation
 from experiments.dalle.build import Data, Model
-from experiments.runtime import plots, results
-from experiments.runtime.errors import UserError
+from experiments.dalle.settings import Dalle, Evaluation
+from experiments.runtime import keys, plots, results
+from experiments.runtime.keys import Purpose
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
 from experiments.studies import images
@@ -22,28 +19,24 @@ COLUMNS = {
 CAPTIONS = 16  # drawn, at most
 
 
-def draw(data: Data, model: Model, params: bounds.Params, config: Any, folder: str) -> None:
+def draw(data: Data, model: Model, params: bounds.Params, wanted: Evaluation, folder: str) -> None:
     """Writes samples.png: a row of mean images for each caption."""
-    if not config.sample_grid:
+    if not wanted.sample_grid:
         return
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 4)
-    captions = drawn(data, config)
-    images = evaluation.sampled(data, model, params, key, captions, config.sample_grid)
-    pictures = images.reshape(-1, *images.shape[2:]) / (data.problem.levels - 1)
-    if pictures.shape[-1] == 1:
-        pictures = pictures[..., 0]
+    key = keys.key_for(wanted.seed, Purpose.SAMPLES)
+    captions = drawn(data, wanted.captions)
+    means = evaluation.sampled(data, model, params, key, captions, wanted.sample_grid)
+    pictures = means.reshape(-1, *means.shape[2:]) / (data.problem.levels - 1)
     _save_labelled(folder, pictures, captions)
 
 
-def drawn(data: Data, config: Any) -> list[str]:
-    """`config.captions`, or the first of the captions there are.
+def drawn(data: Data, captions: tuple[str, ...]) -> list[str]:
+    """The captions asked for, or the first of those there are.
 
     Raises:
       UserError: the model cannot read one of them.
     """
-    if not all(isinstance(caption, str) for caption in config.captions):
-        raise UserError(f"config.captions must hold texts, e.g. ('three',), got {config.captions}.")
-    chosen = list(config.captions) or list(data.classes[:CAPTIONS])
+    chosen = list(captions) or list(data.classes[:CAPTIONS])
     data.vocabulary.all_tokens(chosen)
     return chosen
 
@@ -63,12 +56,14 @@ def _save_labelled(folder: str, pictures: np.ndarray, captions: list[str]) -> No
     plots.save(folder, "samples", figure)
 
 
-def show(data: Data, rows: list[Row], config: Any, workdir: str) -> None:
+def show(data: Data, rows: list[Row], settings: Dalle, workdir: str) -> None:
     """Prints the table over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table([_placed(r) for r in summary], COLUMNS))
+    num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
+    described = images.describe(data.problem, num_images=num_images, num_seeds=num_seeds)
     print(
-        f"\n{images.describe(data.problem, config)}\n"
+        f"\n{described}\n"
         "Standard errors are over seeds. Joint bound = reconstruction - D with D = "
         "KL(q || p(z | y)) - log p(y); bits/dim charge the caption to the pixels. Relaxation gap: "
         "what the Gumbel-softmax objective, which is no bound, has over the joint bound."
@@ -79,8 +74,8 @@ def show(data: Data, rows: list[Row], config: Any, workdir: str) -> None:
             "training images of a caption || p(z | y)), what the best prior of these images would "
             "save of their mean D."
         )
-    paths = plots.save(workdir, "figure", figure(summary, data, config))
-    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+    paths = plots.save(workdir, "figure", figure(summary, data, list(settings.models), num_seeds))
+    results.print_written(workdir, paths)
 
 
 def _placed(r: Row) -> Row:
@@ -89,10 +84,9 @@ def _placed(r: Row) -> Row:
     return {**r, "at": {**r["at"], "where": where}}
 
 
-def figure(summary: list[Row], data: Data, config: Any):
+def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
     """The joint bound and its gap, and the use of the codebook, of every model."""
     plot, axes = new_figure(1, 4, (14.0, 3.8))
-    models = list(config.models)
     stack = {"reconstruction": "blue", "KL(q || p(z | y))": "orange", "-log p(y)": "grey"}
     start = np.zeros(len(models))
     for name, colour in stack.items():
@@ -125,7 +119,7 @@ def figure(summary: list[Row], data: Data, config: Any):
         axis.bar(models, heights, yerr=errors, capsize=3, color=COLOURS["sky"], width=0.6)
         axis.set_ylabel(label)
     axes[3].set_ylim(0, 1)
-    plot.suptitle(f"{data.problem.dataset.name}, {len(config.seeds)} seeds")
+    plot.suptitle(f"{data.problem.dataset.name}, {num_seeds} seeds")
     return plot
 
 

@@ -12,38 +12,21 @@ samples of every model beside it.
 
 from absl import flags
 
-from experiments.runtime import cli, cluster
+from experiments.dequantize.settings import Dequantize
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
 flags.declare_key_flag("checkpoint_dir")
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Dequantize, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
-    from experiments.dequantize import evaluation, report, study
-    from experiments.runtime import results
-    from experiments.studies import images, study
-    from experiments.studies.points import run_missing
+    # Imported here so that --help and a mistaken flag do not wait for JAX.
+    from experiments.dequantize import family
+    from experiments.studies import program
 
-    cluster.refuse("experiments.dequantize")
-    points = study.points(config)
-    problem = images.make_problem(config)
-    models = study.check(problem, config, points)
-    record = results.open_record(workdir, "dequantize", config)
-
-    def run(point, folder, checkpoint_dir):
-        own = models[point.name]
-        rows, params = study.run(problem, own, point, config, folder, checkpoint_dir)
-        return rows + report.draw_samples(
-            problem, own.trained, params[0], point.name, config, folder
-        )
-
-    rows = run_missing(record, points, workdir, run)
-    record["rows"] = rows + study.summarise(rows, config)
-    results.save_record(workdir, record)
-    report.show(problem, record["rows"], config, workdir)
-    evaluation.complain(rows)
+    program.main(family.PARTS, settings, workdir)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Dequantize)

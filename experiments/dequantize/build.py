@@ -1,4 +1,4 @@
-"""From a config to a model of images of integers: density and noise."""
+"""From settings to a model of images of integers: density and noise."""
 
 import functools
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import bounds
-from experiments.runtime import checks
-from experiments.runtime.checks import known
+from experiments.dequantize import settings
+from experiments.dequantize.settings import Trained
 from experiments.runtime.errors import UserError
 from experiments.studies.images import Problem
 from models import autoregressive, conditioners, elementwise, flows, noise
@@ -67,28 +67,17 @@ class Model(NamedTuple):
         return bounds.dequantized(log_density, self.noise.make(dropout))
 
 
-def make_model(problem: Problem, config: Any) -> Model:
-    """The density and the noise of a config.
+def make_model(problem: Problem, trained: Trained) -> Model:
+    """The density and the noise.
 
     Raises:
-      UserError: a name or a size in the config is wrong, or does not fit the images.
+      UserError: a size does not fit the images.
     """
-    widths = ("width", "num_components", "noise_width", "noise_components")
-    checks.whole(config, 1, *widths, most=checks.WIDTH)
-    checks.whole(config, 1, "num_layers", "noise_layers", most=checks.LAYERS)
-    checks.whole(config, 0, "noise_features", most=checks.WIDTH)
-    checks.whole(config, 0, "noise_feature_blocks", "noise_couplings", most=checks.LAYERS)
-    if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
-        raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
-    known(config, "network", NETWORKS)
-    known(config, "coupling", COUPLINGS)
-    known(config, "noise_coupling", COUPLINGS)
-    make_density = known(config, "density", DENSITIES)
-    make_noise = known(config, "noise", NOISES)
-    if not all(isinstance(stage, str) for stage in config.layout):
-        raise UserError(f"config.layout must hold words like 'squeeze', got {config.layout}.")
     try:  # sizes that do not fit show where shapes are followed through
-        made = Model(make_density(problem, config), make_noise(problem, config))
+        made = Model(
+            DENSITIES[trained.model.density](problem, trained.model),
+            NOISES[trained.noise.name](problem, trained),
+        )
         x = jax.ShapeDtypeStruct((2, *problem.shape), jnp.float32)
         jax.eval_shape(made.init, jax.random.key(0), x)
     except ValueError as error:
@@ -96,36 +85,30 @@ def make_model(problem: Problem, config: Any) -> Model:
     return made
 
 
-def _dense(width: int, num_layers: int, index: int, config: Any, last: float):
-    hidden = (width,) * num_layers
-    return conditioners.dense(hidden, index=index, dropout=config.dropout, last_scale=last)
-
-
-def _convolutional(width: int, num_layers: int, index: int, config: Any, last: float):
-    attention = config.attention if last else config.noise_attention
+def _network(
+    kind: str, size: settings.Model | settings.Noise, index: int, dropout: float, last: float
+):
+    """A conditioner: a perceptron, or convolutions with `width` filters and `num_layers` blocks."""
+    if kind == "dense":
+        hidden = (size.width,) * size.num_layers
+        return conditioners.dense(hidden, index=index, dropout=dropout, last_scale=last)
     return conditioners.convolutional(
-        width, num_layers, index=index, dropout=config.dropout, attention=attention,
+        size.width, size.num_layers, index=index, dropout=dropout, attention=size.attention,
         last_scale=last,
     )  # fmt: skip
 
 
-# width and num_layers are those of a perceptron, or filters and blocks of convolutions.
-NETWORKS = {"dense": _dense, "convolutional": _convolutional}
-
-
-def _flow(problem: Problem, config: Any) -> Density:
-    known(config, "norm", flows.NORMS)
-    network = NETWORKS[config.network]
+def _flow(problem: Problem, wanted: settings.Model) -> Density:
     flow = flows.image_flow(
         problem.levels,
-        COUPLINGS[config.coupling](config.num_components),
-        lambda index: network(config.width, config.num_layers, index, config, 0.1),
-        layout=config.layout,
-        pointwise=config.pointwise,
-        norm=config.norm,
+        COUPLINGS[wanted.coupling](wanted.num_components),
+        lambda index: _network(wanted.network, wanted, index, wanted.dropout, 0.1),
+        layout=wanted.layout,
+        pointwise=wanted.pointwise,
+        norm=wanted.norm,
     )
     whole = flows.density(flow)
-    squeezes = tuple(config.layout).count("squeeze")
+    squeezes = wanted.layout.count("squeeze")
     height, width, channels = problem.shape
     latent = (height >> squeezes, width >> squeezes, channels << (2 * squeezes))
 
@@ -148,12 +131,12 @@ def _flow(problem: Problem, config: Any) -> Density:
 
 
 def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
-    def make(problem: Problem, config: Any) -> Density:
+    def make(problem: Problem, wanted: settings.Model) -> Density:
         size = int(np.prod(problem.shape))
         model = kind(
             size, problem.levels,
-            hidden=(config.width,) * config.num_layers, num_components=config.num_components,
-            dropout=config.dropout,
+            hidden=(wanted.width,) * wanted.num_layers, num_components=wanted.num_components,
+            dropout=wanted.dropout,
         )  # fmt: skip
         flat = problem.dataset.train.reshape(len(problem.dataset.train), -1)
         mean = flat.mean(0, dtype=np.float64).astype(np.float32)
@@ -174,45 +157,46 @@ def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
     return make
 
 
-DENSITIES: dict[str, Callable[[Problem, Any], Density]] = {
+DENSITIES: dict[str, Callable[[Problem, settings.Model], Density]] = {
     "flow": _flow,
     "subset_flow": _autoregressive(autoregressive.subset_flow),
     "discretized": _autoregressive(autoregressive.discretized),
 }
 
 
-def _noise_network(config: Any, index: int):
-    network = NETWORKS[config.network]
+def _noise_network(trained: Trained, index: int):
     # Far from the indices of the density's couplings, whose dropout key this shares.
-    return network(config.noise_width, config.noise_layers, 200 + index, config, 0.0)
+    density = trained.model
+    return _network(density.network, trained.noise, 200 + index, density.dropout, 0.0)
 
 
-def _flow_noise(problem: Problem, config: Any) -> noise.LearnedNoise:
+def _flow_noise(problem: Problem, trained: Trained) -> noise.LearnedNoise:
+    wanted = trained.noise
     return noise.image_noise(
         problem.levels,
-        COUPLINGS[config.noise_coupling](config.noise_components),
-        lambda index: _noise_network(config, index),
-        num_couplings=config.noise_couplings,
-        feature_filters=config.noise_features,
-        feature_blocks=config.noise_feature_blocks,
-        norm=config.noise_norm,
-        pointwise=config.noise_pointwise,
-        dropout=config.dropout,
+        COUPLINGS[wanted.coupling](wanted.num_components),
+        lambda index: _noise_network(trained, index),
+        num_couplings=wanted.num_couplings,
+        feature_filters=wanted.num_features,
+        feature_blocks=wanted.num_feature_blocks,
+        norm=wanted.norm,
+        pointwise=wanted.pointwise,
+        dropout=trained.model.dropout,
     )
 
 
 def _diagonal_noise(base: str):
-    return lambda problem, config: noise.diagonal_noise(
-        problem.levels, _noise_network(config, 0), base=base
+    return lambda problem, trained: noise.diagonal_noise(
+        problem.levels, _noise_network(trained, 0), base=base
     )
 
 
-NOISES: dict[str, Callable[[Problem, Any], noise.LearnedNoise]] = {
-    "uniform": lambda problem, config: noise.uniform_noise(),
+NOISES: dict[str, Callable[[Problem, Trained], noise.LearnedNoise]] = {
+    "uniform": lambda problem, trained: noise.uniform_noise(),
     "logistic": _diagonal_noise("logistic"),
     "normal": _diagonal_noise("normal"),
     "flow": _flow_noise,
-    "autoregressive": lambda problem, config: noise.autoregressive_noise(
-        problem.levels, (config.noise_width,) * config.noise_layers
+    "autoregressive": lambda problem, trained: noise.autoregressive_noise(
+        problem.levels, (trained.noise.width,) * trained.noise.num_layers
     ),
 }

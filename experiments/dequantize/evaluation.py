@@ -12,13 +12,16 @@ from jaxtyping import Array
 
 import bounds
 from experiments.dequantize.build import Model
-from experiments.runtime import checks
+from experiments.dequantize.settings import Dequantize
+from experiments.runtime import keys
 from experiments.runtime.compiling import precise
 from experiments.runtime.errors import UserError
+from experiments.runtime.keys import Purpose
 from experiments.runtime.results import Row, row
 from experiments.studies import curves, held_out
 from experiments.studies.held_out import mean_row
 from experiments.studies.images import Problem, as_images
+from experiments.studies.settings import Memory
 from experiments.studies.study import UNIT
 
 ROUND_TRIPS = 100  # images
@@ -37,17 +40,17 @@ class Curve(NamedTuple):
 
 
 def curve(
-    model: Model, params: bounds.Params, images: np.ndarray, key: Array, config: Any
-) -> Curve:
-    """IWAE-k for `config.evaluation_samples`, from as many draws of fresh noise as the largest.
+    model: Model, params: bounds.Params, images: np.ndarray, key: Array, counts: tuple[int, ...],
+    memory: Memory,
+) -> Curve:  # fmt: skip
+    """IWAE-k for each of `counts`, from as many draws of fresh noise as the largest.
 
     Image i uses fold_in(key, i): no image shares its noise with another, nor with a validation.
     """
-    counts = tuple(config.evaluation_samples)
-    evaluate = _curve_of(model, counts, config.samples_per_pass)
+    evaluate = _curve_of(model, counts, memory.samples_per_pass)
     return Curve(
         *held_out.over_images(
-            evaluate, params, as_images(images), key, images_per_pass=config.images_per_pass
+            evaluate, params, as_images(images), key, images_per_pass=memory.images_per_pass
         )
     )
 
@@ -78,20 +81,20 @@ def _of_each(function: Callable[..., Array]):
 
 
 def exact_bits(
-    problem: Problem, model: Model, params: bounds.Params, config: Any
+    problem: Problem, model: Model, params: bounds.Params, settings: Dequantize
 ) -> np.ndarray | None:
     """Bits/dim of each test image, of a density that knows them."""
     if model.density.log_prob is None:
         return None
     (nats,) = held_out.over_images(
-        _log_prob_of(model.density.log_prob), params, as_images(_images(problem, config)),
-        jax.random.key(config.evaluation_seed), images_per_pass=config.images_per_pass,
+        _log_prob_of(model.density.log_prob), params, as_images(_images(problem, settings)),
+        jax.random.key(settings.evaluation.seed), images_per_pass=settings.memory.images_per_pass,
     )  # fmt: skip
     return problem.bits(nats)
 
 
-def _images(problem: Problem, config: Any) -> np.ndarray:
-    return problem.dataset.test[: config.evaluation_images or None]
+def _images(problem: Problem, settings: Dequantize) -> np.ndarray:
+    return problem.dataset.test[: settings.evaluation.num_images or None]
 
 
 def rows(
@@ -99,7 +102,7 @@ def rows(
     model: Model,
     params: bounds.Params,
     at: dict[str, Any],
-    config: Any,
+    settings: Dequantize,
     exact: np.ndarray | None,
 ) -> list[Row]:
     """The bounds of a model on the test images, and their gaps to `exact` of each.
@@ -107,10 +110,11 @@ def rows(
     A lower bound on log P(x) is an upper bound in bits/dim. `monte_carlo_error` is the part of a
     standard error that comes from the noise drawn, and that more of it would take away.
     """
-    images = _images(problem, config)
+    images, counts = _images(problem, settings), settings.evaluation.num_samples
     out, start = [], time.perf_counter()
-    measured = curve(model, params, images, jax.random.key(config.evaluation_seed), config)
-    for i, k in enumerate(config.evaluation_samples):
+    key = jax.random.key(settings.evaluation.seed)
+    measured = curve(model, params, images, key, counts, settings.memory)
+    for i, k in enumerate(counts):
         noise_error = float(np.linalg.norm(measured.monte_carlo_error[:, i].astype(float)))
         per_dim = noise_error / len(images) / (math.prod(problem.shape) * math.log(2))
         values = problem.bits(measured.values[:, i])
@@ -120,20 +124,21 @@ def rows(
             mean_row(name, here, values, "upper_bound", unit=UNIT, monte_carlo_error=per_dim)
         )
         if exact is not None:
-            out.append(mean_row(f"{name} gap", here, values - exact, "estimate", unit=UNIT))
+            gap = values - exact
+            out.append(mean_row(f"{name} gap", here, gap, "estimate", unit=UNIT, gap_of=name))
     spent = (time.perf_counter() - start) / max(len(images), 1)
     return [{**r, "seconds_per_image": spent} for r in out]
 
 
 def round_trip(
-    problem: Problem, model: Model, params: bounds.Params, at: dict[str, Any], config: Any
+    problem: Problem, model: Model, params: bounds.Params, at: dict[str, Any], seed: int
 ) -> list[Row]:
     """The largest distance, in grey levels, between dequantized test images and their way back."""
     there_and_back = model.density.round_trip
     if there_and_back is None:
         return []
     images = as_images(problem.dataset.test[:ROUND_TRIPS])
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 3)
+    key = keys.key_for(seed, Purpose.ROUND_TRIP)
     y = images + np.asarray(jax.random.uniform(key, images.shape))
     back = _of_each(there_and_back)(params.theta, y)
     error = np.abs(np.asarray(back) - y).max(axis=(1, 2, 3))
@@ -174,11 +179,3 @@ def samples(model: Model, params: bounds.Params, key: Array, count: int) -> np.n
     """
     draw = _of_each(model.density.simulate)
     return np.asarray(draw(params.theta, jax.random.split(key, count)))
-
-
-def check_config(config: Any) -> None:
-    """Refuses what makes no sense before anything is computed."""
-    held_out.check_passes(config)
-    checks.whole(config, 0, "evaluation_images", "sample_grid")
-    checks.seeds("evaluation_seed", [config.evaluation_seed])
-    curves.check_counts(config, "evaluation_samples")

@@ -11,8 +11,6 @@ import optax
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime import checks
-from experiments.runtime.errors import UserError
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row, row
 from experiments.studies.curves import bound_curve
@@ -288,17 +286,3 @@ def lecture_figure(fits: dict[str, Fit], entropy: float):
         axis.set_title(name)
         axis.legend(fontsize=8)
     return figure
-
-
-def check_config(config: Any) -> None:
-    """Refuses what makes no sense before anything is computed."""
-    checks.whole(config, 1, "noise_steps", "lecture_steps")
-    checks.whole(config, 1, "lecture_components", most=checks.WIDTH)
-    checks.whole(config, 2, "levels", most=256)
-    if not config.counts or not all(checks.is_whole(k) and k > 0 for k in config.counts):
-        raise UserError(f"config.counts must hold whole numbers above 0, got {config.counts}.")
-    checks.distinct(config, "counts")
-    if any(max(config.counts) % k for k in config.counts):
-        raise UserError(f"config.counts must divide the largest of them, got {config.counts}.")
-    checks.positive(config, "noise_rate", "lecture_rate")
-    checks.seeds("seed", [config.seed])

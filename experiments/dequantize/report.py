@@ -2,10 +2,8 @@
 
 import itertools
 import math
-import os
 from typing import Any
 
-import jax
 import numpy as np
 from scipy.special import stdtrit
 
@@ -13,7 +11,9 @@ import bounds
 from experiments.dequantize import evaluation
 from experiments.dequantize.build import Model
 from experiments.dequantize.published import PUBLISHED
-from experiments.runtime import plots, results
+from experiments.dequantize.settings import Dequantize, Evaluation
+from experiments.runtime import keys, plots, results
+from experiments.runtime.keys import Purpose
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
 from experiments.studies import images
@@ -27,40 +27,40 @@ COLUMNS = {
 
 
 def draw_samples(
-    problem: Problem, model: Model, params: bounds.Params, name: str, config: Any, folder: str
-) -> list[Row]:
-    """Writes samples.png of one model, as many images as `config.sample_grid`.
+    problem: Problem, model: Model, params: bounds.Params, name: str, wanted: Evaluation,
+    folder: str,
+) -> list[Row]:  # fmt: skip
+    """Writes samples.png of one model, as many images as `sample_grid`.
 
     Where an inverse did not converge nothing is drawn, and the row says for how many.
     """
-    if not config.sample_grid:
+    if not wanted.sample_grid:
         return []
-    # Counted from the far end: training splits the same seed.
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 4)
-    images = evaluation.samples(model, params, key, config.sample_grid)
-    lost = np.isnan(images).any(axis=(1, 2, 3))
+    key = keys.key_for(wanted.seed, Purpose.SAMPLES)
+    drawn = evaluation.samples(model, params, key, wanted.sample_grid)
+    lost = np.isnan(drawn).any(axis=(1, 2, 3))
     if lost.any():
         return [evaluation.largest("samples", {"model": name}, np.where(lost, np.nan, 0.0))]
-    if problem.shape[-1] == 1:
-        images = images[..., 0]
-    columns = math.isqrt(config.sample_grid - 1) + 1
-    plots.save_image(folder, "samples", plots.tile(images / (problem.levels - 1), columns))
+    columns = math.isqrt(wanted.sample_grid - 1) + 1
+    plots.save_image(folder, "samples", plots.tile(drawn / (problem.levels - 1), columns))
     return []
 
 
-def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
+def show(problem: Problem, rows: list[Row], settings: Dequantize, workdir: str) -> None:
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table(summary, COLUMNS))
+    num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
+    described = images.describe(problem, num_images=num_images, num_seeds=num_seeds)
     print(
-        f"\n{images.describe(problem, config)}\n"
+        f"\n{described}\n"
         "Standard errors are over seeds; differences are paired by seed. A lower bound on log P(x) "
         "is an upper bound in bits/dim."
     )
-    images.print_published(problem, PUBLISHED.get(config.dataset))
-    figure = curves(summary, f"{problem.dataset.name}, {len(config.seeds)} seeds")
+    images.print_published(problem, PUBLISHED.get(settings.data.name))
+    figure = curves(summary, f"{problem.dataset.name}, {num_seeds} seeds")
     paths = plots.save(workdir, "figure", figure)
-    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+    results.print_written(workdir, paths)
 
 
 def curves(summary: list[Row], title: str):
@@ -70,7 +70,7 @@ def curves(summary: list[Row], title: str):
     """
     shown = [r for r in summary if r["unit"] == UNIT and r["value"] is not None]
     exact = [r for r in shown if r["kind"] == "exact"]
-    gaps = [r for r in shown if r["name"].endswith(" gap")]
+    gaps = [r for r in shown if "gap_of" in r]
     figure, grid = new_figure(1, 2 if gaps else 1, (13 if gaps else 7.5, 4.2), squeeze=False)
     models = dict.fromkeys(r["at"]["model"] for r in shown if r["kind"] != "estimate")
     colours = dict(zip(models, itertools.cycle(COLOURS.values()), strict=False))

@@ -1,4 +1,4 @@
-"""From a config to a diffusion model of images of integers: schedule, network and decoder."""
+"""From settings to a diffusion model of images of integers: schedule, network and decoder."""
 
 import functools
 from collections.abc import Callable
@@ -9,16 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 import bounds
-from experiments.runtime import checks
-from experiments.runtime.checks import known
+from experiments.diffusion.settings import Chain, Trained
 from experiments.runtime.errors import UserError
 from experiments.studies.images import Problem
 from models import denoisers, diffusion
 from models.diffusion import IntegerDiffusion
 
-# Schedules of discrete time alone, and those of continuous time that are cut into steps.
+# Schedules of discrete time alone.
 DISCRETE = {"linear": bounds.linear_schedule, "cosine": bounds.cosine_schedule}
-CONTINUOUS = ("vdm_linear", "vdm_learned")
 SCHEDULE_UNITS = 32  # of a learned one
 
 
@@ -49,28 +47,26 @@ class Model(NamedTuple):
         return self.make(params, None, self.evaluation_timesteps)
 
 
-def make_model(problem: Problem, config: Any) -> Model:
-    """The model of a config.
+def make_model(problem: Problem, trained: Trained) -> Model:
+    """The model of images of a problem.
 
     Raises:
-      UserError: a name or a size in the config is wrong, or does not fit the images.
+      UserError: a size does not fit the images.
     """
-    checks.whole(config, 1, "width", most=checks.WIDTH)
-    checks.whole(config, 1, "num_blocks", most=checks.LAYERS)
-    checks.whole(config, 0, "timesteps", "evaluation_timesteps", most=checks.TIMES)
-    if not checks.is_number(config.dropout) or not 0 <= config.dropout < 1:
-        raise UserError(f"config.dropout must be in [0, 1), got {config.dropout}.")
-    known(config, "schedule", dict.fromkeys((*DISCRETE, *CONTINUOUS)))
-    known(config, "decoder", dict.fromkeys(diffusion.DECODERS))
-    for field in ("attention", "fourier", "multipliers"):
-        if not all(checks.is_whole(value) and abs(value) <= 100 for value in config[field]):
-            raise UserError(
-                f"config.{field} must hold whole numbers of at most 100, got {config[field]}."
-            )
-    denoiser = known(config, "network", NETWORKS)(config)
-    make = _vdm if config.schedule in CONTINUOUS else _ddpm
+    wanted, learned = trained.network, trained.chain.variance == "learned"
+    if wanted.name == "unet":
+        denoiser = denoisers.unet(
+            wanted.width, wanted.multipliers, wanted.num_blocks, attention=wanted.attention,
+            dropout=wanted.dropout, fourier=wanted.fourier, learned_variance=learned,
+        )  # fmt: skip
+    else:
+        denoiser = denoisers.mlp(
+            wanted.width, wanted.num_blocks, dropout=wanted.dropout, fourier=wanted.fourier,
+            learned_variance=learned,
+        )  # fmt: skip
+    make = _vdm if trained.chain.continuous else _ddpm
     try:
-        model = make(problem, config, denoiser)
+        model = make(problem, trained.chain, denoiser)
         params = jax.eval_shape(model.init, jax.random.key(0))
         # Shapes that do not fit show where they are followed through.
         x = jax.ShapeDtypeStruct(problem.shape, jnp.float32)
@@ -90,37 +86,6 @@ def _bound(model: Model):
     return bound
 
 
-def _unet(config: Any) -> denoisers.Denoiser:
-    multipliers = config.multipliers
-    if not multipliers or not all(checks.is_whole(m) and m > 0 for m in multipliers):
-        raise UserError(
-            f"config.multipliers must hold whole numbers above 0, one per resolution, "
-            f"got {multipliers}."
-        )
-    if config.width % 8:
-        raise UserError(f"config.width must be a multiple of 8, got {config.width}.")
-    if any(not 0 <= place < len(multipliers) for place in config.attention):
-        raise UserError(
-            f"config.attention must name resolutions from 0 to {len(multipliers) - 1}, "
-            f"got {config.attention}."
-        )
-    return denoisers.unet(
-        config.width, multipliers, config.num_blocks, attention=config.attention,
-        dropout=config.dropout, fourier=config.fourier,
-        learned_variance=config.variance == "learned",
-    )  # fmt: skip
-
-
-def _mlp(config: Any) -> denoisers.Denoiser:
-    return denoisers.mlp(
-        config.width, config.num_blocks, dropout=config.dropout, fourier=config.fourier,
-        learned_variance=config.variance == "learned",
-    )  # fmt: skip
-
-
-NETWORKS = {"unet": _unet, "mlp": _mlp}
-
-
 def _predictor(denoiser: denoisers.Denoiser, dropout: Any):
     return lambda params, x_t, gamma: denoiser.predict(params["network"], x_t, gamma, dropout)
 
@@ -129,46 +94,26 @@ def _init(denoiser: denoisers.Denoiser, shape: tuple[int, int, int], schedule: P
     return lambda key: {"network": denoiser.init(key, shape), "schedule": schedule}
 
 
-def _ddpm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
-    if config.timesteps < 2:
-        raise UserError(
-            f"config.timesteps must be at least 2 with the schedule {config.schedule}, which is "
-            f"of discrete time, got {config.timesteps}; vdm_linear takes 0 for continuous time."
-        )
-    if config.evaluation_timesteps not in (0, config.timesteps):
-        raise UserError(
-            "config.evaluation_timesteps must be 0, for config.timesteps: another number of steps "
-            f"is another model; got {config.evaluation_timesteps}."
-        )
-    gamma = DISCRETE[config.schedule](config.timesteps)
+def _ddpm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
+    gamma = DISCRETE[chain.schedule](chain.timesteps)
 
     def make(params, dropout, timesteps):
         del params, timesteps
         return diffusion.ddpm(
             gamma, _predictor(denoiser, dropout), levels=problem.levels,
-            prediction=config.prediction, variance=config.variance, decoder=config.decoder,
+            prediction=chain.prediction, variance=chain.variance, decoder=chain.decoder,
         )  # fmt: skip
 
     init = _init(denoiser, problem.shape, ())
     return Model(
-        init, make, config.timesteps, config.timesteps, config.timesteps, False, problem.shape
+        init, make, chain.timesteps, chain.timesteps, chain.timesteps, False, problem.shape
     )
 
 
-def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
-    if config.variance != "fixed_small":
-        raise UserError(
-            "config.variance must be fixed_small with a schedule of continuous time, where any "
-            f"other has an infinite bound; got {config.variance}."
-        )
-    evaluation = config.evaluation_timesteps or config.timesteps
-    if not evaluation:
-        raise UserError(
-            "config.evaluation_timesteps must be at least 1 where config.timesteps is 0 "
-            "(continuous time): the bound and the samples take steps."
-        )
-    ends = {"gamma_min": config.gamma_min, "gamma_max": config.gamma_max}
-    learned = config.schedule == "vdm_learned"
+def _vdm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
+    evaluation = chain.evaluation_timesteps or chain.timesteps
+    ends = {"gamma_min": chain.gamma_min, "gamma_max": chain.gamma_max}
+    learned = chain.schedule == "vdm_learned"
     start = bounds.init_monotone_gamma(SCHEDULE_UNITS) if learned else ()
 
     def make(params, dropout, timesteps):
@@ -177,9 +122,9 @@ def _vdm(problem: Problem, config: Any, denoiser: denoisers.Denoiser) -> Model:
             gamma = functools.partial(bounds.monotone_gamma, params["schedule"], **ends)
         return diffusion.vdm(
             gamma, _predictor(denoiser, dropout), levels=problem.levels, num_steps=timesteps,
-            prediction=config.prediction,
+            prediction=chain.prediction,
         )  # fmt: skip
 
     init = _init(denoiser, problem.shape, start)
-    latents = config.timesteps + 1 if config.timesteps else 0
-    return Model(init, make, config.timesteps, evaluation, latents, True, problem.shape)
+    latents = chain.timesteps + 1 if chain.timesteps else 0
+    return Model(init, make, chain.timesteps, evaluation, latents, True, problem.shape)

@@ -12,9 +12,11 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.diffusion.build import Model
+from experiments.diffusion.settings import Diffusion
 from experiments.diffusion.training import TIMES
-from experiments.runtime import checks
+from experiments.runtime import keys
 from experiments.runtime.compiling import precise
+from experiments.runtime.keys import Purpose
 from experiments.runtime.results import Row
 from experiments.studies import held_out
 from experiments.studies.held_out import mean_row
@@ -36,23 +38,26 @@ class Terms(NamedTuple):
     reconstruction: np.ndarray
 
 
-def terms(model: Model, params: PyTree, images: np.ndarray, key: Array, config: Any) -> Terms:
+def terms(
+    model: Model, params: PyTree, images: np.ndarray, key: Array, images_per_pass: int
+) -> Terms:
     """Every term of every image, each t with fresh noise: image i uses fold_in(key, i)."""
     return Terms(
         *held_out.over_images(
             _terms_of(model), params, as_images(images), key,
-            images_per_pass=config.images_per_pass,
+            images_per_pass=images_per_pass,
         )
     )  # fmt: skip
 
 
 def in_continuous_time(
-    model: Model, params: PyTree, images: np.ndarray, key: Array, config: Any
-) -> np.ndarray:
-    """The bound of the limit of many steps, by `config.evaluation_times` times of each image."""
-    evaluate = _continuous_of(model, config.evaluation_times)
+    model: Model, params: PyTree, images: np.ndarray, key: Array, num_times: int,
+    images_per_pass: int,
+) -> np.ndarray:  # fmt: skip
+    """The bound of the limit of many steps, by `num_times` times of each image."""
+    evaluate = _continuous_of(model, num_times)
     (values,) = held_out.over_images(
-        evaluate, params, as_images(images), key, images_per_pass=config.images_per_pass
+        evaluate, params, as_images(images), key, images_per_pass=images_per_pass
     )
     return values
 
@@ -85,16 +90,17 @@ def _terms_of(model: Model):
 
 
 def rows(
-    problem: Problem, model: Model, params: PyTree, at: dict[str, Any], config: Any
+    problem: Problem, model: Model, params: PyTree, at: dict[str, Any], settings: Diffusion
 ) -> list[Row]:
     """The bound in bits/dim and in nats, its three parts, and the loss over t.
 
     A lower bound on log P(x) is an upper bound in bits/dim. The parts are means over the noise
     drawn; their standard errors over images contain its share.
     """
-    images = problem.dataset.test[: config.evaluation_images or None]
+    wanted, per_pass = settings.evaluation, settings.memory.images_per_pass
+    images = problem.dataset.test[: wanted.num_images or None]
     start = time.perf_counter()
-    found = terms(model, params, images, jax.random.key(config.evaluation_seed), config)
+    found = terms(model, params, images, jax.random.key(wanted.seed), per_pass)
     spent = (time.perf_counter() - start) / max(len(images), 1)
     parts = {
         "prior": found.prior, "diffusion": found.diffusion.sum(axis=-1, dtype=np.float64),
@@ -105,13 +111,14 @@ def rows(
         mean_row("ELBO", at, problem.bits(-whole), "upper_bound", unit=UNIT),
         mean_row("ELBO", at, -whole, "lower_bound"),
         *(
-            mean_row(name, at, problem.bits(-part), "estimate", unit=UNIT)
+            mean_row(name, at, problem.bits(-part), "estimate", unit=UNIT, part_of="ELBO")
             for name, part in parts.items()
         ),
     ]
     if model.continuous:
-        key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 6)
-        limit = problem.bits(in_continuous_time(model, params, images, key, config))
+        key = keys.key_for(wanted.seed, Purpose.CONTINUOUS_TIME)
+        limit = in_continuous_time(model, params, images, key, wanted.num_times, per_pass)
+        limit = problem.bits(limit)
         out.append(mean_row("ELBO, T = infinity", at, limit, "upper_bound", unit=UNIT))
     gamma = np.asarray(model.evaluated(params).model.gamma)
     for steps in np.array_split(np.arange(2, gamma.size + 1), min(BINS, gamma.size - 1)):
@@ -126,17 +133,16 @@ def rows(
 
 
 def single_time(
-    problem: Problem, model: Model, params: PyTree, at: dict[str, Any], config: Any
+    problem: Problem, model: Model, params: PyTree, at: dict[str, Any], settings: Diffusion
 ) -> list[Row]:
     """How much estimates by one time vary: the same images, `REPLICATES` draws of times and noise.
 
     The value is the mean of the estimates in bits/dim, of the bound on these images whichever way
     times are drawn; the row's `deviation` is that of one estimate from a batch.
     """
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 5)
-    first, key = jax.random.split(key)
+    first, key = jax.random.split(keys.key_for(settings.evaluation.seed, Purpose.SINGLE_TIMES))
     images = problem.dataset.train[:BATCH]
-    known = terms(model, params, images, first, config)
+    known = terms(model, params, images, first, settings.memory.images_per_pass)
     squares = np.concatenate([np.square(known.reconstruction)[:, None], np.square(known.diffusion)],
                              axis=1).mean(0)  # fmt: skip
     steps = squares.size
@@ -149,8 +155,8 @@ def single_time(
     out = []
     x = jnp.asarray(as_images(images))
     for number, (name, shares) in enumerate(probabilities.items()):
-        keys = jax.random.split(jax.random.fold_in(key, number), REPLICATES)
-        values = problem.bits(_estimates_of(model, name)(params, keys, x, jnp.asarray(shares)))
+        each = jax.random.split(jax.random.fold_in(key, number), REPLICATES)
+        values = problem.bits(_estimates_of(model, name)(params, each, x, jnp.asarray(shares)))
         deviation = float(values.std(ddof=1))
         out.append(
             mean_row(f"one time, {name}", at, values, "estimate", unit=UNIT, deviation=deviation)
@@ -214,10 +220,3 @@ def noised(model: Model, params: PyTree, key: Array, images: np.ndarray) -> np.n
         alpha, sigma = (1 / math.sqrt(1 + math.exp(s * gamma[place])) for s in (1, -1))
         strip.append(alpha * x + sigma * noise)
     return np.stack(strip, axis=1)
-
-
-def check_config(config: Any) -> None:
-    """Refuses what makes no sense before anything is computed."""
-    checks.whole(config, 1, "images_per_pass", "evaluation_times")
-    checks.whole(config, 0, "evaluation_images", "sample_grid")
-    checks.seeds("evaluation_seed", [config.evaluation_seed])

@@ -1,79 +1,83 @@
 """Models x seeds: what `experiments.diffusion` trains, scores and draws from."""
 
-from typing import Any
+from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from experiments.diffusion import build, evaluation, training
+from experiments.diffusion import build, evaluation, report, training
 from experiments.diffusion.build import Model
-from experiments.runtime import fit
+from experiments.diffusion.settings import Diffusion, Trained
 from experiments.runtime.results import Row
-from experiments.studies import study
+from experiments.studies import images, program, study
 from experiments.studies.ensemble import train_members
 from experiments.studies.images import Problem
 from experiments.studies.study import Point
-
-_OF_SCORING = (
-    "evaluation_images", "evaluation_times", "evaluation_seed", "images_per_pass", "sample_grid",
-)  # fmt: skip
+from experiments.studies.training import identity
 
 
-def settings(config: Any, name: str, seed: int) -> Any:
-    """The config of one model, see `study.settings`."""
-    own = study.settings(config, name, seed, scoring=_OF_SCORING)
-    own.together = config.together
-    return own
+class Prepared(NamedTuple):
+    """What a study works with: its settings, the data, and models by their names."""
+
+    settings: Diffusion
+    problem: Problem
+    trained: dict[str, Trained]
+    models: dict[str, Model]
 
 
-def check(problem: Problem, config: Any, points: list[Point]) -> dict[str, Model]:
-    """Makes all models, and refuses what only a later one would stumble over.
+def check(study: Diffusion) -> Prepared:
+    """Reads the data and makes all models, so that none is refused after another has trained.
 
     Raises:
-      UserError: a setting of any model, of training or of its evaluation, is wrong.
+      UserError: the data cannot be read, or a model does not fit them.
     """
-    evaluation.check_config(config)
-    study.check_compare(config)
-    made = {}
-    for name in dict.fromkeys(point.name for point in points):
-        own = settings(config, name, points[0].seeds[0])
-        fit.check_config(own)
-        made[name] = build.make_model(problem, own)
-        training.make_run(problem, made[name], own)
-    return made
+    problem = images.make_problem(study.data.name, study.data_dir)
+    trained = {name: study.of_model(name) for name in study.models}
+    models = {name: build.make_model(problem, own) for name, own in trained.items()}
+    for name, own in trained.items():
+        training.make_run(problem, models[name], own, study.seeds[0], together=study.together)
+    return Prepared(study, problem, trained, models)
 
 
-def run(
-    problem: Problem,
-    model: Model,
-    point: Point,
-    config: Any,
-    folder: str,
-    checkpoint_dir: str | None = None,
+def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:
+    """Trains the models of a point, scores each on the test images and draws from the first."""
+    rows, params = train_and_score(prepared, point, folder, checkpoint_dir)
+    model, wanted = prepared.models[point.name], prepared.settings.evaluation
+    report.draw(prepared.problem, model, params[0], wanted, folder)
+    return rows
+
+
+def train_and_score(
+    prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None = None
 ) -> tuple[list[Row], list[PyTree]]:
     """Trains the models of a point and scores each on the test images.
 
     Args:
-      problem: the data.
-      model: of `check`, by the point's name.
+      prepared: of `check`.
       point: what to train.
-      config: of the study.
       folder: for metrics and the model's config.
       checkpoint_dir: None for a folder in `folder`.
 
     Returns:
       (rows, parameters of each seed).
     """
-    each = [settings(config, point.name, seed) for seed in point.seeds]
-    runs = [training.make_run(problem, model, own) for own in each]
-    # A model's own config: another study, or another evaluation, may go on with the same folders.
-    named = {k: v for k, v in each[0].to_dict().items() if k not in (*_OF_SCORING, "together")}
-    if len(runs) > 1:
-        named["seed"] = [own.seed for own in each]
-    params, seconds = train_members(runs, each[0], folder, named, checkpoint_dir, best=True)
+    asked, problem = prepared.settings, prepared.problem
+    own, model = prepared.trained[point.name], prepared.models[point.name]
+    runs = [training.make_run(problem, model, own, seed) for seed in point.seeds]
+    named = identity(own, Trained, point.seeds)
+    params, seconds = train_members(runs, asked.records, folder, named, checkpoint_dir, best=True)
     rows = []
     for found, seed in zip(params, point.seeds, strict=True):
         at = {"model": point.name, "seed": seed}
-        rows += evaluation.rows(problem, model, found, at, config)
-        rows += evaluation.single_time(problem, model, found, at, config)
+        rows += evaluation.rows(problem, model, found, at, asked)
+        rows += evaluation.single_time(problem, model, found, at, asked)
         rows += study.size_and_time(found, at, seconds)
     return rows, params
+
+
+def show(prepared: Prepared, rows: list[Row], workdir: str) -> None:
+    """Prints the table over seeds and writes the figure."""
+    report.show(prepared.problem, rows, prepared.settings, workdir)
+
+
+PARTS = program.Parts("diffusion", Diffusion, check, run, show)
+FAMILY = program.family(PARTS)

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import os
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +10,9 @@ from jaxtyping import PyTree
 from experiments.diffusion import evaluation
 from experiments.diffusion.build import Model
 from experiments.diffusion.published import PUBLISHED
-from experiments.runtime import plots, results
+from experiments.diffusion.settings import Diffusion, Evaluation
+from experiments.runtime import keys, plots, results
+from experiments.runtime.keys import Purpose
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
 from experiments.studies import images
@@ -26,34 +26,28 @@ COLUMNS = {
 STRIPS = 8  # images in a strip
 
 
-def draw(problem: Problem, model: Model, params: PyTree, config: Any, folder: str) -> None:
+def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, folder: str) -> None:
     """Writes samples.png, denoising.png (noise to samples) and noising.png (images to noise)."""
-    if not config.sample_grid:
+    if not wanted.sample_grid:
         return
-    # Counted from the far end: training splits the same seed.
-    key = jax.random.fold_in(jax.random.key(config.evaluation_seed), 2**32 - 4)
-    sample_key, noise_key = jax.random.split(key)
-    images, chains = evaluation.sampled(model, params, sample_key, config.sample_grid)
-    columns = math.isqrt(config.sample_grid - 1) + 1
-    grid = plots.tile(_grey(images) / (problem.levels - 1), columns)
+    sample_key, noise_key = jax.random.split(keys.key_for(wanted.seed, Purpose.SAMPLES))
+    drawn, chains = evaluation.sampled(model, params, sample_key, wanted.sample_grid)
+    grid = plots.tile(drawn / (problem.levels - 1), math.isqrt(wanted.sample_grid - 1) + 1)
     plots.save_image(folder, "samples", grid)
     noised = evaluation.noised(model, params, noise_key, problem.dataset.test[:STRIPS])
     for name, strips in (("denoising", chains[:STRIPS]), ("noising", noised)):
-        pictures = _grey(strips.reshape(-1, *strips.shape[2:]))
-        picture = plots.tile((pictures + 1) / 2, strips.shape[1])
+        picture = plots.tile((strips.reshape(-1, *strips.shape[2:]) + 1) / 2, strips.shape[1])
         plots.save_image(folder, name, picture)
 
 
-def _grey(images: np.ndarray) -> np.ndarray:
-    return images[..., 0] if images.shape[-1] == 1 else images
-
-
-def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
+def show(problem: Problem, rows: list[Row], settings: Diffusion, workdir: str) -> None:
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table([r for r in summary if r["name"] != "KL of a step"], COLUMNS))
+    num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
+    described = images.describe(problem, num_images=num_images, num_seeds=num_seeds)
     print(
-        f"\n{images.describe(problem, config)}\n"
+        f"\n{described}\n"
         "Standard errors are over seeds. A lower bound on log P(x) is an upper bound in bits/dim; "
         "ELBO = prior + diffusion + reconstruction.\n"
         f"One time: the mean of {evaluation.REPLICATES} estimates of the bound on "
@@ -61,12 +55,12 @@ def show(problem: Problem, rows: list[Row], config: Any, workdir: str) -> None:
         "one such estimate (importance: of low-discrepancy times, by the squares on these images); "
         "all times: the same bound by all steps, one draw of each."
     )
-    images.print_published(problem, PUBLISHED.get(config.dataset))
-    paths = plots.save(workdir, "figure", figure(summary, problem, config))
-    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+    images.print_published(problem, PUBLISHED.get(settings.data.name))
+    paths = plots.save(workdir, "figure", figure(summary, problem, num_seeds))
+    results.print_written(workdir, paths)
 
 
-def figure(summary: list[Row], problem: Problem, config: Any):
+def figure(summary: list[Row], problem: Problem, num_seeds: int):
     """The KL of a step over t, and the parts of the bound, of every model."""
     plot, axes = new_figure(1, 2, (10.5, 4.0))
     colours = itertools.cycle(COLOURS.values())
@@ -91,7 +85,7 @@ def figure(summary: list[Row], problem: Problem, config: Any):
     axes[1].set_ylabel("test bits/dim")
     axes[1].set_xlim(-0.6, len(models) + 0.3)  # room for the legend
     axes[1].legend(fontsize=8, loc="center right")
-    plot.suptitle(f"{problem.dataset.name}, {len(config.seeds)} seeds")
+    plot.suptitle(f"{problem.dataset.name}, {num_seeds} seeds")
     return plot
 
 

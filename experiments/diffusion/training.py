@@ -1,7 +1,6 @@
 """Training of diffusion models: by one drawn time for each example of a batch."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +8,15 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.diffusion.build import Model
-from experiments.runtime import checks
-from experiments.runtime.checks import known
+from experiments.diffusion.settings import Trained
+from experiments.runtime import keys
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
-from experiments.runtime.optimizers import make_optimizer
+from experiments.runtime.keys import Purpose
 from experiments.runtime.trainer import LossFn
-from experiments.studies import held_out
+from experiments.studies import training
 from experiments.studies.images import Problem, as_images, training_stream
 
-OBJECTIVES = ("bound", "simple")
 TIMES = {
     "uniform": bounds.uniform_times,
     "low_discrepancy": bounds.low_discrepancy_times,
@@ -27,54 +25,46 @@ TIMES = {
 _REMEMBERED = 0.9  # of a running mean of about ten values
 
 
-def make_run(problem: Problem, model: Model, config: Any) -> Run:
+def make_run(
+    problem: Problem, model: Model, trained: Trained, seed: int, *, together: bool = False
+) -> Run:
     """What `fit` trains.
 
+    Args:
+      problem: the images.
+      model: of `build`.
+      trained: what is trained, and how.
+      seed: of the training.
+      together: whether it is trained as one with other seeds.
+
     Raises:
-      UserError: the objective, the optimiser, a size or the seed in the config is wrong.
+      UserError: it remembers losses and is trained with others, or the batch is larger than the
+        data.
     """
-    checks.whole(config, 1, "batch_size", "validation_samples", "num_steps")
-    checks.seeds("seed", [config.seed])
-    init_key, order_key, key = jax.random.split(jax.random.key(config.seed), 3)
-    stream = training_stream(problem, order_key, config.batch_size)
-    loss_fn = make_loss(model, config)
-    return Run(
-        loss_fn=loss_fn,
-        init=lambda: jax.jit(model.init)(init_key),
-        stream=stream,
-        optimizer=make_optimizer(config, stream.steps_per_epoch),
-        key=key,
-        num_steps=config.num_steps,
-        validate=validation(problem, model, config),
-        batch_size=config.batch_size,
-        extra=jnp.zeros(model.num_latents) if config.times == "importance" else (),
-    )
+    remembers = trained.objective.times == "importance"
+    if remembers and together:
+        raise UserError(
+            "--config.objective.times=importance needs --config.together=False: it remembers the "
+            "losses of every step."
+        )
+    return training.make_run(
+        keys.of_training(seed), trained.optimizer, trained.training,
+        loss_fn=make_loss(model, trained), init=jax.jit(model.init),
+        stream=lambda key: training_stream(problem, key, trained.training.batch_size),
+        validate=validation(problem, model, trained, seed),
+        extra=jnp.zeros(model.num_latents) if remembers else (),
+    )  # fmt: skip
 
 
-def make_loss(model: Model, config: Any) -> LossFn:
+def make_loss(model: Model, trained: Trained) -> LossFn:
     """Minus the bound, or L_simple, by one time for each example.
 
     Times belong to places in the whole batch: they are the same on any number of devices.
-
-    Raises:
-      UserError: the objective or the times are unknown, or do not go together.
     """
-    known(config, "objective", dict.fromkeys(OBJECTIVES))
-    draw_times = known(config, "times", TIMES)
-    continuous, simple = model.timesteps == 0, config.objective == "simple"
-    if config.times == "importance" and (continuous or simple or config.together):
-        raise UserError(
-            "config.times=importance needs steps (config.timesteps above 0), config.objective=bound"
-            " and config.together=False: it remembers the losses of every step."
-        )
-    if simple and continuous:
-        raise UserError("config.objective=simple needs steps; set config.timesteps above 0.")
-    learned = config.schedule == "vdm_learned"
-    if simple and (learned or config.variance == "learned"):
-        raise UserError(
-            "config.objective=simple trains neither a variance nor a schedule; set "
-            "config.objective=bound, or config.variance and config.schedule to fixed ones."
-        )
+    draw_times, rate = TIMES[trained.objective.times], trained.network.dropout
+    continuous, simple = model.timesteps == 0, trained.objective.name == "simple"
+    importance = trained.objective.times == "importance"
+    learned = trained.chain.schedule == "vdm_learned"
 
     def loss_fn(params, extra, batch, key, step):
         del step
@@ -85,7 +75,7 @@ def make_loss(model: Model, config: Any) -> LossFn:
 
         def prepared(key, params):
             dropout, key = jax.random.split(key)
-            dropout = dropout if config.dropout > 0 else None
+            dropout = dropout if rate > 0 else None
             return model.make(params, dropout, model.timesteps).model, key
 
         if continuous:
@@ -104,7 +94,7 @@ def make_loss(model: Model, config: Any) -> LossFn:
 
         gamma = model.make(params, None, model.timesteps).model.gamma
         probabilities = jnp.full(gamma.shape, 1 / gamma.size)
-        if config.times == "importance":
+        if importance:
             known_all = jnp.all(extra > 0)  # until then every step is as likely
             weighted = bounds.importance_probabilities(extra)
             probabilities = jnp.where(known_all, weighted, probabilities)
@@ -124,7 +114,7 @@ def make_loss(model: Model, config: Any) -> LossFn:
 
         found = jax.vmap(estimate_of_step)(keys, x, t, probability)
         value = jnp.mean(found.value)
-        if config.times == "importance":
+        if importance:
             extra = _remember(extra, t, jax.lax.stop_gradient(found.term))
         return -value, (extra, {"bound": value})
 
@@ -155,12 +145,11 @@ def _remember(mean_squares: Array, t: Array, term: Array) -> Array:
     return jnp.where(count > 0, started, mean_squares)
 
 
-def validation(problem: Problem, model: Model, config: Any) -> Callable[[PyTree], float] | None:
+def validation(
+    problem: Problem, model: Model, trained: Trained, seed: int
+) -> Callable[[PyTree], float] | None:
     """parameters -> the bound of the validation images, by `validation_samples` times of each."""
-    x = as_images(problem.dataset.validation)
-    if not len(x):
-        return None
-    count = config.validation_samples
+    count = trained.training.validation_samples
 
     def value(params, key, x):
         time_key, key = jax.random.split(key)
@@ -173,6 +162,5 @@ def validation(problem: Problem, model: Model, config: Any) -> Callable[[PyTree]
         )
         return jnp.mean(found.value)
 
-    # The same noise at every validation, and no key of training.
-    key = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 2)
-    return held_out.mean_value(value, x, jax.random.split(key, len(x)))
+    images = as_images(problem.dataset.validation)
+    return training.validation(value, images, keys.key_for(seed, Purpose.VALIDATION))

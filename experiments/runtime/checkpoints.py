@@ -29,7 +29,8 @@ from orbax.checkpoint import v1 as ocp
 
 from experiments.runtime import cluster, locks, paths
 from experiments.runtime import mesh as meshes
-from experiments.runtime.errors import UserError, changed_fields, differing_fields
+from experiments.runtime.changes import changed_fields, differing_fields
+from experiments.runtime.errors import UserError
 
 _STATE = "state"
 Scores = dict[int, float | None]

@@ -8,17 +8,17 @@ import logging as python_logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments.runtime import paths, subprograms
-from experiments.runtime.errors import UserError, another_program
+from experiments.runtime import paths, settings, subprograms
+from experiments.runtime.errors import UserError
 from experiments.runtime.exits import fail, finish, one_line, parse, steady_streams
 
+S = TypeVar("S", bound=settings.Section)
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, e.g. configs/snr_gaussian.py:near; override with --config.NAME=."
 )
@@ -39,8 +39,13 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
-    """Parses the flags, calls main(config, workdir) and exits with the code of its outcome."""
+def run(main: Callable[[S, str], None], kind: type[S] | Callable[[ConfigDict], S]) -> NoReturn:
+    """Parses flags and config, calls main(settings, workdir), exits with the code of its outcome.
+
+    Args:
+      main: of the program.
+      kind: the settings it takes, or what parses them where a config is of one of several kinds.
+    """
 
     def absl_main(argv: list[str]) -> None:
         del argv
@@ -53,8 +58,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
             if "checkpoint_dir" in flags.FLAGS and flags.FLAGS.checkpoint_dir:
                 given = paths.checkpoints("--checkpoint_dir", flags.FLAGS.checkpoint_dir)
                 flags.FLAGS.checkpoint_dir = given
-            check(config, main)
-            main(config, workdir)
+            main(_parsed(config, kind), workdir)
         except UserError as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -63,7 +67,7 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
         except _Stopped:
             _leave(143)
         except Exception as error:
-            reason = missing_field(error) or missing_device(error) or exhausted_memory(error)
+            reason = missing_device(error) or exhausted_memory(error)
             if reason is None:
                 raise
             fail(reason)
@@ -83,15 +87,10 @@ def run(main: Callable[[ConfigDict, str], None]) -> NoReturn:
     raise SystemExit(0)
 
 
-def missing_field(error: Exception) -> str | None:
-    """What to say where a program asked its config for a field that is not there."""
-    frames = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, AttributeError | KeyError) or not frames:
-        return None
-    if os.path.basename(frames[-1].filename) != "config_dict.py":
-        return None
-    field = getattr(error, "name", None) or str(error.args[0] if error.args else error)
-    return another_program(field.splitlines()[0])
+def _parsed(config: ConfigDict, kind: type[S] | Callable[[ConfigDict], S]) -> S:
+    if isinstance(kind, type):
+        return settings.parse(cast(type[S], kind), config)
+    return kind(config)
 
 
 def missing_device(error: Exception) -> str | None:
@@ -115,9 +114,8 @@ def exhausted_memory(error: Exception) -> str | None:
     if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
         return None
     return (
-        "the device has too little memory for this; lower images_per_pass, samples_per_pass, "
-        "ais_images_per_pass or chunk_elements and repeat the command, or lower num_samples, "
-        "batch_size or validation_samples in another --workdir."
+        "the device has too little memory for this; lower the fields of --config.memory and repeat "
+        "the command, or lower counts of samples or the batch_size in another --workdir."
     )
 
 
@@ -133,19 +131,6 @@ def _checked_config() -> ConfigDict:
     except Exception as error:
         fail(one_line(error))
     return CONFIG.value
-
-
-def check(config: ConfigDict, main: Callable[[ConfigDict, str], None]) -> None:
-    """Refuses fields of a kind that the program of this `main` takes in no config.
-
-    Raises:
-      UserError: a field is of another kind, not finite, or too large.
-    """
-    from experiments.runtime.subprograms import check_kinds
-
-    spec = sys.modules[main.__module__].__spec__
-    if spec is not None:
-        check_kinds(config, spec.name.rpartition(".")[2])
 
 
 class _Stopped(SystemExit):

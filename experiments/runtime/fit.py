@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import optax
 from absl import logging
 from jaxtyping import Array, PyTree
 
-from experiments.runtime import checks, cluster, metrics, results, signals
+from experiments.runtime import cluster, metrics, results, signals
 from experiments.runtime import mesh as meshes
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
@@ -30,6 +30,7 @@ class Run(NamedTuple):
       validate: parameters -> the validation bound in nats, by which the best checkpoint is
         chosen; None where there is nothing to validate on.
       batch_size: examples in a step, for the rate shown.
+      ema_decay: of the average of parameters that is evaluated; 0: off.
       extra: what the loss carries along before the first step.
     """
 
@@ -41,6 +42,7 @@ class Run(NamedTuple):
     num_steps: int
     validate: Callable[[PyTree], float] | None
     batch_size: int
+    ema_decay: float
     extra: PyTree = ()
 
 
@@ -49,29 +51,41 @@ def evaluated_params(state: State) -> PyTree:
     return state.ema if jax.tree.leaves(state.ema) else state.params
 
 
-def initial_state(run: Run, config: Any) -> State:
+class Records(Protocol):
+    """How often a training is recorded."""
+
+    @property
+    def log_every(self) -> int:
+        """Steps between two lines of metrics."""
+        ...
+
+    @property
+    def save_every(self) -> int:
+        """Steps between two validations and checkpoints, a multiple of `log_every`."""
+        ...
+
+
+def initial_state(run: Run) -> State:
     """The state before the first step, on every device."""
-    state = init_state(run.init(), run.optimizer, extra=run.extra, ema=config.ema_decay > 0)
+    state = init_state(run.init(), run.optimizer, extra=run.extra, ema=run.ema_decay > 0)
     return meshes.replicate(state, meshes.device_mesh(meshes.DATA))
 
 
-def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
+def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> State:
     """Trains to the end, from the latest checkpoint where there is one.
 
-    The config of `checkpoints` is written to `workdir` first. Every `config.log_every` steps
-    metrics are written; every `config.save_every` the parameters are validated and saved. The
-    config also gives `ema_decay` (0: off).
+    The config of `checkpoints` is written to `workdir` first. Every `log_every` steps metrics are
+    written; every `save_every` the parameters are validated and saved.
 
     Returns:
       The last state.
 
     Raises:
-      UserError: the loss is not finite, a checkpoint cannot be written or read, the training has
-        come further than is asked for, or `save_every` is no multiple of `log_every`.
+      UserError: the loss is not finite, a checkpoint cannot be written or read, or the training has
+        come further than is asked for.
       SystemExit: a signal stopped it, after saving; 143 for SIGTERM, 130 for Ctrl-C.
     """
-    check_config(config)
-    fresh = initial_state(run, config)
+    fresh = initial_state(run)
     with cluster.together():
         restored = checkpoints.restore(fresh)
         if restored is not None and int(restored.step) > run.num_steps:
@@ -108,7 +122,7 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
             values = {name: float(value) for name, value in means.items()}
             values["examples_per_second"] = progress.rate(step)
             code = stop.agreed()
-            saves = code or step % config.save_every == 0 or step == run.num_steps
+            saves = code or step % records.save_every == 0 or step == run.num_steps
             start = time.perf_counter()
             values["seconds"] = start - started
             if saves and run.validate is not None:
@@ -139,8 +153,8 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
             run.optimizer,
             run.key,
             num_steps=run.num_steps,
-            steps_per_chunk=config.log_every,
-            ema_decay=config.ema_decay,
+            steps_per_chunk=records.log_every,
+            ema_decay=run.ema_decay,
             mesh=mesh,
             on_chunk=on_chunk,
         )
@@ -151,17 +165,3 @@ def fit(run: Run, config: Any, workdir: str, checkpoints: Checkpoints) -> State:
     if writer is not None:
         writer.close()
     return state
-
-
-def check_config(config: Any) -> None:
-    """Refuses numbers that make no sense before anything is computed."""
-    checks.whole(config, 1, "log_every", "save_every", "keep_checkpoints")
-    if config.save_every % config.log_every:
-        raise UserError(
-            f"config.save_every must be a multiple of config.log_every ({config.log_every}), "
-            f"got {config.save_every}."
-        )
-    if not checks.is_number(config.ema_decay) or not 0 <= config.ema_decay < 1:
-        raise UserError(f"config.ema_decay must be in [0, 1), got {config.ema_decay}.")
-    if not checks.is_number(config.clip_norm) or not config.clip_norm >= 0:
-        raise UserError(f"config.clip_norm must be 0 (off) or above, got {config.clip_norm}.")

@@ -5,73 +5,73 @@ stages i = 0 .. 7 of 3^i epochs at learning rate 1e-4 * 10^(1 - i/7), 3,280 epoc
 released code rounds 10^(1 - i/7) to one decimal, and so do both forms here.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from experiments.runtime import checks
-from experiments.runtime.errors import UserError
-
 STAGES = 8
 BURDA_EPOCHS = sum(3**i for i in range(STAGES))  # 3,280
 
 
-def make_optimizer(config: Any, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimiser of a config, clipped to `config.clip_norm` where that is above 0.
+def make_optimizer(
+    name: str,
+    *,
+    learning_rate: float,
+    warmup_steps: int,
+    clip_norm: float,
+    num_steps: int,
+    batch_size: int,
+    steps_per_epoch: int,
+) -> optax.GradientTransformation:
+    """An optimiser by name, clipped to `clip_norm` where that is above 0.
 
-    `config.optimizer` is one of
-      adam: Adam at the constant `config.learning_rate`;
-      adam_warmup: Adam, whose rate rises from 0 in `config.warmup_steps` and is constant after;
-      adam_cosine: the same, with a half cosine down to 0 at `config.num_steps`;
-      sgd: plain gradient descent at the constant rate;
-      paper: Burda's stages with Adam(0.9, 0.999, eps 1e-4) on the mean gradient of the batch;
-      released_code: the stages with the Adam of the released code, see `released_adam`, on the
-        summed gradient; `clip_norm` is of the mean gradient here too.
+    Args:
+      name: one of
+        adam: Adam at the constant `learning_rate`;
+        adam_warmup: Adam, whose rate rises from 0 in `warmup_steps` and is constant after;
+        adam_cosine: the same, with a half cosine down to 0 at `num_steps`;
+        sgd: plain gradient descent at the constant rate;
+        paper: Burda's stages with Adam(0.9, 0.999, eps 1e-4) on the mean gradient of the batch;
+        released_code: the stages with the Adam of the released code, see `released_adam`, on the
+          summed gradient; `clip_norm` is of the mean gradient here too.
+      learning_rate: of the first four.
+      warmup_steps: below `num_steps`.
+      clip_norm: largest norm of the mean gradient; 0: off.
+      num_steps: where training ends.
+      batch_size: examples whose gradients are averaged.
+      steps_per_epoch: of Burda's stages.
     """
-    if config.optimizer in ("adam", "adam_warmup", "adam_cosine", "sgd"):
-        checks.positive(config, "learning_rate")
-    known = {
-        "adam": lambda: optax.adam(config.learning_rate),
-        "sgd": lambda: optax.sgd(config.learning_rate),
+    rise = _warmup(learning_rate, warmup_steps)
+    make: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adam": lambda: optax.adam(learning_rate),
+        "adam_warmup": lambda: optax.adam(rise),
+        "adam_cosine": lambda: optax.adam(
+            optax.join_schedules(
+                [rise, optax.cosine_decay_schedule(learning_rate, num_steps - warmup_steps)],
+                [warmup_steps],
+            )
+        ),
+        "sgd": lambda: optax.sgd(learning_rate),
         "paper": lambda: optax.adam(burda_schedule(steps_per_epoch), b1=0.9, b2=0.999, eps=1e-4),
         "released_code": lambda: optax.chain(
-            optax.scale(config.batch_size), released_adam(burda_schedule(steps_per_epoch))
+            optax.scale(batch_size), released_adam(burda_schedule(steps_per_epoch))
         ),
-        "adam_warmup": lambda: optax.adam(_warmup(config)),
-        "adam_cosine": lambda: optax.adam(_warmup_cosine(config)),
     }
-    if config.optimizer not in known:
-        raise UserError(
-            f"config.optimizer must be one of {', '.join(known)}, got {config.optimizer!r}."
-        )
-    optimizer = known[config.optimizer]()
-    if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    optimizer = make[name]()
+    if clip_norm > 0:
+        return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
     return optimizer
 
 
-def _warmup(config: Any) -> optax.Schedule:
-    checks.whole(config, 0, "warmup_steps")
-    if config.warmup_steps <= 1:
-        return optax.constant_schedule(config.learning_rate)
+def _warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
+    if warmup_steps <= 1:
+        return optax.constant_schedule(learning_rate)
     # The first step has the rate of step 1, not 0.
-    first = config.learning_rate / config.warmup_steps
-    return optax.linear_schedule(first, config.learning_rate, config.warmup_steps - 1)
-
-
-def _warmup_cosine(config: Any) -> optax.Schedule:
-    rise = _warmup(config)
-    length = config.num_steps - config.warmup_steps
-    if length < 1:
-        raise UserError(
-            f"config.warmup_steps must be below config.num_steps ({config.num_steps}), "
-            f"got {config.warmup_steps}."
-        )
-    fall = optax.cosine_decay_schedule(config.learning_rate, length)
-    return optax.join_schedules([rise, fall], [config.warmup_steps])
+    return optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps - 1)
 
 
 def burda_schedule(steps_per_epoch: int) -> optax.Schedule:

@@ -75,8 +75,10 @@ def save(workdir: str, name: str, figure) -> list[str]:
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """Images [N, height, width] (or with channels) as one picture, a pixel of white between them.
 
-    What lies outside [0, 1] is cut off.
+    A single channel is grey. What lies outside [0, 1] is cut off.
     """
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
     images = np.clip(images, 0, 1)
     missing = -len(images) % columns
     images = np.concatenate([images, np.ones((missing, *images.shape[1:]))])

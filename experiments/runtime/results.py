@@ -6,13 +6,15 @@ import math
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from experiments.runtime import locks
-from experiments.runtime.errors import OF_RECORDS, UserError, changed_fields, differing_fields
+from experiments.runtime.changes import OF_RECORDS, changed_fields, differing_fields
+from experiments.runtime.errors import UserError
+from experiments.runtime.settings import Section, dump
 
 FILE = "results.json"
 CONFIG = "config.json"  # of a run of training, from its first moment
@@ -51,7 +53,7 @@ class Record(dict[str, Any]):
     lock: locks.Lock | None = None
 
 
-def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: bool = True) -> Record:
+def open_record(workdir: str, experiment: str, settings: Section, *, write: bool = True) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
     A program that trains may also be given another evaluation, other records on the way or more
@@ -61,18 +63,18 @@ def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: boo
     Args:
       workdir: the folder, which is made and kept for this process.
       experiment: name of the program.
-      config: of the program.
+      settings: of the program.
       write: False for a process that leaves the record to another one of the same run.
 
     Raises:
       UserError: the folder cannot be written, is in use by another process, or holds something
         else.
     """
-    settings = json.loads(config.to_json_best_effort())
+    now = dump(settings)
     record = Record(
         experiment=experiment,
-        config=settings,
-        seed=settings.get("seed", settings.get("seeds")),
+        config=now,
+        seed=now.get("seed", now.get("seeds")),
         environment=environment(),
         rows=[],
     )
@@ -105,22 +107,22 @@ def open_record(workdir: str, experiment: str, config: ConfigDict, *, write: boo
         ) from None
     if old_experiment != experiment:
         raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
-    trains = "keep_checkpoints" in settings
-    fields = differing_fields(old_settings, settings, of_the_model=trains)
+    trains = "records" in now
+    fields = differing_fields(old_settings, now, of_the_model=trains)
     if fields:
         raise UserError(
             f"{workdir} holds results of another config, which differs in {fields}; "
             "choose another --workdir, or set the field back."
         )
     found.lock = record.lock
-    changed = changed_fields(old_settings, settings)
+    changed = changed_fields(old_settings, now)
     if trains and changed:
-        found["config"] = settings
+        found["config"] = now
         found.setdefault("continued_from", []).append(changed)
         # Means over models follow when all of those are there.
         found["rows"] = [r for r in found["rows"] if "point" in r]
         added = {"seeds", "grid", "models"}
-        if {n.split(".")[-1] for n in changed if n.split(".")[0] not in added} - OF_RECORDS:
+        if {n.split(".")[0] for n in changed} - added - OF_RECORDS:
             logging.info(
                 "%s holds results of another config, which differs in %s; they are measured anew.",
                 workdir, ", ".join(changed),
@@ -223,6 +225,22 @@ def _processor() -> str:
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or "unknown processor"
+
+
+def load(workdir: str) -> dict[str, Any]:
+    """The record in a folder.
+
+    Raises:
+      OSError: there is none.
+      ValueError: it is no record.
+    """
+    with open(os.path.join(workdir, FILE)) as file:
+        return json.load(file)
+
+
+def print_written(workdir: str, paths: Sequence[str] = ()) -> None:
+    """The last line of a program: the record, and what else was written."""
+    print("Written:", ", ".join([os.path.join(workdir, FILE), *paths]))
 
 
 def table(rows: list[Row], columns: dict[str, str]) -> str:

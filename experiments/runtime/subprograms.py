@@ -8,28 +8,31 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
-from ml_collections import ConfigDict
 
-from experiments.runtime import checks, paths
-from experiments.runtime.errors import UserError, another_program
+from experiments.runtime import paths, settings
+from experiments.runtime.errors import UserError
 from experiments.runtime.results import write_atomically
+from experiments.runtime.settings import Section
 
 OUTPUT = "output.txt"  # what the program printed
 _ROOT = pathlib.Path(__file__).parents[2]  # of the checkout, where configs/ lies
 
 
-def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
+WHOLE = ("models",)  # fields of which a change takes the place of all that was there
+
+
+def load_config(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a file such as configs/train_digits.py, or FILE:VARIANT, with changes.
 
     Args:
       spec: a path, from the working directory or from the checkout.
-      changes: field -> value in its place; a ConfigDict takes the place of the whole field.
+      changes: field -> value, or section -> field -> value.
 
     Returns:
-      The config.
+      The fields, not looked at.
 
     Raises:
-      UserError: the file is not there or fails, or has no such field, or one of another kind.
+      UserError: the file is not there or fails.
     """
     if not spec:
         raise UserError("a config file must be named, e.g. configs/train_digits.py.")
@@ -41,12 +44,9 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> ConfigDict:
         config = config_of(path, variant)
     except Exception as error:
         raise UserError(f"{spec}: {' '.join(str(error).split())}") from None
-    changes = changes.to_dict() if isinstance(changes, ConfigDict) else changes
-    for field, value in changes.items():
-        if field not in config:
-            raise UserError(f"{spec} has no field {field!r}.")
-        checks.set_field(config, field, value, f"{field} of {spec}")
-    return config
+    fields = config.to_dict()
+    fields.update({name: {} for name in WHOLE if name in fields and name in changes})
+    return settings.merged(fields, changes)
 
 
 def config_of(path: str | os.PathLike[str], variant: str | None) -> ConfigDict:
@@ -59,28 +59,7 @@ def config_of(path: str | os.PathLike[str], variant: str | None) -> ConfigDict:
     return module.get_config(variant) if variant else module.get_config()
 
 
-def check_kinds(config: ConfigDict, program: str) -> None:
-    """Refuses fields of another kind than in the program's own files, and numbers beyond JAX's.
-
-    Args:
-      config: of the program; values may be of any kind.
-      program: its name, as of `experiments.snr`.
-
-    Raises:
-      UserError: a field is of another kind, not finite, or too large.
-    """
-    files = sorted((_ROOT / "configs").glob(f"{program}*.py"))
-    shipped = [load_config(str(path), {}) for path in files]
-    # The fields of experiments.snr mean different things in different problems.
-    same = [c for c in shipped if c.get("problem") == config.get("problem")] or shipped
-    if same and all(2 * len(set(c) & set(config)) < len(c) for c in same):
-        raise UserError(another_program(next(name for name in same[0] if name not in config)))
-    for name, value in config.items():
-        like = [c[name] for c in same if name in c]
-        checks.alike(f"config.{name}", value, like)
-
-
-def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir: str) -> None:
+def run(name: str, main: Callable[[Any, str], None], asked: Section, workdir: str) -> None:
     """Runs the `main` of a program; what it prints goes to a file in its folder.
 
     Progress and logs stay on stderr. The program continues from what its folder holds.
@@ -89,7 +68,7 @@ def run(name: str, main: Callable[[Any, str], None], config: ConfigDict, workdir
     os.makedirs(workdir, exist_ok=True)
     path = os.path.join(workdir, OUTPUT)
     with open(path + ".part", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-        main(config, workdir)
+        main(asked, workdir)
     with open(path + ".part", "rb") as file:
         write_atomically(path, file.read())
     os.unlink(path + ".part")

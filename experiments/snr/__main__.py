@@ -6,33 +6,28 @@ Writes results.json after every point, and at the end figure.png and figure.svg;
 continues a run that was stopped. Configs: snr_gaussian.py (near, far), snr_vae.py, snr_phase.py.
 """
 
-import os
-
 from absl import flags, logging
 
 from experiments.runtime import cli
+from experiments.runtime.settings import Section
+from experiments.snr.settings import Gaussian, OfVAE, Phase, parse
 
 flags.adopt_module_key_flags(cli)
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Section, workdir: str) -> None:
     """Measures what is missing, then fits, prints and draws everything."""
     # Imported here so that --help and a mistaken flag do not wait for JAX.
     import jax
 
     from experiments.runtime import plots, results
-    from experiments.runtime.errors import UserError
     from experiments.runtime.progress import track
     from experiments.snr import gaussian, phase, vae
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    problems = {"gaussian": gaussian.problem, "vae": vae.problem, "phase": phase.problem}
-    if config.get("problem") not in problems:
-        raise UserError(
-            f"config.problem must be one of {', '.join(problems)}, got {config.get('problem')!r}."
-        )
-    problem = problems[config.problem](config)
-    record = results.open_record(workdir, "snr", config)
+    problems = {Gaussian: gaussian.problem, OfVAE: vae.problem, Phase: phase.problem}
+    problem = problems[type(settings)](settings)
+    record = results.open_record(workdir, "snr", settings)
     finished = {r["point"] for r in record["rows"] if "point" in r}
     todo = [p for p in problem.points if p.label not in finished]
     if len(todo) < len(problem.points):
@@ -55,8 +50,9 @@ def main(config, workdir: str) -> None:
     print()
     for note in problem.notes(rows, summary):
         print(note)
-    print("\nWritten:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+    print()
+    results.print_written(workdir, paths)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, parse)

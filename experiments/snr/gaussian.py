@@ -11,18 +11,8 @@ import bounds
 from experiments.runtime.results import Row, row
 from experiments.snr import measure as m
 from experiments.snr.gaussian_figure import draw
-from experiments.snr.problem import (
-    ESTIMATORS,
-    MOST_DATA,
-    MOST_DIMS,
-    Point,
-    Problem,
-    check_counts,
-    check_datum,
-    check_estimators,
-    check_positive,
-    chunk_size,
-)
+from experiments.snr.problem import ESTIMATORS, Point, Problem, chunk_size
+from experiments.snr.settings import Fit, Gaussian, Toy
 from models.exact import linear_gaussian, linear_gaussian_theory
 
 LOW_NOISE = "dreg mean / pathwise sd"
@@ -32,48 +22,41 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def problem(config: Any) -> Problem:
-    """Builds the toy from a config; see configs/snr_gaussian.py for its fields."""
-    check_counts("num_samples", config.num_samples)
-    check_estimators(config.estimators)
-    m.check_replicates(config)
-    check_counts("num_dims", (config.num_dims,), most=MOST_DIMS)
-    check_counts("num_data", (config.num_data,), most=MOST_DATA)
-    check_positive(config, "variance", "chunk_elements")
-    check_datum(config)
-    setting = Setting(config)
-    points = [
-        Point(f"K={k}", functools.partial(_iwae_point, config, setting, k))
-        for k in config.num_samples
-    ]
+def problem(settings: Gaussian) -> Problem:
+    """Builds the toy."""
+    toy, counts = settings.toy, settings.num_samples
+    setting = Setting(settings.seed, toy, toy.num_dims)
+    points = [Point(f"K={k}", functools.partial(_iwae_point, settings, setting, k)) for k in counts]
     points += [
-        Point(f"M={k}", functools.partial(_elbo_point, config, setting, k))
-        for k in config.num_samples
-        if config.elbo
+        Point(f"M={k}", functools.partial(_elbo_point, settings, setting, k))
+        for k in counts
+        if settings.elbo
     ]
     return Problem(
         points,
-        summarise=functools.partial(_summarise, config),
-        draw=functools.partial(draw, config),
+        summarise=functools.partial(_summarise, settings.fit),
+        draw=functools.partial(draw, settings),
         columns=COLUMNS,
-        notes=functools.partial(_notes, config),
+        notes=functools.partial(_notes, settings),
     )
 
 
 class Setting:
     """Model, parameters and the one datum the gradients are taken at."""
 
-    def __init__(self, config: Any):
-        data_key, noise_key, self.key = jax.random.split(jax.random.key(config.seed), 3)
-        data = linear_gaussian.generate(data_key, config.num_data, config.num_dims)
+    def __init__(self, seed: int, toy: Toy, num_dims: int):
+        data_key, noise_key, self.key = jax.random.split(jax.random.key(seed), 3)
+        data = linear_gaussian.generate(data_key, toy.num_data, num_dims)
         optimum = linear_gaussian.optimum(data)
-        self.model = linear_gaussian.make_model(config.variance)
-        self.params = linear_gaussian.perturb(optimum, noise_key, config.perturbation)
-        self.x = data[config.datum]
+        self.model = linear_gaussian.make_model(toy.variance)
+        self.params = linear_gaussian.perturb(optimum, noise_key, toy.perturbation)
+        self.x = data[toy.datum]
         self.delta = linear_gaussian.discrepancy(self.params, self.x)
 
 
-def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
+def _measure(
+    settings: Gaussian, setting: Setting, estimator: str, num_samples: int
+) -> m.Measurement:
     objective = ESTIMATORS[estimator](setting.model, num_samples=num_samples)
     # Independent draws for every K and every estimator.
     number = list(ESTIMATORS).index(estimator)
@@ -83,24 +66,25 @@ def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) ->
         setting.params,
         key,
         setting.x,
-        num_replicates=config.num_replicates,
-        num_blocks=config.num_blocks,
-        chunk_size=chunk_size(config, num_samples * config.num_dims),
+        num_replicates=settings.replicates.number,
+        num_blocks=settings.replicates.num_blocks,
+        chunk_size=chunk_size(settings.memory.chunk_elements, num_samples * settings.toy.num_dims),
     )
 
 
-def _iwae_point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
+def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[Row]:
     at = {"K": num_samples}
-    floor = bounds.snr_floor(config.num_replicates)
-    log_chi = linear_gaussian_theory.log1p_chi_square(setting.delta, config.variance)
+    number, variance = settings.replicates.number, settings.toy.variance
+    floor = bounds.snr_floor(number)
+    log_chi = linear_gaussian_theory.log1p_chi_square(setting.delta, variance)
     common = {
         "floor": floor,
-        "n": config.num_replicates,
+        "n": number,
         "ess_per_sample": float(np.exp(-np.float64(log_chi))),  # exact, as K grows
     }
     # Far from the optimum the expansions in 1/K say nothing at any K in reach.
-    theory = _theory(setting, config.variance, num_samples) if config.fit else {}
-    measured = {e: _measure(config, setting, e, num_samples) for e in config.estimators}
+    theory = _theory(setting, variance, num_samples) if settings.fit.slopes else {}
+    measured = {e: _measure(settings, setting, e, num_samples) for e in settings.estimators}
     rows = []
     for name, result in measured.items():
         for group in ("theta", "phi"):
@@ -119,16 +103,16 @@ def _iwae_point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
                      method="mean from DReG, standard deviation from pathwise", **common)
         )  # fmt: skip
         if theory:
-            rows += _moment_rows(at, dreg, pathwise, theory, config.num_replicates)
+            rows += _moment_rows(at, dreg, pathwise, theory, number)
     return rows
 
 
-def _elbo_point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
-    result = _measure(config, setting, "elbo", num_samples)
-    floor = bounds.snr_floor(config.num_replicates)
+def _elbo_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[Row]:
+    result = _measure(settings, setting, "elbo", num_samples)
+    floor = bounds.snr_floor(settings.replicates.number)
     return [
         _snr_row(f"{group} elbo", {"M": num_samples}, m.snr_squared(result, group), None,
-                 floor=floor, n=config.num_replicates, seconds=result.seconds,
+                 floor=floor, n=settings.replicates.number, seconds=result.seconds,
                  compile_seconds=result.compile_seconds)
         for group in ("theta", "phi")
     ]  # fmt: skip
@@ -197,17 +181,17 @@ def _moment_rows(at: Row, dreg: m.Measurement, pathwise: m.Measurement, theory: 
     return rows
 
 
-def _summarise(config: Any, rows: list[Row]) -> list[Row]:
-    """Slopes in K and M; none where `config.fit` is off."""
-    if not config.fit:
+def _summarise(fit: Fit, rows: list[Row]) -> list[Row]:
+    """Slopes in K and M; none where they are off."""
+    if not fit.slopes:
         return []
     fits = [
-        ("theta pathwise", "K", config.fit_from, 0.5),
-        (f"phi {LOW_NOISE}", "K", config.fit_from, -0.5),
-        ("phi pathwise", "K", config.fit_from, -0.5),
-        ("phi dreg", "K", config.fit_dreg_from, 0.5),
-        ("phi numerator", "K", config.fit_from, -1.0),
-        ("phi standard deviation", "K", config.fit_from, -0.5),
+        ("theta pathwise", "K", fit.first, 0.5),
+        (f"phi {LOW_NOISE}", "K", fit.first, -0.5),
+        ("phi pathwise", "K", fit.first, -0.5),
+        ("phi dreg", "K", fit.first_dreg, 0.5),
+        ("phi numerator", "K", fit.first, -1.0),
+        ("phi standard deviation", "K", fit.first, -0.5),
         ("theta elbo", "M", 1, 0.5),
         ("phi elbo", "M", 1, 0.5),
     ]
@@ -225,10 +209,11 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     return out
 
 
-def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+def _notes(settings: Gaussian, rows: list[Row], summary: list[Row]) -> list[str]:
     notes = [
-        f"SNR: root mean square over coordinates, bias removed, {config.num_replicates} gradients "
-        f"at one datum; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
+        "SNR: root mean square over coordinates, bias removed, "
+        f"{settings.replicates.number} gradients at one datum; 95% intervals by jackknife over "
+        f"{settings.replicates.num_blocks} blocks of replicates.",
         f"'{LOW_NOISE}': the pathwise SNR of phi with its mean taken from DReG, whose expectation "
         "is the same; the plain 'phi pathwise' drowns in its floor at large K.",
     ]

@@ -1,10 +1,9 @@
 """The headline figure: SNR over K, with error bars, floor and theory."""
 
-from typing import Any
-
 from experiments.runtime.plots import COLOURS, new_figure
 from experiments.runtime.results import Row
 from experiments.snr import figure as f
+from experiments.snr.settings import Gaussian
 
 IWAE = [
     ("theta pathwise", "blue", r"$\theta$, IWAE", "o"),
@@ -16,9 +15,9 @@ IWAE = [
 ELBO = [("theta elbo", "blue", r"$\theta$", "o"), ("phi elbo", "red", r"$\phi$", "o")]
 
 
-def draw(config: Any, rows: list[Row], summary: list[Row]):
+def draw(settings: Gaussian, rows: list[Row], summary: list[Row]):
     """Two panels: IWAE and its cures over K, the ELBO over M."""
-    columns = 2 if config.elbo else 1
+    columns = 2 if settings.elbo else 1
     figure, panels = new_figure(1, columns, (5.5 * columns + 0.5, 6.4), squeeze=False, sharey=True)
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}
     titles = ("IWAE-K and its cures", "ELBO averaged over M draws (any average gives +1/2)")
@@ -33,14 +32,14 @@ def draw(config: Any, rows: list[Row], summary: list[Row]):
             shown += own
             label = f.with_slope(label, slopes.get(name))
             f.points(axes, own, axis, COLOURS[colour], label, marker)
-            if config.fit and name != "phi pathwise":
+            if settings.fit.slopes and name != "phi pathwise":
                 f.theory_line(axes, own, axis, COLOURS[colour])
         f.floor_line(axes, rows)
-        f.finish(axes, shown, f"samples {axis}", theory=config.fit and axis == "K")
+        f.finish(axes, shown, f"samples {axis}", theory=settings.fit.slopes and axis == "K")
         axes.set_title(title, fontsize=10)
     panels[0][0].set_ylabel("signal-to-noise ratio (RMS over entries)")
     figure.suptitle(
-        f"Gaussian toy of Rainforth et al. 2018, perturbation {config.perturbation:g}: "
-        f"{config.num_replicates:,} gradients at one datum, 95% intervals"
+        f"Gaussian toy of Rainforth et al. 2018, perturbation {settings.toy.perturbation:g}: "
+        f"{settings.replicates.number:,} gradients at one datum, 95% intervals"
     )
     return figure

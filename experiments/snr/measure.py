@@ -11,7 +11,7 @@ the standard error is the jackknife's over blocks.
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,9 +19,9 @@ from jaxtyping import Array, PyTree
 from scipy import stats
 
 import bounds
-from experiments.runtime.errors import UserError
-from experiments.runtime.mesh import block_moments, device_mesh
+from experiments.runtime.mesh import device_mesh
 from experiments.runtime.results import Row
+from experiments.snr.blocks import block_moments
 
 LEVEL = 0.95
 
@@ -51,18 +51,6 @@ class Value(NamedTuple):
     standard_error: float
     low: float
     high: float
-
-
-def check_replicates(config: Any) -> None:
-    """Raises UserError for counts of replicates that cannot work."""
-    replicates, blocks = config.num_replicates, config.num_blocks
-    if blocks < 2:
-        raise UserError(f"num_blocks must be at least 2 for a standard error, got {blocks}.")
-    if replicates < 2 * blocks or replicates % blocks:
-        raise UserError(
-            f"num_replicates must be a multiple of num_blocks={blocks} and at least "
-            f"{2 * blocks}, got {replicates}."
-        )
 
 
 def measure(

@@ -1,32 +1,20 @@
 """Phase diagram of VR-IWAE: how the SNR of phi scales over order alpha, K and dimension D."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import colormaps
-from ml_collections import ConfigDict
 
 import bounds
-from experiments.runtime import checks
-from experiments.runtime.errors import UserError
 from experiments.runtime.plots import new_figure
 from experiments.runtime.results import Row, row
 from experiments.snr import figure as f
 from experiments.snr import measure as m
 from experiments.snr.gaussian import Setting
-from experiments.snr.problem import (
-    MOST_DATA,
-    MOST_DIMS,
-    Point,
-    Problem,
-    check_counts,
-    check_datum,
-    check_positive,
-    chunk_size,
-)
+from experiments.snr.problem import Point, Problem, chunk_size
+from experiments.snr.settings import Phase, Toy
 from models.exact import linear_gaussian_theory as theory
 
 NAMES = {"pathwise": "phi pathwise", "dreg": "phi dreg"}
@@ -37,37 +25,31 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def problem(config: Any) -> Problem:
-    """Builds the diagram from a config; see configs/snr_phase.py for its fields."""
-    check_counts("num_samples", config.num_samples)
-    check_counts("num_dims", config.num_dims, most=MOST_DIMS)
-    m.check_replicates(config)
-    check_counts("num_data", (config.num_data,), most=MOST_DATA)
-    check_positive(config, "variance", "chunk_elements")
-    check_datum(config)
-    checks.distinct(config, "alphas")
-    for alpha in config.alphas:
-        if not 0 <= alpha <= 1:
-            raise UserError(f"config.alphas must lie in [0, 1], got {alpha}.")
+def problem(settings: Phase) -> Problem:
+    """Builds the diagram."""
     points = [
-        Point(f"D={d} alpha={a} K={k}", functools.partial(_point, config, d, a, k))
-        for d in config.num_dims
-        for a in config.alphas
-        for k in config.num_samples
+        Point(f"D={d} alpha={a} K={k}", functools.partial(_point, settings, d, a, k))
+        for d in settings.num_dims
+        for a in settings.alphas
+        for k in settings.num_samples
     ]
     return Problem(
         points,
-        summarise=functools.partial(_summarise, config),
-        draw=functools.partial(_draw, config),
+        summarise=functools.partial(_summarise, settings),
+        draw=functools.partial(_draw, settings),
         columns=COLUMNS,
-        notes=functools.partial(_notes, config),
+        notes=functools.partial(_notes, settings),
     )
 
 
-def _point(config: Any, num_dims: int, alpha: float, num_samples: int) -> list[Row]:
-    setting = _setting(config, num_dims)
+def _point(settings: Phase, num_dims: int, alpha: float, num_samples: int) -> list[Row]:
+    toy: Any = settings.toy  # frozen, so that it can be a key of the cache
+    setting = _setting(settings.seed, toy, num_dims)
     at = {"alpha": alpha, "D": num_dims, "K": num_samples}
-    common = {"floor": bounds.snr_floor(config.num_replicates), "n": config.num_replicates}
+    common = {
+        "floor": bounds.snr_floor(settings.replicates.number),
+        "n": settings.replicates.number,
+    }
     model, delta = setting.model, setting.delta
     objectives = {
         "pathwise": bounds.pathwise(
@@ -84,9 +66,9 @@ def _point(config: Any, num_dims: int, alpha: float, num_samples: int) -> list[R
             setting.params,
             jax.random.fold_in(key, number),
             setting.x,
-            num_replicates=config.num_replicates,
-            num_blocks=config.num_blocks,
-            chunk_size=chunk_size(config, num_samples * num_dims),
+            num_replicates=settings.replicates.number,
+            num_blocks=settings.replicates.num_blocks,
+            chunk_size=chunk_size(settings.memory.chunk_elements, num_samples * num_dims),
         )
         for number, (name, objective) in enumerate(objectives.items())
     }
@@ -96,10 +78,10 @@ def _point(config: Any, num_dims: int, alpha: float, num_samples: int) -> list[R
         "dreg": m.snr_squared(measured["dreg"], "phi"),
     }
     closed = {
-        "pathwise": theory.log_snr_phi(delta, num_samples, config.variance, alpha),
-        "dreg": theory.log_snr_phi_dreg(delta, num_samples, config.variance, alpha),
+        "pathwise": theory.log_snr_phi(delta, num_samples, settings.toy.variance, alpha),
+        "dreg": theory.log_snr_phi_dreg(delta, num_samples, settings.toy.variance, alpha),
     }
-    ess = jnp.exp(-theory.log1p_chi_square(delta, config.variance))
+    ess = jnp.exp(-theory.log1p_chi_square(delta, settings.toy.variance))
     return [
         row(NAMES[name], at, kind="estimate", unit="ratio", **m.root(squared)._asdict(),
             squared=squared.value, squared_standard_error=squared.standard_error, level=m.LEVEL,
@@ -111,17 +93,12 @@ def _point(config: Any, num_dims: int, alpha: float, num_samples: int) -> list[R
 
 
 @functools.cache
-def _cached_setting(fields: tuple) -> Setting:
-    return Setting(ConfigDict(dict(fields)))
+def _setting(seed: int, toy: Toy, num_dims: int) -> Setting:
+    return Setting(seed, toy, num_dims)
 
 
-def _setting(config: Any, num_dims: int) -> Setting:
-    names = ("seed", "num_data", "variance", "perturbation", "datum")
-    return _cached_setting((*((n, config[n]) for n in names), ("num_dims", num_dims)))
-
-
-def _cells(config: Any) -> list[tuple[str, int, float]]:
-    return [(n, d, a) for n in NAMES.values() for d in config.num_dims for a in config.alphas]
+def _cells(settings: Phase) -> list[tuple[str, int, float]]:
+    return [(n, d, a) for n in NAMES.values() for d in settings.num_dims for a in settings.alphas]
 
 
 def _own(rows: list[Row], name: str, num_dims: int, alpha: float) -> list[Row]:
@@ -129,11 +106,11 @@ def _own(rows: list[Row], name: str, num_dims: int, alpha: float) -> list[Row]:
     return [r for r in rows if r["name"] == name and at.items() <= r["at"].items()]
 
 
-def _summarise(config: Any, rows: list[Row]) -> list[Row]:
+def _summarise(settings: Phase, rows: list[Row]) -> list[Row]:
     """Measured slope and that of the closed form over the same K, for each alpha and D."""
     out = []
-    for name, num_dims, alpha in _cells(config):
-        own = [r for r in _own(rows, name, num_dims, alpha) if r["at"]["K"] >= config.fit_from]
+    for name, num_dims, alpha in _cells(settings):
+        own = [r for r in _own(rows, name, num_dims, alpha) if r["at"]["K"] >= settings.fit_from]
         own = [r for r in m.with_errors(own) if r["theory"] is not None]
         if len(own) < 2:
             continue
@@ -142,17 +119,17 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
         closed = [{**r, "squared": r["theory"] ** 2} for r in own]
         expected = m.slope_of_rows(closed, "K")[0]
         out.append(
-            row(f"slope of {name}", {"D": num_dims, "alpha": alpha, "from": config.fit_from},
+            row(f"slope of {name}", {"D": num_dims, "alpha": alpha, "from": settings.fit_from},
                 kind="estimate", unit="exponent", value=slope, low=low, high=high, n=len(own),
                 theory=expected, level=m.LEVEL)
         )  # fmt: skip
     return out
 
 
-def _draw(config: Any, rows: list[Row], summary: list[Row]):
-    columns = len(config.num_dims) + 1
+def _draw(settings: Phase, rows: list[Row], summary: list[Row]):
+    columns = len(settings.num_dims) + 1
     figure, panels = new_figure(2, columns, (3.6 * columns, 8), squeeze=False)
-    alphas, dims = list(config.alphas), list(config.num_dims)
+    alphas, dims = list(settings.alphas), list(settings.num_dims)
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(alphas)))
     for line, (name, title) in enumerate(zip(NAMES.values(), ("pathwise", "DReG"), strict=True)):
         for column, num_dims in enumerate(dims):
@@ -169,8 +146,8 @@ def _draw(config: Any, rows: list[Row], summary: list[Row]):
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9)
     figure.suptitle(
-        f"VR-IWAE on the Gaussian toy, perturbation {config.perturbation:g}: "
-        f"{config.num_replicates:,} gradients a point, 95% intervals"
+        f"VR-IWAE on the Gaussian toy, perturbation {settings.toy.perturbation:g}: "
+        f"{settings.replicates.number:,} gradients a point, 95% intervals"
     )
     return figure
 
@@ -193,9 +170,9 @@ def _draw_slopes(axes, name: str, title: str, dims: list[int], summary: list[Row
     axes.legend(fontsize=8)
 
 
-def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+def _notes(settings: Phase, rows: list[Row], summary: list[Row]) -> list[str]:
     return [
-        f"SNR of phi: root mean square over entries, bias removed, {config.num_replicates} "
+        f"SNR of phi: root mean square over entries, bias removed, {settings.replicates.number} "
         "gradients at one datum; the mean of pathwise is taken from DReG: one expectation.",
         "Theory: closed forms from tilted Gaussians, mean to order 1/K, deviation to leading "
         "order; the theory column of a slope is that of the closed form over the same K.",

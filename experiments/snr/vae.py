@@ -17,15 +17,8 @@ from experiments.runtime.results import Row, row
 from experiments.runtime.trainer import Stream, from_objective, init_state, train
 from experiments.snr import figure as f
 from experiments.snr import measure as m
-from experiments.snr.problem import (
-    ESTIMATORS,
-    Point,
-    Problem,
-    check_counts,
-    check_estimators,
-    check_positive,
-    chunk_size,
-)
+from experiments.snr.problem import ESTIMATORS, Point, Problem, chunk_size
+from experiments.snr.settings import OfVAE
 from models.vae import make_vae
 
 COLUMNS = {
@@ -35,62 +28,61 @@ COLUMNS = {
 RATIO = "theta / phi pathwise"
 
 
-def problem(config: Any) -> Problem:
-    """Builds the problem from a config; see configs/snr_vae.py for its fields."""
-    check_counts("num_samples", config.num_samples)
-    check_estimators(config.estimators)
-    m.check_replicates(config)
-    check_positive(config, "batch", "train_batch", "train_steps", "learning_rate", "chunk_elements")
-    setting = Setting(config, sets.load(config.dataset, config.data_dir))
+def problem(settings: OfVAE) -> Problem:
+    """Builds the problem, with the data it names."""
+    setting = Setting(settings, sets.load(settings.data.name, settings.data_dir))
     points = [
-        Point(f"K={k}", functools.partial(_point, config, setting, k)) for k in config.num_samples
+        Point(f"K={k}", functools.partial(_point, settings, setting, k))
+        for k in settings.num_samples
     ]
     return Problem(
         points,
-        summarise=functools.partial(_summarise, config),
-        draw=functools.partial(_draw, config, setting.dataset.name),
+        summarise=functools.partial(_summarise, settings),
+        draw=functools.partial(_draw, settings, setting.dataset.name),
         columns=COLUMNS,
-        notes=functools.partial(_notes, config),
+        notes=functools.partial(_notes, settings),
     )
 
 
 class Setting:
     """A VAE trained for a short while, and the minibatch the gradients are taken at."""
 
-    def __init__(self, config: Any, dataset: sets.Dataset):
-        self.config = config
+    def __init__(self, settings: OfVAE, dataset: sets.Dataset):
+        self.settings = settings
         self.dataset = dataset
-        self.train_key, batch_key, self.key = jax.random.split(jax.random.key(config.seed), 3)
+        self.train_key, batch_key, self.key = jax.random.split(jax.random.key(settings.seed), 3)
         # Nothing is chosen on the validation images here: the VAE trains on them too.
         images = np.concatenate([dataset.train, dataset.validation])
         self.intensities = jnp.asarray(
             images.reshape(len(images), -1) / (dataset.levels - 1), jnp.float32
         )
         # The first training images, binarised once and for all.
-        images = self.intensities[: config.batch]
+        images = self.intensities[: settings.batch_size]
         self.batch = jax.random.bernoulli(batch_key, images).astype(jnp.float32)
-        self.vae = make_vae(self.intensities.shape[1], latents=config.latents, hidden=config.hidden)
+        self.vae = make_vae(
+            self.intensities.shape[1], latents=settings.model.latents, hidden=settings.model.hidden
+        )
 
     @functools.cached_property
     def params(self) -> bounds.Params:
         """Trained on the first use: a run whose points are all there does not train."""
-        config, images = self.config, self.intensities
+        training, images = self.settings.training, self.intensities
         init_key, key = jax.random.split(self.train_key)
 
         def batch(images, key, step):
             index_key, pixel_key = jax.random.split(key)
-            index = jax.random.randint(index_key, (config.train_batch,), 0, len(images))
+            index = jax.random.randint(index_key, (training.batch_size,), 0, len(images))
             x = jax.random.bernoulli(pixel_key, images[index]).astype(jnp.float32)
             return {"x": x, "index": index}
 
-        optimizer = optax.adam(config.learning_rate)
+        optimizer = optax.adam(training.learning_rate)
         state = train(
             from_objective(bounds.pathwise(self.vae.model, num_samples=1)),
             init_state(self.vae.init(init_key, images.mean(axis=0)), optimizer),
-            Stream(lambda first, length: images, batch, steps_per_epoch=config.train_steps),
+            Stream(lambda first, length: images, batch, steps_per_epoch=training.num_steps),
             optimizer,
             key,
-            num_steps=config.train_steps,
+            num_steps=training.num_steps,
             mesh=device_mesh(DATA, devices=jax.devices()[:1]),
             on_chunk=lambda state, metrics: logging.info(
                 "training step %d: ELBO %.2f nats", state.step, metrics["bound"]
@@ -99,14 +91,16 @@ class Setting:
         return state.params
 
 
-def _point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
+def _point(settings: OfVAE, setting: Setting, num_samples: int) -> list[Row]:
     at = {"K": num_samples}
     common = {
-        "n": config.num_replicates,
-        "floor": bounds.snr_floor(config.num_replicates),
+        "n": settings.replicates.number,
+        "floor": bounds.snr_floor(settings.replicates.number),
         **_weight_diagnostics(setting, num_samples),
     }
-    measured = {name: _measure(config, setting, name, num_samples) for name in config.estimators}
+    measured = {
+        name: _measure(settings, setting, name, num_samples) for name in settings.estimators
+    }
     rows = []
     for name, result in measured.items():
         for group in ("theta", "phi"):
@@ -124,7 +118,7 @@ def _point(config: Any, setting: Setting, num_samples: int) -> list[Row]:
     return rows
 
 
-def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
+def _measure(settings: OfVAE, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
     objective = ESTIMATORS[estimator](setting.vae.model, num_samples=num_samples)
 
     def batch_objective(params, key, batch):
@@ -137,9 +131,9 @@ def _measure(config: Any, setting: Setting, estimator: str, num_samples: int) ->
         setting.params,
         jax.random.fold_in(jax.random.fold_in(setting.key, number), num_samples),
         setting.batch,
-        num_replicates=config.num_replicates,
-        num_blocks=config.num_blocks,
-        chunk_size=chunk_size(config, num_samples * config.batch),
+        num_replicates=settings.replicates.number,
+        num_blocks=settings.replicates.num_blocks,
+        chunk_size=chunk_size(settings.memory.chunk_elements, num_samples * settings.batch_size),
     )
 
 
@@ -167,7 +161,7 @@ def _row(name: str, at: Row, squared: m.Value, **extra: Any) -> Row:
     )  # fmt: skip
 
 
-def _summarise(config: Any, rows: list[Row]) -> list[Row]:
+def _summarise(settings: OfVAE, rows: list[Row]) -> list[Row]:
     """The one slope that means something here: theta over phi rises with K."""
     used = m.with_errors([r for r in rows if r["name"] == RATIO])
     if len(used) < 2:
@@ -179,7 +173,7 @@ def _summarise(config: Any, rows: list[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _draw(config: Any, name: str, rows: list[Row], summary: list[Row]):
+def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):
     figure, panels = new_figure(1, 2, (11, 6))
     series = [
         ("theta pathwise", "blue", r"$\theta$, IWAE", "o", 0),
@@ -202,18 +196,19 @@ def _draw(config: Any, name: str, rows: list[Row], summary: list[Row]):
     for axes in panels:
         f.finish(axes, rows, "samples K")
     figure.suptitle(
-        f"VAE on {name}: {config.num_replicates:,} gradients at one minibatch of "
-        f"{config.batch} images, 95% intervals"
+        f"VAE on {name}: {settings.replicates.number:,} gradients at one minibatch of "
+        f"{settings.batch_size} images, 95% intervals"
     )
     return figure
 
 
-def _notes(config: Any, rows: list[Row], summary: list[Row]) -> list[str]:
+def _notes(settings: OfVAE, rows: list[Row], summary: list[Row]) -> list[str]:
     above = [r for r in rows if r["name"] == "phi dreg / pathwise" and r["at"]["K"] >= 4]
     above = [r for r in above if r["low"] is not None]
     notes = [
-        f"SNR: root mean square over entries, bias removed, {config.num_replicates} gradients at "
-        f"one minibatch; 95% intervals by jackknife over {config.num_blocks} blocks of replicates.",
+        f"SNR: root mean square over entries, bias removed, {settings.replicates.number} gradients "
+        "at one minibatch; 95% intervals by jackknife over "
+        f"{settings.replicates.num_blocks} blocks of replicates.",
         "ESS/K and k-hat: means over the minibatch. No exponent of theta or phi alone is claimed: "
         "a trained VAE is far from asymptotic in this range of K.",
     ]

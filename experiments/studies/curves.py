@@ -1,15 +1,11 @@
 """Bounds over k from one set of log-weights: IWAE-k and VR-IWAE-k curves with their errors."""
 
-import itertools
 import math
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime import checks
-from experiments.runtime.errors import UserError
 
 
 def bound_curve(
@@ -36,15 +32,3 @@ def bound_curve(
             scale = math.sqrt(k) * (1 - alpha) * jnp.mean(powers)
             errors.append(jnp.std(powers, ddof=1) / scale)
     return jnp.stack(values), jnp.stack(errors)
-
-
-def check_counts(config: Any, field: str) -> None:
-    """Refuses counts of samples from which no curve can be made."""
-    counts = config[field]
-    good = isinstance(counts, tuple | list) and counts and all(map(checks.is_whole, counts))
-    if not good or counts[0] != 1 or any(b <= a for a, b in itertools.pairwise(counts)) \
-            or any(counts[-1] % k for k in counts):  # fmt: skip
-        raise UserError(
-            f"config.{field} must rise from 1 (the ELBO) to a multiple of all of them, "
-            f"e.g. (1, 8, 64), got {counts}."
-        )

@@ -18,6 +18,7 @@ from experiments.runtime import fit, metrics
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.fit import Run
 from experiments.runtime.trainer import Stream
+from experiments.studies.settings import Records
 
 
 def ensemble(runs: Sequence[Run]) -> Run:
@@ -66,7 +67,7 @@ def ensemble(runs: Sequence[Run]) -> Run:
 
 def train_members(
     runs: Sequence[Run],
-    config: Any,
+    records: Records,
     folder: str,
     named: dict[str, Any],
     checkpoint_dir: str | None = None,
@@ -77,7 +78,7 @@ def train_members(
 
     Args:
       runs: alike but for their seeds.
-      config: of the first; for `fit`.
+      records: how often they are validated and saved.
       folder: for metrics and the model's config.
       named: what tells this training from others, in its config.json and its checkpoints.
       checkpoint_dir: None for a folder in `folder`.
@@ -88,8 +89,8 @@ def train_members(
     """
     whole = runs[0] if len(runs) == 1 else ensemble(runs)
     directory = checkpoint_dir or os.path.join(folder, "checkpoints")
-    with Checkpoints(directory, named, keep=config.keep_checkpoints) as checkpoints:
-        state = fit.fit(whole, config, folder, checkpoints)
+    with Checkpoints(directory, named, keep=records.keep_checkpoints) as checkpoints:
+        state = fit.fit(whole, records, folder, checkpoints)
         step = checkpoints.best()
         if best and step not in (None, int(state.step)):
             state = checkpoints.restore(state, step)

@@ -12,14 +12,10 @@ from jaxtyping import Array, PyTree
 from numpy.typing import ArrayLike
 
 import bounds
-from experiments.runtime import checks
 from experiments.runtime import mesh as meshes
 from experiments.runtime.compiling import precise, wide_vectors
 from experiments.runtime.progress import track
 from experiments.runtime.results import Row, row
-from models.vae import VAE
-
-ACTIVE_VARIANCE = 0.01
 
 
 class PerImage(NamedTuple):
@@ -142,11 +138,6 @@ def mean_value(
     return lambda params: float(meshes.to_host(mean(params, x, keys)))
 
 
-def check_passes(config: Any) -> None:
-    """Refuses sizes of passes that make no sense."""
-    checks.whole(config, 1, "images_per_pass", "samples_per_pass")
-
-
 def mean_row(name: str, at: dict[str, Any], values: ArrayLike, kind: str, **extra: Any) -> Row:
     """The mean over images (or seeds), with its standard error over them."""
     values = np.asarray(values, np.float64)
@@ -183,34 +174,3 @@ def rows(measured: PerImage, *, few: int, many: int, **extra: Any) -> list[Row]:
         mean_row("k-hat", at, measured.k_hat, "estimate", unit="shape", **extra),
         mean_row("reliable images", at, measured.reliable, "estimate", unit="share", **extra),
     ]  # fmt: skip
-
-
-def active_units(
-    vae: VAE, params: bounds.Params, images: np.ndarray, key: Array
-) -> list[tuple[int, float]]:
-    """(active units, their standard error) of each layer, from the data upwards.
-
-    A unit is active if the variance over images of its mean under q exceeds 0.01 (Burda et al.
-    2015, 5.2). Above the first layer the mean given x is an expectation over the layers below it,
-    here by one draw per image as in the released code; the variance of that draw counts as well.
-    The standard error is over images, by bootstrap.
-    """
-
-    @jax.jit
-    @precise
-    def means(params, keys, x):
-        return jax.vmap(vae.encoder_means, (None, 0, 0))(params.phi, keys, x)
-
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
-    layers = means(params, keys, jnp.asarray(images))
-    every = np.arange(len(images))
-    resampled = np.random.default_rng(0).integers(len(images), size=(200, len(images)))
-
-    @jax.jit
-    def active(layer, index):
-        return jnp.sum(bounds.active_units(layer[index], threshold=ACTIVE_VARIANCE))
-
-    return [
-        (int(active(v, every)), float(np.std([active(v, i) for i in resampled], ddof=1)))
-        for v in layers
-    ]

@@ -36,13 +36,13 @@ class Problem(NamedTuple):
         )  # fmt: skip
 
 
-def make_problem(config: Any) -> Problem:
-    """Reads the data.
+def make_problem(name: str, data_dir: str) -> Problem:
+    """Reads a data set.
 
     Raises:
       UserError: the data cannot be read, or are no integers of the stated levels.
     """
-    dataset = check_images(sets.load(config.dataset, config.data_dir))
+    dataset = check_images(sets.load(name, data_dir))
     return Problem(dataset, batches.image_shape(dataset.train.shape[1:]))
 
 
@@ -85,14 +85,14 @@ def training_stream(problem: Problem, key: Array, batch_size: int) -> Stream:
     )  # fmt: skip
 
 
-def describe(problem: Problem, config: Any) -> str:
-    """What the rows of a study are of."""
+def describe(problem: Problem, *, num_images: int, num_seeds: int) -> str:
+    """What the rows of a study are of; `num_images` 0: all of the test images."""
     dataset = problem.dataset
-    count = len(dataset.test[: config.evaluation_images or None])
+    count = len(dataset.test[: num_images or None])
     return (
         f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation "
         f"and {count:,} test images, {problem.levels} levels, {math.prod(problem.shape):,} "
-        f"dimensions; {len(config.seeds)} seeds."
+        f"dimensions; {num_seeds} seeds."
     )
 
 

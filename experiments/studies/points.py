@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from absl import logging
 
-from experiments.runtime import checks, cluster, results
+from experiments.runtime import cluster, results
 from experiments.runtime.results import Row
 
 
@@ -23,15 +23,9 @@ class Point(Protocol):
 P = TypeVar("P", bound=Point)
 
 
-def groups_of_seeds(config: Any) -> list[tuple[int, ...]]:
-    """The seeds that are trained in one go: all where `config.together`, else each.
-
-    Raises:
-      UserError: the seeds make no sense.
-    """
-    checks.distinct(config, "seeds")
-    checks.seeds("seeds", config.seeds)
-    return [tuple(config.seeds)] if config.together else [(seed,) for seed in config.seeds]
+def groups_of_seeds(seeds: tuple[int, ...], *, together: bool) -> list[tuple[int, ...]]:
+    """The seeds that are trained in one go: all where `together`, else each by itself."""
+    return [seeds] if together else [(seed,) for seed in seeds]
 
 
 def seeds_label(seeds: tuple[int, ...]) -> str:

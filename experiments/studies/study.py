@@ -1,26 +1,21 @@
 """A study: models x seeds, each model by what it changes in the config they share."""
 
-import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import PyTree
-from ml_collections import ConfigDict
 
-from experiments.runtime import checks
-from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.studies.held_out import mean_row
 from experiments.studies.points import groups_of_seeds, seeds_label
+from experiments.studies.settings import Study
 
 UNIT = "bits/dim"
-_OF_STUDY = ("models", "seeds", "together", "compare")
-# What a model may not change: a study compares models on the same data, scored alike.
-_SHARED = ("seed", "dataset", "data_dir")
 
 
 class Point(NamedTuple):
-    """Models that are trained in one go: one of `config.models` with some seeds."""
+    """Models that are trained in one go: one of a study's with some seeds."""
 
     name: str
     seeds: tuple[int, ...]
@@ -31,57 +26,10 @@ class Point(NamedTuple):
         return f"{self.name}_{seeds_label(self.seeds)}"
 
 
-def points(config: Any) -> list[Point]:
-    """Seed by seed, so that a run cut short has whole comparisons.
-
-    Raises:
-      UserError: names of models, or seeds, make no sense.
-    """
-    if not config.models:
-        raise UserError("config.models is empty; name at least one model.")
-    for name in config.models:
-        if not re.fullmatch(r"[\w+-]+", name):
-            raise UserError(
-                f"config.models has the name {name!r}; it is that of a folder as well, so use "
-                "letters, digits, _, + and - only."
-            )
-    return [Point(name, seeds) for seeds in groups_of_seeds(config) for name in config.models]
-
-
-def settings(config: Any, name: str, seed: int, *, scoring: tuple[str, ...]) -> ConfigDict:
-    """The config of one model: that of the study with what `config.models` says of it.
-
-    Args:
-      config: of the study.
-      name: of the model.
-      seed: takes the place of `config.seeds`.
-      scoring: fields of the evaluation, which is the same for all models.
-
-    Raises:
-      UserError: the model sets a field that the study does not have.
-    """
-    own = ConfigDict({k: v for k, v in config.to_dict().items() if k not in _OF_STUDY})
-    changes = config.models[name]
-    if not isinstance(changes, ConfigDict):
-        raise UserError(f"config.models.{name} must hold fields of the config, got {changes!r}.")
-    for field, value in changes.to_dict().items():
-        if field in (*_OF_STUDY, *_SHARED, *scoring):
-            raise UserError(f"config.models.{name} sets {field}, which is the same for all models.")
-        if field not in own:
-            raise UserError(f"config.models.{name} sets {field}, which is no field of the config.")
-        checks.set_field(own, field, value, f"config.models.{name}.{field}")
-    own.seed = seed
-    return own
-
-
-def check_compare(config: Any) -> None:
-    """Refuses comparisons with what is no model of the study."""
-    for pair in config.compare:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise UserError(f"config.compare must hold pairs of names, got {pair!r}.")
-        for name in pair:
-            if name not in config.models:
-                raise UserError(f"config.compare names {name!r}, which is none of config.models.")
+def points(study: Study) -> list[Point]:
+    """Seed by seed, so that a run cut short has whole comparisons."""
+    groups = groups_of_seeds(study.seeds, together=study.together)
+    return [Point(name, seeds) for seeds in groups for name in study.models]
 
 
 def count_parameters(params: PyTree) -> int:
@@ -97,15 +45,15 @@ def size_and_time(params: PyTree, at: dict[str, Any], seconds: float) -> list[Ro
     ]
 
 
-def summarise(rows: list[Row], config: Any) -> list[Row]:
-    """Means over seeds with their standard errors, and differences paired by seed."""
+def summarise(rows: list[Row], compare: Sequence[tuple[str, str]]) -> list[Row]:
+    """Means over seeds with their standard errors, and differences of pairs, paired by seed."""
     out, groups = [], {}
     for r in rows:
         groups.setdefault((r["name"], r["unit"], *_without_seed(r).items()), []).append(r)
     for group in groups.values():
         first = group[0]
         values = [float("nan") if r["value"] is None else r["value"] for r in group]
-        extra = {}
+        extra = {k: first[k] for k in ("gap_of", "part_of") if k in first}
         if "monte_carlo_error" in first:  # the same noise for every seed: it does not average out
             extra["monte_carlo_error"] = sum(r["monte_carlo_error"] for r in group) / len(group)
         out.append(
@@ -115,7 +63,7 @@ def summarise(rows: list[Row], config: Any) -> list[Row]:
             )
         )  # fmt: skip
     names = [r["name"] for r in out if r["unit"] == UNIT and r["kind"] != "estimate"]
-    for first, second in config.compare:
+    for first, second in compare:
         for name in dict.fromkeys(names):
             a, b = (_by_seed(rows, name, model) for model in (first, second))
             common = sorted(a.keys() & b.keys())

@@ -16,15 +16,16 @@ the same command continues where it was stopped.
 from absl import flags
 
 from experiments.runtime import cli, cluster
+from experiments.surgery.settings import Surgery
 
 flags.adopt_module_key_flags(cli)
 
 
-def main(config, workdir: str) -> None:
+def main(settings: Surgery, workdir: str) -> None:
     """Trains and measures what is missing, draws, and prints the table."""
     from experiments.runtime import results
     from experiments.runtime.errors import UserError
-    from experiments.surgery import build, report, study
+    from experiments.surgery import models, report, study
 
     cluster.refuse("experiments.surgery")
     if cluster.CHECKPOINT_DIR.value:
@@ -32,24 +33,21 @@ def main(config, workdir: str) -> None:
             "experiments.surgery keeps the checkpoints of each model in its folder of --workdir; "
             "leave --checkpoint_dir out."
         )
-    study.check_config(config)
-    models = build.models(config, workdir)
-    alone = config.copy_and_resolve_references()  # with one seed and checkpoints of its own
-    alone.checkpoint, alone.member = "best", -1
-    flat = build.picture_model(alone, workdir)
-    record = results.open_record(workdir, "surgery", config)
-    for model in models:
-        build.train(model)
-    loaded = build.load(models, config)
+    asked = models.models(settings, workdir)
+    flat = models.plane_model(settings, workdir)
+    record = results.open_record(workdir, "surgery", settings)
+    for model in asked:
+        models.train(model)
+    loaded = models.load(asked, checkpoint=settings.checkpoint, member=settings.member)
     for model in loaded:
-        study.measure(model, record, config, workdir)
-    paths = report.draw(loaded, record["rows"], config, workdir)
+        study.measure(model, record, settings, workdir)
+    paths = report.draw(loaded, record["rows"], settings, workdir)
     if flat is not None:
-        build.train(flat)
-        (plane,) = build.load([flat], alone)
-        paths += study.measure_plane(plane, record, alone, workdir)
+        models.train(flat)
+        (plane,) = models.load([flat], checkpoint="best", member=-1)
+        paths += study.measure_plane(plane, record, settings, workdir)
     report.show(record["rows"], paths, workdir)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, Surgery)

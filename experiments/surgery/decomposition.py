@@ -20,9 +20,13 @@ from jaxtyping import Array
 
 import bounds
 from experiments.runtime.compiling import precise
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
 from experiments.studies import held_out
-from experiments.surgery import build
+from experiments.surgery import encoders
+from experiments.surgery.models import Loaded
+from experiments.surgery.settings import Memory, Surgery
+from experiments.vae.active_units import ACTIVE_VARIANCE
 
 WHEN = ("before", "after")  # training
 AVERAGE_KL, SAMPLED_KL = "average KL", "average KL, sampled"
@@ -166,49 +170,63 @@ def _of_batches(batch: int, num_batches: int):
     return lambda posteriors, key: run(jax.tree.map(jnp.asarray, posteriors), key)
 
 
-def part(model: build.Loaded, config: Any, rows: list[Row]) -> list[Row]:
+def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
     """The decomposition before and after training."""
     del rows
-    images = build.images(model.problem, "train", config.train_images, config)
+    images = training_images(model, settings)
+    wanted = settings.decomposition
     out = []
     for when, params in zip(WHEN, (model.initial, model.params), strict=True):
-        q = build.encoded(model.problem.vae, params.phi, images, config)
-        posteriors = build.posteriors(q)
+        posteriors = aggregated(model, params, images, settings.memory)
         at = {"model": model.name, "when": when}
-        measured = measure_for(posteriors, build.key_for(config, "decomposition"), config)
-        out += totals(at, posteriors, measured, config.draws)
+        key = key_for(settings.seed, Purpose.DECOMPOSITION)
+        measured = measure_for(posteriors, key, wanted.num_draws, settings.memory)
+        out += totals(at, posteriors, measured, wanted.num_draws)
         estimates = from_minibatches(
-            posteriors, build.key_for(config, "minibatches"),
-            batch=config.batch, num_batches=config.num_batches,
+            posteriors, key_for(settings.seed, Purpose.MINIBATCHES),
+            batch=wanted.batch_size, num_batches=wanted.num_batches,
         )  # fmt: skip
-        out += minibatch_rows({**at, "batch": config.batch}, estimates)
-        out += dimension_rows(at, posteriors, measured, config.draws)
+        out += minibatch_rows({**at, "batch": wanted.batch_size}, estimates)
+        out += dimension_rows(at, posteriors, measured, wanted.num_draws)
     return out
 
 
-def curve(model: build.Loaded, config: Any, rows: list[Row]) -> list[Row]:
+def curve(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
     """The parts at initialisation and at every checkpoint kept."""
     del rows
-    images = build.images(model.problem, "train", config.train_images, config)
+    images, draws = training_images(model, settings), settings.decomposition.curve_draws
     out = []
     for step, params in {0: lambda: model.initial, **model.at_step}.items():
-        posteriors = build.posteriors(
-            build.encoded(model.problem.vae, params().phi, images, config)
-        )
-        key = build.key_for(config, "training curve")
-        measured = measure_for(posteriors, key, config, num_draws=config.curve_draws)
+        posteriors = aggregated(model, params(), images, settings.memory)
+        key = key_for(settings.seed, Purpose.TRAINING_CURVE)
+        measured = measure_for(posteriors, key, draws, settings.memory)
         at = {"model": model.name, "step": step}
-        found = totals(at, posteriors, measured, config.curve_draws)
-        wanted = (AVERAGE_KL, INFORMATION, MARGINAL_KL, "active units")
-        out += [r for r in found if r["name"] in wanted]
+        found = totals(at, posteriors, measured, draws)
+        shown = (AVERAGE_KL, INFORMATION, MARGINAL_KL, "active units")
+        out += [r for r in found if r["name"] in shown]
     return out
 
 
-def measure_for(posteriors, key: Array, config: Any, *, num_draws: int | None = None) -> Measured:
-    """`measure` with the sizes of a config."""
+def training_images(model: Loaded, settings: Surgery) -> np.ndarray:
+    """Those whose aggregated posterior is taken apart."""
+    return encoders.images(
+        model.problem, "train", settings.decomposition.num_images, settings.data.binarization_seed
+    )
+
+
+def aggregated(
+    model: Loaded, params: bounds.Params, images: np.ndarray, memory: Memory
+) -> bounds.GaussianPosteriors:
+    """The posteriors of images by the encoder with these parameters."""
+    q = encoders.encoded(model.problem.vae, params.phi, images, memory.images_per_pass)
+    return encoders.posteriors(q)
+
+
+def measure_for(posteriors, key: Array, num_draws: int, memory: Memory) -> Measured:
+    """`measure` within the memory there is."""
     return measure(
-        posteriors, key, num_draws=num_draws or config.draws,
-        images_per_pass=config.images_per_pass, posteriors_per_pass=config.posteriors_per_pass,
+        posteriors, key, num_draws=num_draws, images_per_pass=memory.images_per_pass,
+        posteriors_per_pass=memory.posteriors_per_pass,
     )  # fmt: skip
 
 
@@ -235,14 +253,14 @@ def totals(
             row(name, at, kind="estimate", unit="nats", value=value, standard_error=error,
                 **each, **extra)
         )  # fmt: skip
-    active = bounds.active_units(posteriors.mean, threshold=held_out.ACTIVE_VARIANCE)
+    active = bounds.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
     sampled, error = found[SAMPLED_KL]
     rest = sampled - found[INFORMATION][0] - found[MARGINAL_KL][0]
     difference = closed - sampled
     return [
         *out,
         row("active units", at, kind="exact", unit="units", value=int(np.sum(active)), n=count,
-            threshold=held_out.ACTIVE_VARIANCE),
+            threshold=ACTIVE_VARIANCE),
         row("rounding: sampled average KL - I - marginal KL", at, kind="exact", unit="nats",
             value=rest, n=count),
         row("average KL - sampled", at, kind="estimate", unit="nats", value=difference,
@@ -274,7 +292,7 @@ def dimension_rows(
                    num_draws),
     ]  # fmt: skip
     variances = np.asarray(posteriors.mean, np.float64).var(axis=0)
-    active = bounds.active_units(posteriors.mean, threshold=held_out.ACTIVE_VARIANCE)
+    active = bounds.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
     out = []
     for d, average in enumerate(averages):
         where = {**at, "dimension": d + 1}

@@ -19,9 +19,13 @@ import optax
 from jaxtyping import Array, PyTree
 
 import bounds
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row
 from experiments.studies import held_out
-from experiments.surgery import build
+from experiments.surgery import encoders
+from experiments.surgery.encoders import DatumQ
+from experiments.surgery.models import Loaded
+from experiments.surgery.settings import Surgery
 
 
 class Gaps(NamedTuple):
@@ -32,7 +36,7 @@ class Gaps(NamedTuple):
       encoder: ELBO with the encoder's q.
       optimised: ELBO with the optimised q.
       reliable: whether ESS and k-hat allow trust in `log_p`.
-      q: the optimised q, `build.DatumQ` with arrays [N, D].
+      q: the optimised q, `DatumQ` with arrays [N, D].
     """
 
     log_p: np.ndarray
@@ -95,7 +99,7 @@ def measure(
     log_p: Callable[[PyTree, Any, Array], Array],
     theta: PyTree,
     images: np.ndarray,
-    q: build.DatumQ,
+    q: DatumQ,
     key: Array,
     how: Optimiser,
     *,
@@ -129,7 +133,7 @@ def measure(
 def _evaluator(
     log_p: Callable, how: Optimiser, num_draws: int, num_samples: int, samples_per_pass: int
 ):
-    model = build.per_datum(log_p)
+    model = encoders.per_datum(log_p)
 
     def one(theta, key, datum, index):
         x, q = datum
@@ -153,17 +157,21 @@ def _evaluator(
     return held_out.compiled(one)
 
 
-def part(model: build.Loaded, config: Any, rows: list[Row]) -> list[Row]:
+def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
     """The gap of test images in two parts."""
     del rows
     vae, params = model.problem.vae, model.params
-    images = build.images(model.problem, "test", config.gap_images, config)
-    how = Optimiser(config.gap_steps, config.gap_learning_rate, config.gap_step_samples)
+    wanted, memory = settings.gap, settings.memory
+    images = encoders.images(
+        model.problem, "test", wanted.num_images, settings.data.binarization_seed
+    )
+    q = encoders.encoded(vae, params.phi, images, memory.images_per_pass)
+    how = Optimiser(wanted.num_steps, wanted.learning_rate, wanted.step_samples)
     found = measure(
-        build.joint(vae), params.theta, images, build.encoded(vae, params.phi, images, config),
-        build.key_for(config, "gap"), how, num_draws=config.gap_draws,
-        num_samples=config.gap_samples, images_per_pass=config.images_per_pass,
-        samples_per_pass=config.samples_per_pass,
+        encoders.joint(vae), params.theta, images, q,
+        key_for(settings.seed, Purpose.GAPS), how, num_draws=wanted.num_draws,
+        num_samples=wanted.num_samples, images_per_pass=memory.images_per_pass,
+        samples_per_pass=memory.samples_per_pass,
     )  # fmt: skip
     return gap_rows({"model": model.name, "data": "test"}, found, config.gap_samples)
 

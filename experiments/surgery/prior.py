@@ -16,9 +16,13 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import bounds
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
 from experiments.studies import held_out
-from experiments.surgery import build, decomposition
+from experiments.surgery import decomposition, encoders
+from experiments.surgery.encoders import DatumQ
+from experiments.surgery.models import Loaded
+from experiments.surgery.settings import Surgery
 
 PRIOR, AGGREGATED = "p(z)", "q(z)"
 LogDensity = Callable[[Array], Array]
@@ -59,7 +63,7 @@ def measure(
     log_p: Callable[[PyTree, Any, Array], Array],
     theta: PyTree,
     images: np.ndarray,
-    q: build.DatumQ,
+    q: DatumQ,
     posteriors: bounds.GaussianPosteriors,
     key: Array,
     *,
@@ -91,7 +95,7 @@ def measure(
 
 @functools.cache
 def _evaluator(log_p: Callable, num_draws: int, posteriors_per_pass: int):
-    model = build.per_datum(log_p)
+    model = encoders.per_datum(log_p)
 
     def one(params, key, datum, index):
         theta, posteriors = params
@@ -110,29 +114,31 @@ def _evaluator(log_p: Callable, num_draws: int, posteriors_per_pass: int):
     return held_out.compiled(one)
 
 
-def part(model: build.Loaded, config: Any, rows: list[Row]) -> list[Row]:
+def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
     """Both ELBOs on the training images that make the aggregated posterior, and on test images."""
     vae, params = model.problem.vae, model.params
     found = {}
-    train = build.images(model.problem, "train", config.train_images, config)
-    posteriors = build.posteriors(build.encoded(vae, params.phi, train, config))
+    memory, draws = settings.memory, settings.decomposition.num_draws
+    train = decomposition.training_images(model, settings)
+    posteriors = decomposition.aggregated(model, params, train, memory)
     for data, count, purpose in (
-        ("train", config.train_images, "decomposition"),  # its draws: the rise is its marginal KL
-        ("test", config.test_images, "test images"),
+        # With the draws of the decomposition: the rise is its marginal KL.
+        ("train", settings.decomposition.num_images, Purpose.DECOMPOSITION),
+        ("test", settings.prior.num_images, Purpose.OPTIMAL_PRIOR),
     ):
-        images = build.images(model.problem, data, count, config)
+        images = encoders.images(model.problem, data, count, settings.data.binarization_seed)
         found[data] = measure(
-            build.joint(vae), params.theta, images,
-            build.encoded(vae, params.phi, images, config), posteriors,
-            build.key_for(config, purpose), num_draws=config.draws,
-            images_per_pass=config.images_per_pass,
-            posteriors_per_pass=config.posteriors_per_pass,
+            encoders.joint(vae), params.theta, images,
+            encoders.encoded(vae, params.phi, images, memory.images_per_pass), posteriors,
+            key_for(settings.seed, purpose), num_draws=draws,
+            images_per_pass=memory.images_per_pass,
+            posteriors_per_pass=memory.posteriors_per_pass,
         )  # fmt: skip
     (marginal_kl,) = (
         r["value"] for r in rows
         if r["name"] == decomposition.MARGINAL_KL and r["at"].get("when") == "after"
     )  # fmt: skip
-    out = train_rows({"model": model.name, "data": "train"}, found["train"], config.draws)
+    out = train_rows({"model": model.name, "data": "train"}, found["train"], draws)
     rise = out[-1]["value"]
     return [
         *out,

@@ -1,18 +1,18 @@
 """What a surgery shows: a table with a column for each model, and the figures."""
 
 import math
-import os
-from typing import Any
 
 import numpy as np
 
 from experiments.runtime import plots, results
 from experiments.runtime.results import Row
-from experiments.surgery import build, decomposition, pictures, two_dimensions
+from experiments.surgery import decomposition, pictures, two_dimensions
+from experiments.surgery.models import Loaded
+from experiments.surgery.settings import TWO_DIMENSIONS, Surgery
 from experiments.vae import figures
 
 _HIDDEN = (*decomposition.OF_DIMENSION, decomposition.VARIANCE_OF_MEAN)
-_MODEL_APART = build.TWO_DIMENSIONS
+_MODEL_APART = TWO_DIMENSIONS
 
 
 def show(rows: list[Row], paths: list[str], workdir: str) -> None:
@@ -33,7 +33,7 @@ def show(rows: list[Row], paths: list[str], workdir: str) -> None:
     if plane:
         print("\nA VAE with two dimensions, one image, sums over a grid:\n")
         print(_table(plane))
-    print("Written:", ", ".join([os.path.join(workdir, results.FILE), *paths]))
+    results.print_written(workdir, paths)
 
 
 def _table(rows: list[Row]) -> str:
@@ -99,20 +99,21 @@ def _ceilings(rows: list[Row]) -> str:
     return f"I is at most log N: {', '.join(each)}."
 
 
-def draw(models: list[build.Loaded], rows: list[Row], config: Any, workdir: str) -> list[str]:
+def draw(models: list[Loaded], rows: list[Row], settings: Surgery, workdir: str) -> list[str]:
     """Writes figure.png and figure.svg; returns their paths."""
     densities = {}
     for model in models:
-        images = build.images(model.problem, "train", config.train_images, config)
-        q = build.encoded(model.problem.vae, model.params.phi, images, config)
-        densities[model.name] = build.posteriors(q)
+        images = decomposition.training_images(model, settings)
+        densities[model.name] = decomposition.aggregated(
+            model, model.params, images, settings.memory
+        )
     names = ", ".join(dict.fromkeys(m.problem.dataset.name for m in models))
     title = f"ELBO surgery on the training images of {names}: average KL = $I$ + marginal KL"
     return plots.save(workdir, "figure", pictures.surgery(rows, densities, title))
 
 
 def draw_plane(
-    model: build.Loaded, plane: two_dimensions.Plane, rows: list[Row], workdir: str
+    model: Loaded, plane: two_dimensions.Plane, rows: list[Row], workdir: str
 ) -> list[str]:
     """Writes iwae_posterior.png and iwae_posterior.svg; returns their paths."""
     (picture,) = figures.as_images(model.problem, np.asarray(plane.x))

@@ -16,10 +16,13 @@ from scipy.special import logsumexp
 
 import bounds
 from experiments.runtime.compiling import precise
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.progress import track
 from experiments.runtime.results import Row, row
 from experiments.studies import held_out
-from experiments.surgery import build
+from experiments.surgery import encoders
+from experiments.surgery.models import Loaded
+from experiments.surgery.settings import TWO_DIMENSIONS, Surgery
 from models.vae import VAE
 
 BLOCKS = 8  # independent parts of the sets of q_EW, for standard errors
@@ -70,30 +73,31 @@ class Plane(NamedTuple):
         return self.log_joint - self.log_evidence
 
 
-def measure(model: build.Loaded, config: Any) -> Plane:
+def measure(model: Loaded, settings: Surgery) -> Plane:
     """Chooses the image and evaluates all densities.
 
-    The image is that of the first 20 test images whose IWAE (of `gap_samples` draws) exceeds its
-    ELBO by most.
+    The image is that of the first 20 test images whose IWAE (of `gap.num_samples` draws) exceeds
+    its ELBO by most.
     """
     vae, params = model.problem.vae, model.params
-    choice, sets, draws = jax.random.split(build.key_for(config, "two dimensions"), 3)
-    images = build.images(model.problem, "test", CANDIDATES, config)
+    wanted, memory = settings.picture, settings.memory
+    choice, sets, draws = jax.random.split(key_for(settings.seed, Purpose.PLANE), 3)
+    images = encoders.images(model.problem, "test", CANDIDATES, settings.data.binarization_seed)
     found = held_out.per_image(
-        vae.model, params, images, choice, many=config.gap_samples,
-        images_per_pass=config.images_per_pass, samples_per_pass=config.samples_per_pass,
+        vae.model, params, images, choice, many=settings.gap.num_samples,
+        images_per_pass=memory.images_per_pass, samples_per_pass=memory.samples_per_pass,
     )  # fmt: skip
     number = int(np.argmax(found.iwae_many - found.elbo))
     x = images[number]
-    axes = _square(vae, params, x, config.picture_nodes)
-    shape = (config.picture_nodes,) * 2
+    axes = _square(vae, params, x, wanted.num_nodes)
+    shape = (wanted.num_nodes,) * 2
     z = _grid(axes)
     log_joint, log_q = (v.reshape(shape) for v in _densities(vae, params, x, z))
     kept = {}
-    for num_samples in track(tuple(config.picture_samples), lambda k: f"q_EW, K={k}", "K"):
+    for num_samples in track(wanted.num_samples, lambda k: f"q_EW, K={k}", "K"):
         blocks = [
             np.asarray(
-                _kept(vae, num_samples, config.picture_sets)(
+                _kept(vae, num_samples, wanted.num_sets)(
                     params, jax.random.fold_in(sets, b), jnp.asarray(x), z
                 ), np.float64,
             ).reshape(shape)
@@ -101,9 +105,7 @@ def measure(model: build.Loaded, config: Any) -> Plane:
         ]  # fmt: skip
         kept[num_samples] = np.stack(blocks)
     sets_of = {
-        k: _resample(vae, k, config.picture_draws)(
-            params, jax.random.fold_in(draws, k), jnp.asarray(x)
-        )
+        k: _resample(vae, k, wanted.num_draws)(params, jax.random.fold_in(draws, k), jnp.asarray(x))
         for k in kept
     }
     resampled = np.asarray(sets_of[max(kept)][0])
@@ -114,7 +116,7 @@ def measure(model: build.Loaded, config: Any) -> Plane:
 
 def rows(plane: Plane) -> list[Row]:
     """Mass on the grid, distance from the posterior and ELBO of every density, and IWAE."""
-    at = {"model": build.TWO_DIMENSIONS, "image": plane.image}
+    at = {"model": TWO_DIMENSIONS, "image": plane.image}
     # The grid sums p(x, z) to p(x), which importance sampling knows without a grid.
     value, error = plane.log_p
     out = [

@@ -7,11 +7,13 @@ import jax
 from jaxtyping import PyTree
 
 import bounds
-from experiments.runtime import checks, metrics, plots, results
+from experiments.runtime import keys, metrics, plots, results
 from experiments.runtime import mesh as meshes
+from experiments.runtime.keys import Purpose
 from experiments.studies import held_out
 from experiments.vae import figures
 from experiments.vae.build import Problem, evaluation_key, prepared
+from experiments.vae.settings import Train
 
 COLUMNS = {
     "": "name", "K": "at.K", "kind": "kind", "unit": "unit", "value": "value",
@@ -19,16 +21,10 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def check_config(config: Any) -> None:
-    """Refuses sizes that make no sense, before training rather than after it."""
-    checks.whole(config, 1, "test_samples", "few_samples")
-    checks.whole(config, 0, "test_images")
-
-
 def write(
     problem: Problem,
     params: PyTree,
-    config: Any,
+    run: Train,
     workdir: str,
     record: dict[str, Any],
     step: int,
@@ -36,22 +32,21 @@ def write(
     """Evaluates the last parameters on test images and writes all files; process 0 prints."""
     # To the host first: what follows computes with arrays of this process alone.
     params = bounds.Params(*jax.tree.map(lambda v: jax.numpy.asarray(meshes.to_host(v)), params))
-    images = prepared(problem, "test", config)
-    if config.test_images:
-        images = images[: config.test_images]
+    few, many = run.evaluation.few_samples, run.evaluation.num_samples
+    images = prepared(problem, "test", run.data.binarization_seed)
+    images = images[: run.evaluation.num_images or None]
     rows = []
     if len(images):
         measured = held_out.per_image(
-            problem.vae.model, params, images, evaluation_key(config),
-            few=config.few_samples, many=config.test_samples,
-        )  # fmt: skip
-        rows = held_out.rows(measured, few=config.few_samples, many=config.test_samples)
+            problem.vae.model, params, images, evaluation_key(run), few=few, many=many
+        )
+        rows = held_out.rows(measured, few=few, many=many)
     if jax.process_index() > 0:
         return
-    weights = "average" if config.ema_decay > 0 else "last"
+    weights = "average" if run.training.ema_decay > 0 else "last"
     record["rows"] = [{**r, "weights": weights} for r in rows]
     results.save_record(workdir, record)
-    paths = [os.path.join(workdir, results.FILE), *draw(problem, params, config, workdir, step)]
+    paths = [os.path.join(workdir, results.FILE), *draw(problem, params, run, workdir, step)]
     print(results.table(rows, COLUMNS))
     split = "test" if len(images) else "no test"
     print(
@@ -61,21 +56,19 @@ def write(
     print("Written:", ", ".join(paths))
 
 
-def draw(
-    problem: Problem, params: bounds.Params, config: Any, workdir: str, step: int
-) -> list[str]:
+def draw(problem: Problem, params: bounds.Params, run: Train, workdir: str, step: int) -> list[str]:
     """Curves and grids."""
-    # Counted from the far end: training splits the same seed.
-    root = jax.random.fold_in(jax.random.key(config.seed), 2**32 - 6)
-    sample_key, key = jax.random.split(root)
+    sample_key, key = jax.random.split(keys.key_for(run.seed, Purpose.PICTURES))
     source = "test" if len(problem.dataset.test) else "validation"
     samples = figures.sample_grid(problem, params, sample_key)
-    pairs = figures.reconstruction_grid(problem, params, prepared(problem, source, config), key)
+    pairs = figures.reconstruction_grid(
+        problem, params, prepared(problem, source, run.data.binarization_seed), key
+    )
     figure = figures.curves(
         metrics.read(workdir),
-        f"VAE on {problem.dataset.name}, seed {config.seed}",
-        f"{config.objective}, K = {config.num_samples}",
-        f"IWAE-{config.validation_samples}",
+        f"VAE on {problem.dataset.name}, seed {run.seed}",
+        f"{run.objective.name}, K = {run.objective.num_samples}",
+        f"IWAE-{run.training.validation_samples}",
     )
     board = metrics.Writer(workdir, 2**62)
     for name, grid in (("samples", samples), ("reconstructions", pairs)):

@@ -15,12 +15,11 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime import checks
 from experiments.runtime.compiling import precise
-from experiments.runtime.errors import UserError
 from experiments.runtime.progress import track
 from experiments.runtime.results import Row
 from experiments.studies.held_out import mean_row
+from experiments.vae.settings import Annealing
 from models.vae import VAE
 
 
@@ -33,36 +32,50 @@ class Sandwich(NamedTuple):
 
 
 def sandwich(
-    vae: VAE, params: bounds.Params, images: np.ndarray, latents: Any, key: Array, config: Any
+    vae: VAE,
+    params: bounds.Params,
+    images: np.ndarray,
+    latents: Any,
+    key: Array,
+    annealing: Annealing,
+    *,
+    images_per_pass: int,
 ) -> Sandwich:
     """AIS forwards and backwards for each image.
 
-    Step sizes are tuned for each image in pilot chains with a key of their own. The config gives
-    `ais_temperatures`, `ais_chains`, `ais_leapfrog` and `ais_images_per_pass`.
+    Step sizes are tuned for each image in pilot chains with a key of their own.
     """
-    run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
-    return Sandwich(*_passes(run, params, key, (images, latents), config))
+    chains = _chains(vae, annealing.temperatures, annealing.chains, annealing.leapfrog)
+    return Sandwich(*_passes(chains, params, key, (images, latents), images_per_pass))
 
 
 def forward(
-    vae: VAE, params: bounds.Params, images: np.ndarray, key: Array, config: Any
+    vae: VAE,
+    params: bounds.Params,
+    images: np.ndarray,
+    key: Array,
+    annealing: Annealing,
+    *,
+    images_per_pass: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(AIS forwards, acceptance) of each image, of images that need not be the model's own."""
-    run = _chains(vae, config.ais_temperatures, config.ais_chains, config.ais_leapfrog)
-    lower, _, acceptance = _passes(run, params, key, (images, None), config)
+    chains = _chains(vae, annealing.temperatures, annealing.chains, annealing.leapfrog)
+    lower, _, acceptance = _passes(chains, params, key, (images, None), images_per_pass)
     return lower, acceptance
 
 
-def _passes(run: Callable, params: bounds.Params, key: Array, data: Any, config: Any):
+def _passes(
+    chains: Callable, params: bounds.Params, key: Array, data: Any, images_per_pass: int
+) -> tuple[np.ndarray, ...]:
     count = len(data[0])
-    size = min(config.ais_images_per_pass, count)
+    size = min(images_per_pass, count)
     parts = []
     for start in track(
         range(0, count, size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
     ):
         index = np.minimum(np.arange(start, start + size), count - 1)
         images, latents = jax.tree.map(lambda leaf, i=index: leaf[i], data)
-        parts.append(jax.tree.map(np.asarray, run(params, key, images, latents, index)))
+        parts.append(jax.tree.map(np.asarray, chains(params, key, images, latents, index)))
     return jax.tree.map(lambda *p: np.concatenate(p)[:count], *parts)
 
 
@@ -106,9 +119,9 @@ def simulated(
     return jax.tree.map(np.asarray, simulate(params.theta, keys))
 
 
-def rows(measured: Sandwich, config: Any, **extra: Any) -> list[Row]:
+def rows(measured: Sandwich, annealing: Annealing, **extra: Any) -> list[Row]:
     """The two bounds, the gap between them and the acceptance of the chains."""
-    at = {"T": config.ais_temperatures, "chains": config.ais_chains, "data": "simulated"}
+    at = {"T": annealing.temperatures, "chains": annealing.chains, "data": "simulated"}
     gap = measured.upper - measured.lower
     return [
         mean_row("AIS", at, measured.lower, "lower_bound", **extra),
@@ -116,14 +129,3 @@ def rows(measured: Sandwich, config: Any, **extra: Any) -> list[Row]:
         mean_row("AIS gap", at, gap, "estimate", **extra),
         mean_row("AIS acceptance", at, measured.acceptance, "estimate", unit="share", **extra),
     ]
-
-
-def check_config(config: Any) -> None:
-    """Refuses counts that make no sense."""
-    checks.whole(config, 2, "ais_temperatures")
-    checks.whole(config, 1, "simulated_images", "ais_chains", "ais_leapfrog", "ais_images_per_pass")
-    if not np.all(np.diff(bounds.annealing_schedule(config.ais_temperatures)) > 0):
-        raise UserError(
-            f"config.ais_temperatures={config.ais_temperatures} are more than float32 tells apart; "
-            "choose fewer."
-        )

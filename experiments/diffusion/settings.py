@@ -1,0 +1,177 @@
+"""Settings of `experiments.diffusion`."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from experiments.runtime.settings import (
+    BelowOne,
+    Count,
+    CountFrom0,
+    Depth,
+    DepthFrom0,
+    Section,
+    Seed,
+    Width,
+)
+from experiments.studies import settings as shared
+
+GREATEST_GAMMA = 60.0  # that of the library
+
+
+class Chain(Section):
+    """How x becomes noise, and what is predicted on the way back.
+
+    Attributes:
+      schedule: linear and cosine are DDPM's, of discrete time; those of VDM are of continuous time
+        from `gamma_min` to `gamma_max`, -log SNR at either end.
+      timesteps: of training; 0: continuous time.
+      evaluation_timesteps: of the bound and the samples; 0: those of training.
+      variance: of a step backwards, of linear and cosine.
+      decoder: of linear and cosine.
+    """
+
+    schedule: Literal["linear", "cosine", "vdm_linear", "vdm_learned"]
+    gamma_min: Annotated[float, Field(ge=-GREATEST_GAMMA, le=GREATEST_GAMMA)]
+    gamma_max: Annotated[float, Field(ge=-GREATEST_GAMMA, le=GREATEST_GAMMA)]
+    timesteps: Annotated[int, Field(ge=0, le=10**6)]
+    evaluation_timesteps: Annotated[int, Field(ge=0, le=10**6)]
+    prediction: Literal["eps", "x", "v"]
+    variance: Literal["fixed_small", "fixed_large", "learned"]
+    decoder: Literal["gaussian", "logistic"]
+
+    @property
+    def continuous(self) -> bool:
+        """Whether there is a limit of many steps."""
+        return self.schedule.startswith("vdm_")
+
+    @model_validator(mode="after")
+    def _gamma(self):
+        if self.gamma_min >= self.gamma_max:
+            raise ValueError(
+                f"gamma_min must be below gamma_max ({self.gamma_max}), got {self.gamma_min}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps(self):
+        if self.continuous:
+            if self.variance != "fixed_small":
+                raise ValueError(
+                    "variance must be fixed_small with a schedule of continuous time, where any "
+                    f"other has an infinite bound; got {self.variance}"
+                )
+            if not self.evaluation_timesteps and not self.timesteps:
+                raise ValueError(
+                    "evaluation_timesteps must be at least 1 where timesteps is 0 (continuous "
+                    "time): the bound and the samples take steps"
+                )
+            return self
+        if self.timesteps < 2:
+            raise ValueError(
+                f"timesteps must be at least 2 with the schedule {self.schedule}, which is of "
+                f"discrete time, got {self.timesteps}; vdm_linear takes 0 for continuous time"
+            )
+        if self.evaluation_timesteps not in (0, self.timesteps):
+            raise ValueError(
+                "evaluation_timesteps must be 0, for timesteps: another number of steps is "
+                f"another model; got {self.evaluation_timesteps}"
+            )
+        return self
+
+
+class Network(Section):
+    """What predicts.
+
+    Attributes:
+      width: of the perceptron, or filters at full resolution.
+      multipliers: of the width, one for each resolution; unet.
+      num_blocks: for each resolution.
+      attention: resolutions that have it, counted from 0; unet.
+      fourier: sin and cos of 2^p pi x stand beside x, for each p.
+    """
+
+    name: Literal["unet", "mlp"]
+    width: Width
+    multipliers: tuple[Depth, ...]
+    num_blocks: Depth
+    attention: tuple[DepthFrom0, ...]
+    fourier: tuple[Annotated[int, Field(ge=0, le=30)], ...]
+    dropout: BelowOne
+
+    @model_validator(mode="after")
+    def _unet(self):
+        if self.name != "unet":
+            return self
+        if not self.multipliers:
+            raise ValueError("multipliers must hold whole numbers above 0, one per resolution")
+        if self.width % 8:
+            raise ValueError(f"width must be a multiple of 8, got {self.width}")
+        if any(place >= len(self.multipliers) for place in self.attention):
+            raise ValueError(
+                f"attention must name resolutions from 0 to {len(self.multipliers) - 1}, "
+                f"got {self.attention}"
+            )
+        return self
+
+
+class Objective(Section):
+    """What is minimised: the bound, or DDPM's L_simple, by drawn times."""
+
+    name: Literal["bound", "simple"]
+    times: Literal["uniform", "low_discrepancy", "importance"]
+
+
+class Trained(shared.Trained):
+    """What identifies a trained model."""
+
+    chain: Chain
+    network: Network
+    objective: Objective
+
+    @model_validator(mode="after")
+    def _fits(self):
+        chain, name, times = self.chain, self.objective.name, self.objective.times
+        if name == "simple" and (chain.schedule == "vdm_learned" or chain.variance == "learned"):
+            raise ValueError(
+                "objective.name=simple trains neither a variance nor a schedule; set it to bound, "
+                "or chain.variance and chain.schedule to fixed ones"
+            )
+        if name == "simple" and not chain.timesteps:
+            raise ValueError("objective.name=simple needs steps; set chain.timesteps above 0")
+        if times == "importance" and (name == "simple" or not chain.timesteps):
+            raise ValueError(
+                "objective.times=importance needs steps (chain.timesteps above 0) and "
+                "objective.name=bound: it remembers the losses of every step"
+            )
+        return self
+
+
+class Evaluation(Section):
+    """How the test images are scored.
+
+    Attributes:
+      num_images: the first of them; 0: all.
+      num_times: of each image, for the bound of continuous time.
+      seed: of the noise.
+      sample_grid: images drawn; 0: none.
+    """
+
+    num_images: CountFrom0
+    num_times: Count
+    seed: Seed
+    sample_grid: CountFrom0
+
+
+class Memory(Section):
+    """How much is in memory at once, on each device."""
+
+    images_per_pass: Count
+
+
+class Diffusion(Trained, shared.Study):
+    """The config of `experiments.diffusion`."""
+
+    OF_MODEL: ClassVar[type[shared.Trained]] = Trained
+    evaluation: Evaluation
+    memory: Memory

@@ -1,0 +1,62 @@
+"""What PRNG keys are for: every purpose that a program has, each with a number of its own.
+
+A seed of training is split in three: the start, the order of the data, the steps. Every other
+purpose folds a number into its seed. Those are counted from the far end where images or steps fold
+small ones into the same seed.
+"""
+
+import enum
+
+import jax
+from jaxtyping import Array
+
+_END = 2**32
+
+
+@enum.unique
+class Purpose(enum.Enum):
+    """(whose seed, the number folded into it)."""
+
+    # The second stage of a training in two.
+    PRIOR_STAGE = ("training", 2)
+    VALIDATION = ("training", _END - 2)
+    PICTURES = ("training", _END - 6)
+
+    VALIDATION_BITS = ("binarization", 0)
+    TEST_BITS = ("binarization", 1)
+    TRAIN_BITS = ("binarization", 2)
+    EVALUATION_OF_BITS = ("binarization", _END - 1)
+
+    ROUND_TRIP = ("evaluation", _END - 3)
+    SAMPLES = ("evaluation", _END - 4)
+    SINGLE_TIMES = ("evaluation", _END - 5)
+    CONTINUOUS_TIME = ("evaluation", _END - 6)
+    RELAXATIONS = ("evaluation", _END - 7)
+    MARGINAL = ("evaluation", _END - 8)
+
+    VAE_IMAGES = ("evaluation of a VAE", _END - 1)
+    VAE_ACTIVE_UNITS = ("evaluation of a VAE", _END - 2)
+    VAE_SIMULATION = ("evaluation of a VAE", _END - 3)
+    VAE_SANDWICH = ("evaluation of a VAE", _END - 4)
+    VAE_SIMULATED_IMAGES = ("evaluation of a VAE", _END - 5)
+    VAE_CURVES = ("evaluation of a VAE", _END - 6)
+    VAE_ANNEALED = ("evaluation of a VAE", _END - 7)
+
+    DECOMPOSITION = ("surgery", _END - 1)
+    MINIBATCHES = ("surgery", _END - 2)
+    TRAINING_CURVE = ("surgery", _END - 3)
+    OPTIMAL_PRIOR = ("surgery", _END - 4)
+    GAPS = ("surgery", _END - 5)
+    PLANE = ("surgery", _END - 6)
+
+
+def key_for(seed: int, purpose: Purpose) -> Array:
+    """The key of a purpose; image i then takes fold_in(key, i)."""
+    return jax.random.fold_in(jax.random.key(seed), purpose.value[1])
+
+
+def of_training(seed: int, stage: Purpose | None = None) -> tuple[Array, Array, Array]:
+    """Keys of the start, of the order of the data, and of the steps of a training or a stage."""
+    root = jax.random.key(seed) if stage is None else key_for(seed, stage)
+    start, order, steps = jax.random.split(root, 3)
+    return start, order, steps

@@ -1,0 +1,201 @@
+"""Sections of a config that families share; each family's own stand in its `settings.py`."""
+
+import itertools
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, model_validator
+
+from experiments.runtime import settings
+from experiments.runtime.errors import UserError
+from experiments.runtime.settings import (
+    AtLeast0,
+    BelowOne,
+    Count,
+    CountFrom0,
+    Distinct,
+    NotEmpty,
+    Positive,
+    Section,
+    Seed,
+    Share,
+)
+
+DATASETS = Literal[
+    "digits", "digits_shuffled", "mnist", "fashion_mnist", "binarized_mnist", "omniglot",
+    "omniglot_rebuilt", "cifar10", "cifar10_first4000", "emoji", "imagenet32", "imagenet64",
+]  # fmt: skip
+OPTIMIZERS = Literal["adam", "adam_warmup", "adam_cosine", "sgd", "paper", "released_code"]
+OBJECTIVES = Literal[
+    "elbo", "iwae", "ciwae", "renyi", "miwae", "piwae", "stl", "dreg", "vimco", "reinforce", "rws"
+]
+
+
+class Data(Section):
+    """Which images; where their files lie is `data_dir`, which identifies nothing."""
+
+    name: DATASETS
+
+
+class Objective(Section):
+    """What is maximised.
+
+    Attributes:
+      num_samples: K.
+      num_groups: M, of miwae and piwae.
+      beta: share of the ELBO, of ciwae.
+      alpha: order, of renyi: 0 is IWAE, 1 the ELBO, and below 0 there is no bound.
+      sleep: whether rws adds its sleep phase.
+    """
+
+    name: OBJECTIVES
+    num_samples: Count
+    num_groups: Count
+    beta: Share
+    alpha: AtLeast0
+    sleep: bool
+
+    @model_validator(mode="after")
+    def _vimco(self):
+        if self.name == "vimco" and self.num_samples < 2:
+            raise ValueError("vimco needs num_samples of at least 2")
+        return self
+
+
+class Optimizer(Section):
+    """How steps are taken, see `runtime.optimizers`.
+
+    Attributes:
+      learning_rate: not looked at by paper and released_code, which have their own.
+      warmup_steps: of adam_warmup and adam_cosine, in which the rate rises from 0.
+      clip_norm: largest norm of the mean gradient; 0: off.
+    """
+
+    name: OPTIMIZERS
+    learning_rate: Positive
+    warmup_steps: CountFrom0
+    clip_norm: AtLeast0
+
+
+class Training(Section):
+    """How long, on what, and how its end is chosen.
+
+    Attributes:
+      num_steps: 0 for Burda's 3,280 epochs, under the optimizers paper and released_code.
+      ema_decay: of the average of parameters that is evaluated; 0: off.
+      validation_samples: draws for each validation image.
+    """
+
+    batch_size: Count
+    num_steps: CountFrom0
+    ema_decay: BelowOne
+    validation_samples: Count
+
+
+class Records(Section):
+    """What is written on the way: it does not change what is trained.
+
+    Attributes:
+      log_every: steps between two lines of metrics.
+      save_every: steps between two validations and checkpoints.
+      keep_checkpoints: the latest that are kept, beside the best.
+    """
+
+    log_every: Count
+    save_every: Count
+    keep_checkpoints: Count
+
+    @model_validator(mode="after")
+    def _multiple(self):
+        if self.save_every % self.log_every:
+            raise ValueError(
+                f"save_every must be a multiple of log_every ({self.log_every}), "
+                f"got {self.save_every}"
+            )
+        return self
+
+
+class Memory(Section):
+    """How much is in memory at once, on each device: no number but its last digit depends on it."""
+
+    images_per_pass: Count
+    samples_per_pass: Count
+
+
+class Trained(Section):
+    """What identifies a trained model, beside its seed; families add sections of their own."""
+
+    data: Data
+    optimizer: Optimizer
+    training: Training
+
+    @model_validator(mode="after")
+    def _length(self):
+        steps, warmup = self.training.num_steps, self.optimizer.warmup_steps
+        burda = self.optimizer.name in ("paper", "released_code")
+        if not steps and not burda:
+            raise ValueError("training.num_steps must be at least 1 with this optimizer, got 0")
+        if self.optimizer.name == "adam_cosine" and warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps must be below training.num_steps ({steps}), got {warmup}"
+            )
+        return self
+
+
+def _name_of_folder(name: str) -> str:
+    if not re.fullmatch(r"[\w+-]+", name):
+        raise ValueError("it names a folder as well, so use letters, digits, _, + and - only")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(_name_of_folder)]
+
+
+class Study(Section):
+    """Models x seeds on the same data, scored alike.
+
+    Attributes:
+      models: name -> section -> field -> value: what a model changes in what is trained.
+      compare: pairs of models whose differences are told, paired by seed.
+      seeds: of training.
+      together: whether all seeds of a model are trained as one.
+      data_dir: where the files of the data lie.
+    """
+
+    OF_MODEL: ClassVar[type[Trained]]  # which sections a model may change
+    models: Annotated[dict[ModelName, dict[str, Any]], NotEmpty]
+    compare: tuple[tuple[str, str], ...]
+    seeds: Annotated[tuple[Seed, ...], NotEmpty, Distinct]
+    together: bool
+    data_dir: str
+    data: Data
+    records: Records
+
+    @model_validator(mode="after")
+    def _names(self):
+        for name in (name for pair in self.compare for name in pair):
+            if name not in self.models:
+                raise ValueError(f"compare names {name!r}, which is none of models")
+        return self
+
+    def of_model(self, name: str) -> Any:
+        """What is trained under a name: an `OF_MODEL`.
+
+        Raises:
+          UserError: the model changes what is no field, is shared, or does not fit.
+        """
+        where = f"--config.models.{name}"
+        if "data" in self.models[name]:
+            raise UserError(f"{where}.data: all models of a study are of the same data.")
+        shared = {f: settings.dump(getattr(self, f)) for f in self.OF_MODEL.model_fields}
+        return settings.parse(self.OF_MODEL, settings.merged(shared, self.models[name]), where)
+
+
+def rising_divisors(name: str, counts: tuple[Any, ...]) -> None:
+    """Refuses counts of samples from which no curve can be made."""
+    rises = all(b > a for a, b in itertools.pairwise(counts))
+    if counts[0] != 1 or not rises or any(counts[-1] % k for k in counts):
+        raise ValueError(
+            f"{name} must rise from 1 (the ELBO) to a multiple of all of them, e.g. (1, 8, 64), "
+            f"got {counts}"
+        )

@@ -1,0 +1,189 @@
+"""Settings of the programs of VAEs: train, evaluate and reference."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from experiments.runtime.settings import (
+    BelowOne,
+    Count,
+    CountFrom0,
+    Distinct,
+    NotEmpty,
+    Section,
+    Seed,
+    Width,
+)
+from experiments.studies import settings as shared
+from experiments.studies.settings import Memory, Objective, Records, rising_divisors
+
+
+class Data(shared.Data):
+    """Images, binarised once and for all where they validate or test.
+
+    Attributes:
+      binarization_seed: of validation and test images, and of their evaluation.
+    """
+
+    binarization_seed: Seed
+
+
+class Model(Section):
+    """A VAE of Burda et al. 2015.
+
+    Attributes:
+      likelihood: of bits, or of integers.
+      latents: dimensions of each stochastic layer, from the data upwards.
+      hidden: for each of them the widths of its two perceptrons.
+    """
+
+    likelihood: Literal["bernoulli", "categorical", "discretized_logistic"]
+    latents: Annotated[tuple[Width, ...], NotEmpty]
+    hidden: tuple[tuple[Width, ...], ...]
+
+    @model_validator(mode="after")
+    def _layers(self):
+        if len(self.hidden) != len(self.latents):
+            raise ValueError(
+                f"hidden must have one entry for each of latents, got {self.hidden} for "
+                f"{self.latents}"
+            )
+        return self
+
+
+class Trained(shared.Trained):
+    """What identifies a trained VAE, beside its seed."""
+
+    data: Data
+    model: Model
+    objective: Objective
+
+
+class TrainedRun(Trained):
+    """A run of experiments.train, as its config.json keeps it.
+
+    Attributes:
+      seed: that of the one model, or those of models that were trained together.
+      data_dir: where the files of the data lie.
+    """
+
+    seed: Seed | Annotated[tuple[Seed, ...], NotEmpty, Distinct]
+    data_dir: str
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.seed,) if isinstance(self.seed, int) else self.seed
+
+
+class HeldOut(Section):
+    """How the test images are scored after training.
+
+    Attributes:
+      few_samples: K of the small bounds.
+      num_samples: K of the large one.
+      num_images: the first of the test images; 0: all.
+    """
+
+    few_samples: Count
+    num_samples: Count
+    num_images: CountFrom0
+
+
+class Train(TrainedRun):
+    """The config of `experiments.train`."""
+
+    seed: Seed
+    records: Records
+    evaluation: HeldOut
+
+
+class Drawn(Section):
+    """Which images an evaluation is of.
+
+    Attributes:
+      split: of the data set.
+      binarization_seed: of these images.
+    """
+
+    split: Literal["test", "validation"]
+    binarization_seed: Seed
+
+
+class Scores(HeldOut):
+    """Bounds of an evaluation.
+
+    Attributes:
+      curve_samples: K of the curves, all from as many draws as the last.
+      curve_alphas: orders of VR-IWAE; 0 is IWAE. Empty: no curves.
+    """
+
+    curve_samples: Annotated[tuple[Count, ...], NotEmpty]
+    curve_alphas: Annotated[tuple[BelowOne, ...], Distinct]
+
+    @model_validator(mode="after")
+    def _curves(self):
+        rising_divisors("curve_samples", self.curve_samples)
+        return self
+
+
+class Annealing(Section):
+    """Annealed importance sampling, of test images and of data simulated from the model.
+
+    Attributes:
+      test_images: the first of them; 0: none.
+      simulated_images: how many are drawn.
+      temperatures: of a chain, both ends included.
+      chains: for each image.
+      leapfrog: steps of each transition.
+    """
+
+    test_images: CountFrom0
+    simulated_images: Count
+    temperatures: Annotated[int, Field(ge=2, le=100_000)]
+    chains: Count
+    leapfrog: Count
+
+
+class EvaluationMemory(Memory):
+    """Likewise, for annealed chains."""
+
+    ais_images_per_pass: Count
+
+
+class Evaluate(Section):
+    """The config of `experiments.evaluate`.
+
+    Attributes:
+      run: the --workdir of the training.
+      checkpoint: best on validation, latest, or a step.
+      member: which seed, of a run that trained several together; -1 for the only one.
+      data_dir: where the files of the data lie; empty: where training found them.
+      seed: of all draws.
+    """
+
+    run: str
+    checkpoint: Annotated[str, Field(pattern=r"^(best|latest|\d+)$")]
+    member: Annotated[int, Field(ge=-1, lt=2**32)]
+    data_dir: str
+    seed: Seed
+    data: Drawn
+    evaluation: Scores
+    annealing: Annealing
+    memory: EvaluationMemory
+
+
+class Reference(Trained):
+    """The config of `experiments.reference`: a grid of objectives and K, and seeds.
+
+    Attributes:
+      grid: entries OBJECTIVE:K, or OBJECTIVE:M:K for miwae and piwae.
+    """
+
+    grid: Annotated[tuple[str, ...], NotEmpty, Distinct]
+    seeds: Annotated[tuple[Seed, ...], NotEmpty, Distinct]
+    together: bool
+    data_dir: str
+    records: Records
+    evaluation: HeldOut
+    memory: Memory
