@@ -3,7 +3,6 @@
 import ast
 import functools
 import os
-import pathlib
 import re
 import runpy
 import subprocess
@@ -11,8 +10,8 @@ import sys
 
 import pytest
 import yaml
+from repository import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "docs/cloud-tpu.md"
 FILES = ("tpu", "gpu")
 # Fields of SkyPilot's task schema that these files use.

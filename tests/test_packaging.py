@@ -12,10 +12,10 @@ import sys
 import types
 
 import pytest
+from repository import ROOT
 
 import bounds
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 OURS = {"bounds", "models", "experiments", "configs", "tests", "benchmarks"}
 MAY_IMPORT = {
     "bounds": {"bounds"},

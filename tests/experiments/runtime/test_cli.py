@@ -13,10 +13,10 @@ import time
 import xml.etree.ElementTree
 
 import pytest
+from repository import ROOT
 
 from experiments.runtime import results
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEAR = "--config=configs/snr_gaussian.py:near"
 SIZES = {
     "num_replicates": 80,

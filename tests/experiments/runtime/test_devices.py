@@ -7,7 +7,6 @@ compare both runs with per-replicate and per-datum gradients that know nothing o
 import fcntl
 import functools
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -18,11 +17,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from repository import ROOT
 
 import bounds
 from models.exact import linear_gaussian
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 DIMS, SAMPLES, REPLICATES, DATA = 2, 5, 80, 16
 ESTIMATORS = {"pathwise": bounds.pathwise, "dreg": bounds.dreg, "vimco": bounds.vimco}
 REPLICATED = ("pathwise", "dreg")  # whose moments are taken

@@ -1,15 +1,13 @@
 """Bad values in every field of every program: a sentence each, no traceback, and nothing hangs."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import pytest
 import sweep
 from absl import flags
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from repository import ROOT
 
 
 @pytest.mark.parametrize("case", ["dequantize_exact", "snr_phase"])

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import pathlib
 import shutil
 import struct
 import subprocess
@@ -22,7 +21,6 @@ from experiments.runtime import fit, results
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.vae import build
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = {
     "num_steps": 60, "log_every": 10, "save_every": 20, "keep_checkpoints": 3, "num_samples": 2,
     "latents": (4,), "hidden": ((8, 8),), "validation_samples": 4, "few_samples": 4,
@@ -36,6 +34,7 @@ EVALUATION = {
 # Runs a command whose files cannot grow beyond so many bytes, which is how a full disk shows.
 SMALL_DISK = """
 import os, resource, sys
+from repository import ROOT
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 os.execv(sys.argv[2], sys.argv[2:])
 """

@@ -4,13 +4,13 @@ Run as a program, this file trains on all devices there are and saves the parame
 """
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+from repository import ROOT
 from test_diffusion_program import tiny as tiny_diffusion
 from test_train_program import tiny_config
 
@@ -23,7 +23,6 @@ from experiments.runtime import trainer
 from experiments.studies import images
 from experiments.vae import build
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
 
 

@@ -10,11 +10,11 @@ import pickle
 import numpy as np
 import pytest
 from made_up_data import as_bytes, chardata, made_up, make_known, pack, write_packed, write_unpacked
+from repository import ROOT
 
 from experiments.data import files, sets
 from experiments.runtime.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 WITH_FILES = list(files.SOURCES)
 # .npz: nothing to unpack, no download
 ARRAYS = ("omniglot_rebuilt", "cifar10_first4000", "emoji")

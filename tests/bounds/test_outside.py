@@ -1,7 +1,6 @@
 """The library in other people's code: Equinox, Flax NNX and the README's plain JAX."""
 
 import ast
-import pathlib
 import re
 import subprocess
 import sys
@@ -13,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.stats import norm
+from repository import ROOT
 
 import bounds
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PIXELS, LATENTS, HIDDEN, SAMPLES, BATCH = 6, 2, 5, 3, 4
 
 

@@ -1,17 +1,16 @@
 """Paths as users write them: taken for what they say to the end, or refused at once."""
 
-import pathlib
 import shutil
 import subprocess
 import sys
 
 import pytest
 from absl import flags
+from repository import ROOT
 
 from experiments.runtime import cli, paths, subprograms
 from experiments.runtime.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 ODD = ["a[1]", "a*b", "a?b", "b\\s", "a b", "a'b", 'a"b', "é✓", "a%20b", "-x", "a{b}", "a:b", "gs:"]
 
 

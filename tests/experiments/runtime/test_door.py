@@ -1,7 +1,6 @@
 """What a program checks before its main: flags, kinds of fields, seeds, streams, devices."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ from experiments.runtime import checks, optimizers, subprograms
 from experiments.runtime.errors import UserError
 from experiments.vae import build
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEAR = "--config=configs/snr_gaussian.py:near"
 PROGRAMS = {
     "train": "train_digits", "evaluate": "evaluate", "reference": "reference_mnist",
@@ -24,6 +22,7 @@ CONFIGS = [("snr", f"snr_{name}") for name in ("gaussian", "phase", "vae")] + [*
 PROGRAM = """
 import os, sys
 from experiments.runtime import cli
+from repository import ROOT
 
 def main(config, workdir):
     {before}

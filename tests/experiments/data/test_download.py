@@ -3,19 +3,18 @@
 import gzip
 import hashlib
 import http.server
-import pathlib
 import subprocess
 import sys
 import threading
 
 import pytest
 from made_up_data import made_up, make_known, packed_files, write_packed, write_unpacked
+from repository import ROOT
 
 from experiments.data import captions, files
 from experiments.download import download
 from experiments.runtime.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 FETCHED = ("mnist", "fashion_mnist", "binarized_mnist", "omniglot", "cifar10")
 
 

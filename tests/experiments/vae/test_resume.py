@@ -1,7 +1,6 @@
 """Runs of experiments.train that are cut short end where an uninterrupted one ends, bit for bit."""
 
 import os
-import pathlib
 import random
 import signal
 import socket
@@ -12,12 +11,12 @@ import time
 import jax
 import numpy as np
 import pytest
+from repository import ROOT
 
 from experiments.runtime import fit
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.vae import build
 
-ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
     "num_steps": 800, "log_every": 20, "save_every": 40, "num_samples": 2, "latents": (4,),
     "hidden": ((8, 8),), "validation_samples": 4, "few_samples": 4, "test_samples": 50,

@@ -2,17 +2,15 @@
 
 import hashlib
 import os
-import pathlib
 import struct
 
 import numpy as np
 import pytest
 from made_up_data import make_known, write_packed, write_unpacked
+from repository import ROOT
 
 from experiments.data import captions, sets
 from experiments.runtime.errors import UserError
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def test_digits_are_shuffled_with_their_images():

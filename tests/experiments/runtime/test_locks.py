@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import gc
-import pathlib
 import subprocess
 import sys
 
@@ -14,11 +13,11 @@ from experiments.runtime import locks, results
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 HOLD = """
 import sys, time
 from experiments.runtime import locks
 from experiments.runtime.errors import UserError
+from repository import ROOT
 try:
     lock = locks.hold(sys.argv[1], "--workdir")
 except UserError:
