@@ -10,11 +10,11 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
 	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare \
-	test bench clean
+	lint fast test bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -64,28 +64,39 @@ reference: $(VENV)/.experiments ## the table of VAE, IWAE and DReG on MNIST (aft
 dequantize: $(VENV)/.experiments ## flows on digits: noise and couplings at matched parameters: half an hour
 	$(BIN)/python -m experiments.dequantize --config=configs/dequantize_digits.py --workdir=$(WORKDIR)/dequantize_digits
 
-dequantize-gap: $(VENV)/.experiments ## the same on densities with exact P(x): the true gaps
+dequantize-gap: $(VENV)/.experiments ## the same on densities with exact P(x): the true gaps: a quarter of an hour
 	$(BIN)/python -m experiments.dequantize --config=configs/dequantize_digits.py:exact --workdir=$(WORKDIR)/dequantize_gap
 
 dequantize-exact: $(VENV)/.experiments ## one and two pixels by quadrature, and what noise is for
 	$(BIN)/python -m experiments.dequantize_exact --config=configs/dequantize_exact.py --workdir=$(WORKDIR)/dequantize_exact
 
-diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term by term: ten minutes
+diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term by term: eight minutes
 	$(BIN)/python -m experiments.diffusion --config=configs/diffusion_digits.py --workdir=$(WORKDIR)/diffusion_digits
 
 dalle: $(VENV)/.experiments ## the joint bound of DALL-E on captioned digits, everything exact: fifteen minutes
 	$(BIN)/python -m experiments.dalle --config=configs/dalle_digits.py --workdir=$(WORKDIR)/dalle_digits
 
-surgery: $(VENV)/.experiments ## the ELBO of VAEs on digits taken apart: ten minutes
+surgery: $(VENV)/.experiments ## the ELBO of VAEs on digits taken apart: five minutes
 	$(BIN)/python -m experiments.surgery --config=configs/surgery_digits.py --workdir=$(WORKDIR)/surgery_digits
 
-compare: $(VENV)/.experiments ## every family of bounds on digits, one table and one page: half an hour
+compare: $(VENV)/.experiments ## every family of bounds on digits, one table and one page: twenty minutes
 	$(BIN)/python -m experiments.compare --config=configs/compare_digits.py --workdir=$(WORKDIR)/compare_digits
 
-test: $(VENV)/.test ## the whole test suite, with lint and types
+lint: $(VENV)/.test ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# What is quick and breaks first: values, gradients against quadrature, settings, documents.
+FAST := tests/bounds/test_values.py tests/bounds/test_elbo.py tests/bounds/test_vimco.py \
+	tests/bounds/test_minibatch.py tests/test_packaging.py tests/test_launch.py tests/test_docs.py
+
+fast: $(VENV)/.test ## lint and the quick tests, those that failed first: while you work
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -n 2 -x --ff -m 'not slow' $(FAST)
+
+test: lint ## lint and the whole test suite, once more with 64 bits: before you push
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 -m 'x64 and not slow'
 

@@ -17,6 +17,7 @@ EXPERIMENTS = [
     "optax>=0.2.5",
     # The v1 interface as of 0.12.
     "orbax-checkpoint>=0.12.8",
+    "pydantic>=2.10",
     "scikit-learn>=1.5",
     "tensorboardX>=2.6",
     "tqdm>=4.66",

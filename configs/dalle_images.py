@@ -11,7 +11,7 @@ paper: the sizes of DALL-E (Ramesh et al. 2021, arXiv 2102.12092): 256x256 RGB, 
     means over text and image tokens, argmax tokens; Adam in place of AdamW, and the paper's decoder
     as probabilities (likelihood=logit_laplace is its density). Its 250 million images are not
     public: emoji, each pixel 4x4 times, stand in. Its transformer (64 layers of width 3,968 with
-    62 heads, 12 billion parameters) is more than one host holds: set the prior_ fields.
+    62 heads, 12 billion parameters) is more than one host holds: set the section prior.
     Published, with the encoder and decoder of this size: no log-likelihood.
 """
 

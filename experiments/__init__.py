@@ -4,8 +4,8 @@ import importlib.util
 import sys
 
 _NEEDED = (
-    "absl", "flax", "matplotlib", "ml_collections", "optax", "orbax", "sklearn", "tensorboardX",
-    "tqdm",
+    "absl", "flax", "matplotlib", "ml_collections", "optax", "orbax", "pydantic", "sklearn",
+    "tensorboardX", "tqdm",
 )  # fmt: skip
 _missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 if _missing:
