@@ -89,7 +89,8 @@ lint: $(VENV)/.test ## style, format and types
 
 # What is quick and breaks first: values, gradients against quadrature, settings, documents.
 FAST := tests/bounds/test_values.py tests/bounds/test_elbo.py tests/bounds/test_vimco.py \
-	tests/bounds/test_minibatch.py tests/test_packaging.py tests/test_launch.py tests/test_docs.py
+	tests/bounds/test_minibatch.py tests/test_packaging.py tests/test_rooms.py tests/test_launch.py \
+	tests/test_docs.py
 
 fast: $(VENV)/.test ## lint and the quick tests, those that failed first: while you work
 	$(BIN)/ruff check .
