@@ -183,10 +183,14 @@ MARK = "<!-- example -->"
 
 
 def readme_example() -> str:
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(rf"{re.escape(MARK)}\s*^```python\n(.*?)^```$", readme, re.M | re.S)
-    assert readme.count(MARK) == len(blocks) == 1, f"one python block must follow one {MARK}"
-    return blocks[0]
+    """The code of the README, and that of the library's page, which goes on where it ends."""
+    found = []
+    for page in ("README.md", "docs/library.md"):
+        text = (ROOT / page).read_text()
+        blocks = re.findall(rf"{re.escape(MARK)}\s*^```python\n(.*?)^```$", text, re.M | re.S)
+        assert text.count(MARK) == len(blocks) == 1, f"{page}: a python block follows one {MARK}"
+        found += blocks
+    return "\n".join(found)
 
 
 def test_readme_example_needs_only_jax_and_bounds():
