@@ -40,6 +40,7 @@ def _checked(name: str, compare: Compare, workdir: str) -> tuple[Family, Job]:
             f"{where}.program must be one of {', '.join(FAMILIES)}, got {entry.program!r}."
         )
     run = paths.local(f"{where}.run", entry.run)
+    asked: Any
     if run:
         asked, folder = _of_run(run, family, where), os.path.abspath(run)
     else:

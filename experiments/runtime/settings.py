@@ -141,16 +141,14 @@ def _at(given: Any, place: tuple[int | str, ...]) -> Any:
 
 def _instead(kind: type[Section], place: tuple[int | str, ...], where: str) -> str:
     """The field that may have been meant: of the nearest name, in the same section if there is."""
+    section, name = ".".join(map(str, place[:-1])), str(place[-1])
     known = list(_fields(kind))
-    ends = {f.rpartition(".")[2]: f for f in reversed(known)}
-    # Names that users gave, and places in a list, are no part of a field's.
-    section = ".".join(str(p) for p in place[:-1] if p in ends)
-    own = [f.rpartition(".")[2] for f in known if f.rpartition(".")[0] == section]
-    for near in difflib.get_close_matches(str(place[-1]), own, n=1, cutoff=0.7):
-        return f"; did you mean {'.'.join(map(str, (where, *place[:-1], near)))}"
-    for near in difflib.get_close_matches(str(place[-1]), ends, n=1, cutoff=0.7):
-        return f"; did you mean {where}.{ends[near]}"
-    return f"; it has {', '.join(own)}" if own else ""
+    own = [f for f in known if f.rpartition(".")[0] == section]
+    for fields in (own, known):
+        ends = {f.rpartition(".")[2]: f for f in reversed(fields)}
+        for near in difflib.get_close_matches(name, ends, n=1, cutoff=0.7):
+            return f"; did you mean {where}.{ends[near]}?".rstrip("?")
+    return f"; it has {', '.join(f.rpartition('.')[2] for f in own)}" if own else ""
 
 
 def _fields(kind: type[Section], prefix: str = "") -> Iterator[str]:

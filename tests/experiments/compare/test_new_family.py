@@ -6,7 +6,7 @@ from scipy import stats
 
 from experiments.compare import families, report
 from experiments.compare.__main__ import Compare, main
-from experiments.runtime import results, settings, subprograms
+from experiments.runtime import results, settings
 from experiments.studies import comparable, held_out, images
 from experiments.studies.family import Family, Job
 from experiments.studies.settings import Data
@@ -25,17 +25,14 @@ def check(job: Job):
     images.make_problem(job.settings.data.name, job.settings.data_dir)
 
 
-def program(asked: Histogram, workdir: str):
-    record = results.open_record(workdir, "histogram", asked)
-    problem = images.make_problem(asked.data.name, asked.data_dir)
-    counts = np.bincount(problem.dataset.train.ravel(), minlength=problem.levels) + asked.added
-    log_p = np.log(counts / counts.sum())[problem.dataset.test].sum(axis=(1, 2))
-    record["rows"] = [held_out.mean_row("exact", {}, problem.bits(log_p), "exact")]
-    results.save_record(workdir, record)
-
-
 def run(job: Job):
-    subprograms.run(job.name, program, job.settings, job.folder)
+    record = results.open_record(job.folder, "histogram", job.settings)
+    problem = images.make_problem(job.settings.data.name, job.settings.data_dir)
+    counts = np.bincount(problem.dataset.train.ravel(), minlength=problem.levels)
+    shares = (counts + job.settings.added) / np.sum(counts + job.settings.added)
+    log_p = np.log(shares)[problem.dataset.test].sum(axis=(1, 2))
+    record["rows"] = [held_out.mean_row("exact", {}, problem.bits(log_p), "exact")]
+    results.save_record(job.folder, record)
 
 
 def rows(job: Job):

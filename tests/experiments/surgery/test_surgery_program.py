@@ -266,7 +266,7 @@ def test_finished_runs_are_taken_apart_as_they_are(finished, tmp_path, monkeypat
         ({"decomposition__num_images": 1}, ["--config.decomposition", "num_images", "got 1"]),
         ({"gap__learning_rate": 0.0}, ["--config.gap.learning_rate", "0.0"]),
         ({"picture__num_samples": (1, 8)}, ["--config.picture.num_samples", "2", "1"]),
-        ({"picture__num_samples": (8, 8)}, ["--config.picture.num_samples", "twice"]),
+        ({"picture__num_samples": (8, 8)}, ["--config.picture.num_samples", "must n", "twice"]),
         ({"seed": -1}, ["--config.seed", "-1"]),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, dict) else " ",
