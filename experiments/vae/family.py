@@ -5,7 +5,6 @@ from typing import Any
 
 from experiments import evaluate, train
 from experiments.runtime import results, subprograms
-from experiments.runtime.changes import differing_fields
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 from experiments.studies.comparable import bound, mean, number
@@ -32,8 +31,7 @@ def check(job: Job) -> None:
         raise UserError(f"a comparison is of test images, not of split={job.scoring.data.split}.")
     problem = build.make_problem(job.settings, job.settings.data_dir)
     if job.finished:
-        begun = build.run_of("run", job.folder)
-        if differing_fields(build.named(job.settings), build.named(begun)):
+        if not build.finished(job.folder, build.run_of("run", job.folder)):
             raise UserError(
                 f"{job.folder} has not come to its end: its training goes on; run "
                 "experiments.train there again, with the same command."
