@@ -49,7 +49,7 @@ MODELS = {
 PLANE = settings.merged(TRAINED, {"model": {"latents": (2,)}})
 
 
-def tiny(runs="", **changes):
+def tiny(runs="", /, **changes):
     """Settings of a run of seconds; what `changes` has of whole fields takes their places."""
     ours = SIZES if runs else settings.merged(SIZES, {"picture": {"model": PLANE}})
     config = settings.merged(surgery_digits.get_config(runs).to_dict(), ours)
