@@ -24,6 +24,12 @@ def asked(*order, **families):
     return settings.parse(Compare, config)
 
 
+def without_data(monkeypatch):
+    """Models are not made before they are trained."""
+    for name, family in families.FAMILIES.items():
+        monkeypatch.setitem(families.FAMILIES, name, family._replace(check=lambda job: None))
+
+
 MISTAKES = {
     "program": ({"program": "snr"}, "program must be one of train, dequantize"),
     "file": ({"config": "configs/nothing.py"}, "config file configs/nothing.py is not there"),
@@ -67,8 +73,9 @@ def test_mistakes_are_named_before_anything_is_trained(name, tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_names_of_families_are_checked(tmp_path):
+def test_names_of_families_are_checked(tmp_path, monkeypatch):
     flags.FLAGS.mark_as_parsed()
+    without_data(monkeypatch)
     with pytest.raises(UserError, match="names 'GAN', which is none of"):
         asked("VAE", "GAN")
     with pytest.raises(UserError, match=r"config.order must be filled; it is empty"):
@@ -102,8 +109,7 @@ def test_models_of_something_else_are_refused(name, tmp_path):
 @pytest.mark.parametrize("variant", compare_images.VARIANTS)
 def test_configs_of_images_fit_their_programs(variant, tmp_path, monkeypatch):
     flags.FLAGS.mark_as_parsed()
-    for name, family in families.FAMILIES.items():  # without the data
-        monkeypatch.setitem(families.FAMILIES, name, family._replace(check=lambda job: None))
+    without_data(monkeypatch)
     config = settings.parse(Compare, compare_images.get_config(variant))
     chosen = families.check(config, str(tmp_path))
     assert {job.settings.data.name for _, job in chosen} == {variant}
@@ -183,7 +189,7 @@ def test_a_small_comparison_and_again_from_what_it_left(tmp_path, capsys, monkey
     compare.main(small("VAE", "Exact"), workdir)
     again = results.load(workdir)
     assert {r["name"]: r for r in again["rows"]} == before
-    monkeypatch.setattr(collect, "contradictions", lambda rows: [(rows[0], rows[1], 9.0)])
+    monkeypatch.setattr(consistency, "contradictions", lambda rows: [(rows[0], rows[1], 9.0)])
     with pytest.raises(UserError, match=r"9\.0 standard errors off"):
         compare.main(small("Exact"), workdir)
     monkeypatch.undo()
