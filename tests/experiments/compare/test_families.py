@@ -7,7 +7,7 @@ from absl import flags
 
 from configs import compare_digits, compare_images
 from experiments.compare import __main__ as compare
-from experiments.compare import families, report
+from experiments.compare import consistency, families, report
 from experiments.compare.settings import Compare
 from experiments.runtime import results, settings, subprograms
 from experiments.runtime.errors import UserError
