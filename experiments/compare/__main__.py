@@ -2,7 +2,7 @@ r"""All families of bounds on the same integers: one table, one figure, one page
 
     python -m experiments.compare --config=configs/compare_digits.py --workdir=runs/compare_digits
 
-Each of `config.families` is a program of this project with its config and what to change in it: a
+Each of --config.families is a program of this project with its config and what to change in it: a
 VAE, flows with dequantization, a diffusion model, a discrete VAE, an exact autoregressive model. It
 trains and scores in a folder of --workdir what is missing there, or takes the finished run that
 `run` names; the same command continues where it was stopped. Every number is in bits/dim, says

@@ -1,6 +1,7 @@
 """What `experiments.compare` runs: families of bounds, each with its settings and its folder."""
 
 import os
+from typing import Any
 
 from experiments.compare.settings import Compare, Entry
 from experiments.dalle.family import FAMILY as DALLE
@@ -38,21 +39,20 @@ def _checked(name: str, compare: Compare, workdir: str) -> tuple[Family, Job]:
         raise UserError(
             f"{where}.program must be one of {', '.join(FAMILIES)}, got {entry.program!r}."
         )
-    shared = {"data": {"name": compare.data.name}, "data_dir": compare.data_dir}
     run = paths.local(f"{where}.run", entry.run)
+    asked: Any
     if run:
         asked, folder = _of_run(run, family, where), os.path.abspath(run)
-        found = settings.dump(asked)["data"]["name"]
-        if found != compare.data.name:
-            raise UserError(
-                f"{where}.run is of {found!r}, this comparison of {compare.data.name!r}; compare "
-                "on the same data."
-            )
     else:
-        changes = settings.merged(entry.changes, shared)
-        fields = subprograms.load_config(entry.config, changes)
-        asked, folder = settings.parse(family.settings, fields, f"{where}.changes"), name
+        shared = {"data": {"name": compare.data.name}, "data_dir": compare.data_dir}
+        fields = subprograms.load_config(entry.config, settings.merged(shared, entry.changes))
+        asked = settings.parse(family.settings, fields, f"{where}.changes")
         folder = os.path.join(workdir, name)
+    if asked.data.name != compare.data.name:
+        raise UserError(
+            f"{where} is of {asked.data.name!r}, this comparison of {compare.data.name!r}; compare "
+            "on the same data."
+        )
     job = Job(entry.title or name, asked, folder, bool(run))
     if family.scoring is not None:
         inside = os.path.join(workdir, name) if run else os.path.join(folder, EVALUATION)
@@ -74,7 +74,7 @@ def _scoring(
     return settings.parse(kind, fields, f"{where}.evaluation_changes")
 
 
-def _of_run(run: str, family: Family, where: str) -> Section:
+def _of_run(run: str, family: Family, where: str) -> Any:
     """The settings of a finished run.
 
     Raises:
@@ -83,7 +83,7 @@ def _of_run(run: str, family: Family, where: str) -> Section:
     try:
         record = results.load(run)
         experiment, rows = record["experiment"], [dict(r) for r in record["rows"]]
-        asked = settings.parse(family.settings, record["config"], f"{where}.run")
+        fields = dict(record["config"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{where}.run={run} has no readable results; name the --workdir of a finished run of "
@@ -97,7 +97,7 @@ def _of_run(run: str, family: Family, where: str) -> Section:
             f"{where}.run={run} has not come to its end; run experiments.{family.program} there "
             "again, with the same command."
         )
-    return asked
+    return settings.parse(family.settings, fields, f"{where}.run={run}: its config")
 
 
 def rows(family: Family, job: Job) -> list[Row]:

@@ -38,6 +38,7 @@ COLUMNS = (
     Column("seconds_per_image", "evaluation, s/image", "Seconds an image of the pass that gave the "
            "number, compilation included; rows of one pass share it.", True),
 )  # fmt: skip
+LINE = 0.17  # inches of a line of a legend
 _MARKERS = {"exact": ("D", "green"), "upper_bound": ("<", "red"), "lower_bound": (">", "blue")}
 _WORDS = {
     "exact": "exact", "upper_bound": "upper bound: the truth is to the left",
@@ -111,6 +112,8 @@ def figure(rows: list[Row], dataset: str):
     plot, axes = new_figure(1, 2, (13, height), width_ratios=(1.5, 1))
     _every_row(axes[0], shown)
     _over_samples(axes[1], [r for r in shown if r.get("data") != "simulated"])
+    entries = max(_legend_below(axis) for axis in axes)
+    plot.set_figheight(height + LINE * entries)
     plot.suptitle(f"Bounds on log P(x), {dataset}")
     return plot
 
@@ -133,7 +136,16 @@ def _every_row(axes, rows: list[Row]) -> None:
     axes.invert_yaxis()
     axes.margins(y=0.02)
     axes.set_xlabel("bits/dim (95% intervals)")
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=2)
+
+
+def _legend_below(axes) -> int:
+    """A legend under the title of the x axis, where it hides nothing; how many lines it has."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        # In points (times the font's size), as the tick labels and the title above it are.
+        axes.legend(handles, labels, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0.0),
+                    borderaxespad=5.5)  # fmt: skip
+    return len(handles)
 
 
 def _over_samples(axes, rows: list[Row]) -> None:
@@ -150,26 +162,24 @@ def _over_samples(axes, rows: list[Row]) -> None:
         if key[3]:  # at K = 1 it is the ELBO, whose row is that of alpha = 0
             points += [p for p in series.get((*key[:3], 0.0), []) if p[0] == 1]
         points.sort(key=lambda p: p[0])
-    colours = itertools.cycle(COLOURS.values())
+    looks = zip(itertools.cycle(COLOURS.values()), itertools.cycle("os^v"), strict=False)
     for (family, model, noise, alpha), points in series.items():
         if len(points) < 2:
             continue
         label = f"{family} {model}" + (f", {noise} noise" if noise not in (None, "None") else "")
         label += f", alpha = {alpha:g}" if alpha else ""
         values = np.array([[k, r["value"], r["standard_error"] or 0.0] for k, r in points]).T
-        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=next(colours),
-                      marker="o", ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
-    # Side by side: exact values may lie close together.
-    places = itertools.cycle(((0.02, "left"), (0.5, "center"), (0.98, "right")))
+        colour, marker = next(looks)
+        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=colour, marker=marker,
+                      ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
+    # Named in the legend: exact values may lie close together, and labels on them on each other.
+    looks = zip(itertools.cycle(reversed(COLOURS.values())), itertools.cycle((":", "--", "-.")),
+                strict=False)  # fmt: skip
     for r in rows:
         if r["kind"] == "exact":
-            x, side = next(places)
-            axes.axhline(r["value"], color=COLOURS["green"], ls=":", lw=1.2)
-            axes.annotate(f"{r['at']['family']} {r['at']['model']}", (x, r["value"]), fontsize=7,
-                          xycoords=("axes fraction", "data"), ha=side, va="bottom",
-                          color=COLOURS["green"])  # fmt: skip
+            colour, dashes = next(looks)
+            label = f"{r['at']['family']} {r['at']['model']}, exact"
+            axes.axhline(r["value"], color=colour, ls=dashes, lw=1.4, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("samples of the bound, K")
     axes.set_ylabel("bits/dim")
-    if series:
-        axes.legend(fontsize=8)

@@ -21,6 +21,7 @@ CONFIG = "config.json"  # of a run of training, from its first moment
 METRICS = "metrics.jsonl"  # of training, see `metrics`
 KINDS = ("exact", "lower_bound", "upper_bound", "estimate")
 Row = dict[str, Any]
+"""One number, see `row` for its fields."""
 
 
 def row(
@@ -37,7 +38,36 @@ def row(
     seconds: float | None = None,
     **extra: Any,
 ) -> Row:
-    """One number with everything needed to trust it; non-finite numbers become null."""
+    """One number with everything needed to trust it; numbers that are not finite become None.
+
+    Args:
+      name: what was measured.
+      at: where: model, seed, K, image ... It tells the row from others of its name.
+      kind: what the value is to the truth, one of `KINDS`.
+      unit: of value, standard_error, low and high.
+      value: the number.
+      standard_error: of the value, over images, seeds or replicates; None where it has none.
+      low: lower end of an interval of confidence; None where there is none.
+      high: its upper end.
+      n: how many the value is a mean of, or was computed from.
+      seconds: of the pass that gave it.
+      **extra: fields that only some rows have. Of any program: `seconds_per_image` of the pass,
+        `monte_carlo_error` (the part of the standard error that more samples would take away),
+        `gap_of` (the bound whose distance to the exact value this is), `part_of` (the row of which
+        this is a summand), `data` ("test", or "simulated" from the model). Added when it is kept:
+        `point` (of a study; a row without is a summary of points), `part` (of a program that
+        measures in parts), `step`, `weights` and `checksum` of the parameters. Of a comparison:
+        `over` ("images" or "seeds", what the standard error is over), `parameters`,
+        `training_seconds` of one model, `above_exact` and `above_exact_error` (by how much the
+        bound lies above the exact value of the same model, image by image), `ais_above` and
+        `ais_above_error` (likewise AIS above reverse AIS).
+
+    Returns:
+      The fields by their names, all of which JSON can hold.
+
+    Raises:
+      ValueError: the kind is unknown.
+    """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
     fields = dict(

@@ -1,6 +1,7 @@
-"""Rows of a study as they stand beside those of other families: bounds on log P(x) in bits/dim."""
+"""Rows as they stand beside those of other families: bounds on log P(x) in bits/dim."""
 
 import math
+from typing import Any
 
 from experiments.runtime.results import Row, row
 from experiments.studies.study import UNIT
@@ -9,12 +10,49 @@ from experiments.studies.study import UNIT
 _OF_CAPTIONS = ("log p(x, y)", "joint bound")
 
 
-def rows(found: list[Row]) -> list[Row]:
-    """The bounds of each model, over seeds where there are several, else over images.
+def bound(
+    name: str,
+    at: dict[str, Any],
+    *,
+    kind: str,
+    value: float | None,
+    standard_error: float | None,
+    n: int,
+    over: str = "images",
+    parameters: int | float | None = None,
+    training_seconds: float | None = None,
+    seconds_per_image: float | None = None,
+    above_exact: float | None = None,
+    above_exact_error: float | None = None,
+    **extra: Any,
+) -> Row:
+    """A row of the table of all families.
 
-    Each has `over` (what its standard error is over), `parameters`, `training_seconds` and
-    `seconds_per_image` (of the pass it came from; the rows of a pass share it).
+    Args:
+      name: of the bound.
+      at: "model", and what else tells the row from others of its model: K or k draws, a noise.
+      kind: of bits/dim: a lower bound on log P(x) is an upper bound here.
+      value: bits/dim; None where it is not finite.
+      standard_error: of the value.
+      n: how many test images, or seeds, it is the mean of.
+      over: which of the two: "images" or "seeds".
+      parameters: how many numbers were trained.
+      training_seconds: of one model.
+      seconds_per_image: of the pass that gave the value; the rows of a pass share it.
+      above_exact: by how much it lies above the exact value of the model, image by image.
+      above_exact_error: standard error of that.
+      **extra: other fields of `row`.
     """
+    return row(
+        name, at, kind=kind, unit=UNIT, value=math.nan if value is None else value,
+        standard_error=standard_error, n=n, over=over, above_exact=above_exact,
+        above_exact_error=above_exact_error, parameters=parameters,
+        training_seconds=training_seconds, seconds_per_image=seconds_per_image, **extra,
+    )  # fmt: skip
+
+
+def rows(found: list[Row]) -> list[Row]:
+    """The bounds of each model of a study, over seeds where there are several, else over images."""
     out = []
     for model in dict.fromkeys(r["at"]["model"] for r in found if "point" in r):
         own = [r for r in found if r["at"].get("model") == model]
@@ -33,10 +71,10 @@ def rows(found: list[Row]) -> list[Row]:
                         (r["name"], r["at"], UNIT)), {})  # fmt: skip
             named = len(noises) > 1 and "noise" in at and r["kind"] != "exact"
             out.append(
-                row(
+                bound(
                     f"{r['name']}, {at['noise']} noise" if named else r["name"],
                     {"model": model, **at},
-                    kind=r["kind"], unit=UNIT, value=number(r["value"]),
+                    kind=r["kind"], value=r["value"],
                     standard_error=r["standard_error"], n=r["n"],
                     over="images" if len(seeds) == 1 else "seeds",
                     above_exact=gap.get("value"), above_exact_error=gap.get("standard_error"),

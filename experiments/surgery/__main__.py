@@ -3,8 +3,8 @@ r"""ELBO surgery of trained VAEs: the average KL, the prior and the gap, each ta
     python -m experiments.surgery --config=configs/surgery_digits.py \
         --workdir=runs/surgery_digits
 
-`config.models` names models, each by what it changes in the config of a training; those that are
-missing are trained, each in its folder of --workdir. `config.runs` names finished runs of
+--config.models names models, each by what it changes in the config of a training; those that are
+missing are trained, each in its folder of --workdir. --config.runs names finished runs of
 experiments.train besides. Of every one, before and after training: average KL = I + marginal KL on
 the training images with their exact aggregated posterior, and estimates of I by minibatches; I over
 training; the ELBO under the optimal prior, on training and test images; the gap of the ELBO as

@@ -173,7 +173,7 @@ def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
         num_samples=wanted.num_samples, images_per_pass=memory.images_per_pass,
         samples_per_pass=memory.samples_per_pass,
     )  # fmt: skip
-    return gap_rows({"model": model.name, "data": "test"}, found, config.gap_samples)
+    return gap_rows({"model": model.name, "data": "test"}, found, wanted.num_samples)
 
 
 def gap_rows(at: dict[str, Any], found: Gaps, num_samples: int) -> list[Row]:

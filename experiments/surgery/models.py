@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 import bounds
-from experiments.runtime import paths, results, settings, subprograms
-from experiments.runtime.changes import differing_fields
+from experiments.runtime import paths, settings, subprograms
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.surgery.settings import TWO_DIMENSIONS, Surgery
@@ -191,15 +190,9 @@ def _check(model: Model, surgery: Surgery, *, member: int, checkpoint: str) -> N
 
 
 def _finished(model: Model) -> bool:
-    """Whether the folder holds the results of this very training."""
-    try:
-        found = results.load(model.folder)
-        wanted = build.named(model.trained)
-        there = {field: found["config"][field] for field in wanted if field in found["config"]}
-        done = bool(found["rows"]) and not differing_fields(there, wanted)
-        done = done and os.path.isdir(os.path.join(model.folder, "checkpoints"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # experiments.train says what is wrong with it
+    """Whether the folder holds the results of this very training, and its checkpoints."""
+    done = build.finished(model.folder, model.trained)
+    done = done and os.path.isdir(os.path.join(model.folder, "checkpoints"))
     if done:
         logging.info("%s: trained already, in %s.", model.name, model.folder)
     return done

@@ -12,12 +12,11 @@ from experiments.surgery.settings import TWO_DIMENSIONS, Surgery
 from experiments.vae import figures
 
 _HIDDEN = (*decomposition.OF_DIMENSION, decomposition.VARIANCE_OF_MEAN)
-_MODEL_APART = TWO_DIMENSIONS
 
 
 def show(rows: list[Row], paths: list[str], workdir: str) -> None:
     """Prints the tables; `paths` are the figures written."""
-    of_models = [r for r in rows if r["at"]["model"] != _MODEL_APART]
+    of_models = [r for r in rows if r["at"]["model"] != TWO_DIMENSIONS]
     print(_table([r for r in of_models if r["name"] not in _HIDDEN and "step" not in r["at"]]))
     print("\n" + _dimensions(of_models))
     print(
@@ -29,7 +28,7 @@ def show(rows: list[Row], paths: list[str], workdir: str) -> None:
         "prior is that of the\ntraining images. gap = approximation gap + amortisation gap, with "
         "a lower bound in the place of log p(x)."
     )
-    plane = [r for r in rows if r["at"]["model"] == _MODEL_APART]
+    plane = [r for r in rows if r["at"]["model"] == TWO_DIMENSIONS]
     if plane:
         print("\nA VAE with two dimensions, one image, sums over a grid:\n")
         print(_table(plane))

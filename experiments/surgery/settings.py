@@ -99,7 +99,11 @@ class Picture(Section):
 
 
 class Memory(shared.Memory):
-    """Likewise, for posteriors of the aggregated one."""
+    """How much is in memory at once, on each device.
+
+    Attributes:
+      posteriors_per_pass: of the mixture that is the aggregated posterior.
+    """
 
     posteriors_per_pass: Count
 

@@ -13,6 +13,7 @@ import bounds
 from experiments.data import batches, sets
 from experiments.runtime import keys, results, settings
 from experiments.runtime import mesh as meshes
+from experiments.runtime.changes import differing_fields
 from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
 from experiments.runtime.keys import Purpose
@@ -107,6 +108,17 @@ def run_of(field: str, folder: str) -> TrainedRun:
 def named(run: TrainedRun) -> dict[str, Any]:
     """What tells a training from others, for its config.json and its checkpoints."""
     return settings.dump(run, TrainedRun)
+
+
+def finished(folder: str, run: TrainedRun) -> bool:
+    """Whether a folder holds the results of this very training, and not those of a shorter one."""
+    wanted = named(run)
+    try:
+        found = results.load(folder)
+        there = {field: found["config"][field] for field in wanted if field in found["config"]}
+        return bool(found["rows"]) and not differing_fields(there, wanted)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # experiments.train says what is wrong with it
 
 
 def init_params(problem: Problem, key: Array) -> bounds.Params:

@@ -6,10 +6,9 @@ from typing import Any
 from experiments import evaluate, train
 from experiments.runtime import results, subprograms
 from experiments.runtime.errors import UserError
-from experiments.runtime.results import Row, row
-from experiments.studies.comparable import mean, number
+from experiments.runtime.results import Row
+from experiments.studies.comparable import bound, mean, number
 from experiments.studies.family import Family, Job
-from experiments.studies.study import UNIT
 from experiments.vae import build
 from experiments.vae.settings import Evaluate, Train
 
@@ -31,7 +30,13 @@ def check(job: Job) -> None:
     if job.scoring.data.split != "test":
         raise UserError(f"a comparison is of test images, not of split={job.scoring.data.split}.")
     problem = build.make_problem(job.settings, job.settings.data_dir)
-    if not job.finished:
+    if job.finished:
+        if not build.finished(job.folder, build.run_of("run", job.folder)):
+            raise UserError(
+                f"{job.folder} has not come to its end: its training goes on; run "
+                "experiments.train there again, with the same command."
+            )
+    else:
         build.make_run(problem, job.settings, job.settings.seed)
 
 
@@ -60,12 +65,11 @@ def rows(job: Job) -> list[Row]:
         seen.add(name)
         at = {k: v for k, v in r["at"].items() if k != "data"}
         out.append(
-            row(
+            bound(
                 name, {"model": model, **at},
-                kind=_OTHER_SIDE[r["kind"]], unit=UNIT, value=scale * number(r["value"]),
+                kind=_OTHER_SIDE[r["kind"]], value=scale * number(r["value"]),
                 standard_error=abs(scale) * number(r["standard_error"]), n=r["n"],
-                over="images", data="simulated" if simulated else "test",
-                above_exact=None, above_exact_error=None,
+                data="simulated" if simulated else "test",
                 **_paired(gap if r["name"] == "reverse AIS (BDMC)" else None, -scale),
                 parameters=size[0], training_seconds=size[1],
                 seconds_per_image=r["seconds"] / r["n"] if r.get("seconds") else None,

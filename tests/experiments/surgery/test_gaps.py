@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from experiments.surgery.build import DatumQ, per_datum
 from scipy import stats
 from scipy.special import logsumexp
 
 import bounds
 from experiments.surgery import decomposition, gaps, prior
+from experiments.surgery.encoders import DatumQ, per_datum
 from models.exact import linear_gaussian
 
 pytestmark = pytest.mark.x64

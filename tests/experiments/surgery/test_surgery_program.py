@@ -4,50 +4,65 @@ import json
 import os
 import xml.etree.ElementTree
 
-import jax
-import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import oracles
 import pytest
 from absl import flags
-from scipy.special import logsumexp
-from surgery_cases import gaussians
 
-import bounds
 from configs import surgery_digits
 from experiments import train
-from experiments.runtime import results, subprograms
+from experiments.runtime import results, settings, subprograms
 from experiments.runtime.errors import UserError
 from experiments.surgery import __main__ as surgery
-from experiments.surgery import decomposition, report, study, two_dimensions
+from experiments.surgery import decomposition, report, study
+from experiments.surgery.settings import Surgery
 from experiments.vae import report as training_report
+from experiments.vae.settings import Train
 
 # Together: its three models are trained once, not on every worker.
 pytestmark = pytest.mark.xdist_group("test_surgery_program")
 
 TRAINED = {
-    "latents": (3,), "hidden": ((6,),), "num_steps": 4, "log_every": 2, "save_every": 2,
-    "keep_checkpoints": 3, "num_samples": 2, "batch_size": 20, "validation_samples": 2,
-    "few_samples": 2, "test_samples": 4, "test_images": 4, "learning_rate": 0.02,
-}  # fmt: skip
+    "model": {"latents": (3,), "hidden": ((6,),)},
+    "objective": {"name": "iwae", "num_samples": 2},
+    "optimizer": {"learning_rate": 0.02},
+    "training": {"num_steps": 4, "batch_size": 20, "validation_samples": 2},
+    "records": {"log_every": 2, "save_every": 2, "keep_checkpoints": 3},
+    "evaluation": {"few_samples": 2, "num_samples": 4, "num_images": 4},
+}
 SIZES = {
-    "train_images": 40, "test_images": 12, "draws": 4, "curve_draws": 2, "batch": 8,
-    "num_batches": 5, "gap_images": 4, "gap_steps": 20, "gap_draws": 20, "gap_samples": 60,
-    "picture_sets": 4, "picture_nodes": 24, "picture_samples": (3,), "picture_draws": 20,
-    "samples_per_pass": 20, "posteriors_per_pass": 30,
+    "decomposition": {
+        "num_images": 40, "num_draws": 4, "curve_draws": 2, "batch_size": 8, "num_batches": 5,
+    },
+    "prior": {"num_images": 12},
+    "gap": {
+        "num_images": 4, "num_steps": 20, "step_samples": 8, "num_draws": 20, "num_samples": 60,
+    },
+    "picture": {"num_sets": 4, "num_nodes": 24, "num_samples": (3,), "num_draws": 20},
+    "memory": {"samples_per_pass": 20, "posteriors_per_pass": 30},
 }  # fmt: skip
-MODELS = {"VAE": {**TRAINED, "objective": "elbo"}, "DReG": {**TRAINED, "objective": "dreg"}}
-PLANE = {**TRAINED, "latents": (2,)}
+MODELS = {
+    name: settings.merged(TRAINED, {"objective": {"name": objective}})
+    for name, objective in {"VAE": "elbo", "DReG": "dreg"}.items()
+}
+PLANE = settings.merged(TRAINED, {"model": {"latents": (2,)}})
 
 
-def tiny(runs="", **changes):
-    config = surgery_digits.get_config(runs)
-    config.update(SIZES)
+def tiny(runs="", /, **changes):
+    """Settings of a run of seconds; what `changes` has of whole fields takes their places."""
+    ours = SIZES if runs else settings.merged(SIZES, {"picture": {"model": PLANE}})
+    config = settings.merged(surgery_digits.get_config(runs).to_dict(), ours)
     if not runs:
-        config.models, config.picture_model = MODELS, PLANE
+        config["models"] = MODELS
+    return settings.parse(Surgery, put(config, changes))
+
+
+def put(config, changes):
+    """The config with fields, or FIELDs of SECTION__FIELD, in the places of what was there."""
     for name, value in changes.items():
-        config[name] = value
+        section, _, field = name.partition("__")
+        config = {**config, section: {**config[section], field: value} if field else value}
     return config
 
 
@@ -211,9 +226,9 @@ def test_finished_runs_are_taken_apart_as_they_are(finished, tmp_path, monkeypat
     for name in ("training curve", "optimal prior", "gap"):
         monkeypatch.delitem(study.PARTS, name)
     monkeypatch.setattr(report, "draw", lambda *a: [])
-    config = tiny(f"mine={finished / 'VAE'}")
-    assert not config.models
-    surgery.main(config, str(tmp_path))
+    asked = tiny(f"mine={finished / 'VAE'}")
+    assert not asked.models
+    surgery.main(asked, str(tmp_path))
     assert not started
     assert not (tmp_path / "mine").exists()
     expected = [
@@ -230,69 +245,7 @@ def test_finished_runs_are_taken_apart_as_they_are(finished, tmp_path, monkeypat
     record = json.loads((tmp_path / results.FILE).read_text())
     (tmp_path / results.FILE).write_text(json.dumps({**record, "rows": rows}))
     with pytest.raises(UserError, match="another training now; choose another --workdir"):
-        surgery.main(config, str(tmp_path))
-
-
-# --- standard errors --------------------------------------------------------------------------
-
-
-def test_standard_error_is_that_of_draws_for_fixed_images():
-    """Of 400 repetitions; the spread between images, which is far larger, is no part of it."""
-    posteriors = gaussians(0, 12, 2, spread=1.5, scale=0.4, dtype=np.float32)
-    repeated = []
-    for seed in range(400):
-        found = decomposition.measure(posteriors, jax.random.key(seed), num_draws=5)
-        names = ("kl", "information", "marginal_kl", "total_correlation")
-        repeated.append(
-            [
-                decomposition.stratified(
-                    getattr(found.mean.terms, n), getattr(found.variance.terms, n), 5
-                )
-                for n in names
-            ]
-        )
-    values, errors = np.moveaxis(np.array(repeated), -1, 0)
-    ratio = np.sqrt(np.mean(errors**2, axis=0)) / values.std(axis=0, ddof=1)
-    assert np.all(np.abs(ratio - 1) < 4.5 / np.sqrt(2 * 400))  # of a standard deviation's error
-    exact = decomposition.closed_kl(posteriors).sum(axis=-1)
-    standard = np.sqrt(np.mean(errors[:, 0] ** 2) / 400)
-    assert abs(values[:, 0].mean() - exact.mean()) < oracles.z_limit(1) * standard
-    assert exact.std(ddof=1) / np.sqrt(12) > 2 * errors[:, 0].mean()
-
-
-def test_minibatch_estimates_enclose_the_information():
-    posteriors = gaussians(1, 40, 3, spread=1.0, scale=0.5, dtype=np.float32)
-    found = decomposition.measure(posteriors, jax.random.key(0), num_draws=50)
-    exact, _ = decomposition.stratified(
-        found.mean.terms.information, found.variance.terms.information, 50
-    )
-    batches = decomposition.from_minibatches(
-        posteriors, jax.random.key(1), batch=8, num_batches=200
-    )
-    assert batches.in_batch.mean() < exact < batches.stratified.mean()
-    np.testing.assert_allclose(batches.weighted, batches.in_batch + np.log(40), rtol=1e-5)
-    rows = decomposition.minibatch_rows({"model": "m"}, batches)
-    kinds = {r["name"]: r["kind"] for r in rows}
-    assert kinds == {
-        "I, in-batch mean": "lower_bound", "I, stratified": "upper_bound",
-        "I, MWS": "upper_bound",
-    }  # fmt: skip
-    # All data in one batch: the aggregated posterior itself, whichever way it is estimated.
-    whole = decomposition.from_minibatches(posteriors, jax.random.key(2), batch=40, num_batches=300)
-    np.testing.assert_allclose(whole.in_batch, whole.stratified, atol=1e-5)
-    error = whole.in_batch.std(ddof=1) / np.sqrt(300)
-    assert abs(whole.in_batch.mean() - exact) < oracles.z_limit(1) * error + 0.01
-
-
-def test_jackknife_of_a_density_is_right_for_its_mass():
-    """Its mass is a mean over blocks, so the jackknife gives the error of a mean."""
-    rng = np.random.default_rng(0)
-    blocks = rng.normal(size=(8, 4, 4))
-    found = two_dimensions._jackknife(lambda v: np.exp(v).sum(), blocks)
-    each = np.exp(blocks).sum(axis=(1, 2))
-    np.testing.assert_allclose(found["value"], each.mean())
-    np.testing.assert_allclose(found["standard_error"], each.std(ddof=1) / np.sqrt(8))
-    assert two_dimensions._jackknife(logsumexp, blocks[:1]).keys() == {"value"}
+        surgery.main(asked, str(tmp_path))
 
 
 # --- refused ----------------------------------------------------------------------------------
@@ -301,49 +254,60 @@ def test_jackknife_of_a_density_is_right_for_its_mass():
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"models": {}}, ["config.models and config.runs are empty"]),
-        ({"models": {"a/b": TRAINED}}, ["'a/b'", "folder"]),
-        ({"models": {"two_dimensions": TRAINED}}, ["two_dimensions"]),
-        ({"models": {"a": {"objectve": "iwae"}}}, ["objectve"]),
-        ({"models": {"a": {"objective": "iwa"}}}, ["config.objective", "'iwa'"]),
-        ({"models": {"a": 3}}, ["config.models.a", "3"]),
+        ({"models": {}}, ["models and runs are empty"]),
+        ({"models": {"a/b": TRAINED}}, ["a/b", "folder"]),
+        ({"models": {"two_dimensions": TRAINED}}, ["two_dimensions", "picture.model"]),
+        ({"models": {"a": 3}}, ["--config.models.a", "3"]),
+        ({"runs": {"VAE": "runs/VAE"}}, ["both have the name 'VAE'"]),
+        ({"runs": {"mine": 3}}, ["--config.runs.mine", "3"]),
+        ({"runs": {"two_dimensions": "runs/x"}}, ["two_dimensions", "picture.model"]),
+        ({"checkpoint": "bset"}, ["--config.checkpoint", "best", "latest", "'bset'"]),
+        ({"decomposition__num_draws": 1}, ["--config.decomposition.num_draws", "2", "1"]),
+        ({"decomposition__num_images": 1}, ["--config.decomposition", "num_images", "got 1"]),
+        ({"gap__learning_rate": 0.0}, ["--config.gap.learning_rate", "0.0"]),
+        ({"picture__num_samples": (1, 8)}, ["--config.picture.num_samples", "2", "1"]),
+        ({"picture__num_samples": (8, 8)}, ["--config.picture.num_samples", "must n", "twice"]),
+        ({"seed": -1}, ["--config.seed", "-1"]),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, dict) else " ",
+)
+def test_mistake_of_a_field_is_named(changes, wanted):
+    with pytest.raises(UserError) as caught:
+        tiny(**changes)
+    is_one_sentence(caught, wanted)
+
+
+def is_one_sentence(caught, wanted):
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for fragment in wanted:
+        assert fragment in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"models": {"a": {"objective": {"nmae": "iwae"}}}}, ["--config.models.a", "nmae"]),
+        ({"models": {"a": {"objective": {"name": "iwa"}}}}, ["a.objective.name", "'iwa'"]),
         (
-            {"models": {"a": {"latents": (4, 2), "hidden": ((5,), (5,))}}},
+            {"models": {"a": {"model": {"latents": (4, 2), "hidden": ((5,), (5,))}}}},
             ["a has 2 stochastic layers"],
         ),
         ({"training": "configs/absent.py"}, ["configs/absent.py is not there"]),
-        ({"runs": {"VAE": "runs/VAE"}}, ["both have the name 'VAE'"]),
         ({"runs": {"mine": "runs/absent"}}, ["runs/absent", "experiments.train"]),
-        ({"runs": {"mine": 3}}, ["config.runs.mine", "3"]),
-        ({"runs": {"two_dimensions": "runs/x"}}, ["two_dimensions", "picture_model"]),
-        ({"checkpoint": "bset"}, ["best, latest or a step", "'bset'"]),
         ({"checkpoint": "999999"}, ["999999 is no step that"]),
-        ({"member": 7}, ["config.member must be a seed of", "7"]),
-        ({"picture_model": {**PLANE, "latents": (3,)}}, ["latents=(2,)", "(3,)"]),
-        ({"draws": 1}, ["config.draws", "at least 2"]),
-        ({"batch": 41}, ["config.batch", "from 2 to", "40", "41"]),
-        ({"train_images": 1}, ["config.train_images", "1"]),
-        ({"gap_learning_rate": 0.0}, ["config.gap_learning_rate"]),
-        ({"picture_samples": (1, 8)}, ["config.picture_samples", "(1, 8)"]),
-        ({"picture_samples": (8, 8)}, ["config.picture_samples", "twice"]),
-        ({"seed": -1}, ["config.seed", "-1"]),
+        ({"member": 7}, ["--config.member must be a seed of", "7"]),
+        ({"picture__model": MODELS["VAE"]}, ["latents must be (2,)", "(3,)"]),
+        ({"decomposition__batch_size": 41}, ["--config.decomposition.batch_size", "40", "41"]),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, dict) else " ",
 )
 def test_mistake_is_named_before_anything_is_trained(changes, wanted, tmp_path, monkeypatch):
     flags.FLAGS.mark_as_parsed()
     monkeypatch.setattr(train, "main", None)
-    config = tiny()
-    for name, changed in changes.items():
-        with config.unlocked():
-            del config[name]
-            config[name] = changed
     with pytest.raises(UserError) as caught:
-        surgery.main(config, str(tmp_path / "out"))
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    for fragment in wanted:
-        assert fragment in message
+        surgery.main(tiny(**changes), str(tmp_path / "out"))
+    is_one_sentence(caught, wanted)
     assert not (tmp_path / "out").exists()
 
 
@@ -355,20 +319,8 @@ def test_a_run_without_checkpoints_is_refused(finished, tmp_path):
 
 
 def test_default_models_keep_every_checkpoint_for_their_curves():
-    config = surgery_digits.get_config()
-    for changes in config.models.values():
-        trained = subprograms.load_config(config.training, changes)
-        assert trained.num_steps // trained.save_every <= trained.keep_checkpoints
-
-
-def test_active_units_do_not_count_what_is_dead():
-    posteriors = bounds.GaussianPosteriors(
-        jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.array([[0.1, 1.0], [0.1, 1.0]])
-    )
-    measured = decomposition.measure(posteriors, jax.random.key(0), num_draws=3)
-    rows = decomposition.dimension_rows({"model": "m"}, posteriors, measured, 3)
-    active = {r["at"]["dimension"]: r["active"] for r in rows if "active" in r}
-    assert active == {1: True, 2: False}
-    # The dead dimension is the prior: no information, no KL, and no error.
-    dead = [r for r in rows if r["at"]["dimension"] == 2 and r["unit"] == "nats"]
-    assert all(abs(r["value"]) < 1e-6 for r in dead)
+    asked = settings.parse(Surgery, surgery_digits.get_config())
+    for changes in asked.models.values():
+        ours = settings.parse(Train, subprograms.load_config(asked.training, changes))
+        saved = ours.training.num_steps // ours.records.save_every
+        assert saved <= ours.records.keep_checkpoints
