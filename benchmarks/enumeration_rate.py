@@ -62,9 +62,9 @@ def run() -> list[Row]:
 
 
 def _problem(num_codes: int):
-    config = dalle_digits.get_config()
-    config.model.num_codes = num_codes
-    own = settings.parse(Dalle, config).of_model("beta1")
+    fields = dalle_digits.get_config().to_dict()
+    fields = settings.merged(fields, {"model": {"num_codes": num_codes}})
+    own = settings.parse(Dalle, fields).of_model("beta1")
     data = build.make_data(own.data, "")
     model = build.make_model(data, own)
     dataset = data.problem.dataset
