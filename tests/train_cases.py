@@ -12,6 +12,7 @@ from programs import finish, overrides, shared_folder, start
 from experiments.runtime import fit, results, settings, subprograms
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.vae import build
+from experiments.vae.build import make_problem
 from experiments.vae.settings import Evaluate, Reference, Train
 
 TINY = {
@@ -53,7 +54,7 @@ def reference(variant="short", **changes) -> Reference:
 @functools.cache
 def _problem(data, model, data_dir):
     trained = tiny(data=settings.dump(data), model=settings.dump(model))
-    return build.make_problem(trained, data_dir)
+    return make_problem(trained, data_dir)
 
 
 def problem_of(trained, data_dir="") -> build.Problem:
