@@ -95,7 +95,7 @@ def test_every_objective_trains(name, tmp_path):
         model={"latents": (3,), "hidden": ((5,),)},
     )  # fmt: skip
     run = build.make_run(problem_of(trained), trained, 0)._replace(validate=None)
-    start = run.init()
+    start = build.make_run(problem_of(trained), trained, 0).init()
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
     try:
