@@ -39,7 +39,7 @@ def tiny(**changes) -> Train:
     return settings.parse(Train, fields)
 
 
-def tiny_evaluation(run, **changes) -> Evaluate:
+def tiny_evaluation(run, /, **changes) -> Evaluate:
     """Likewise of an evaluation."""
     wanted = settings.merged({**EVALUATION, "run": str(run)}, changes)
     return settings.parse(Evaluate, subprograms.load_config("configs/evaluate.py", wanted))
