@@ -19,9 +19,10 @@ import optax
 
 from benchmarks.timing import Row, ratio, version
 from configs import dequantize_digits
-from experiments.dequantize import build, study, training
-from experiments.runtime import trainer
-from experiments.studies import images
+from experiments.dequantize import build, training
+from experiments.dequantize.settings import Dequantize, OfModel
+from experiments.runtime import settings, trainer
+from experiments.studies.images import as_images, make_problem
 
 MODEL = "mixture_uniform"
 STEPS = 40
@@ -33,11 +34,10 @@ def run() -> list[Row]:
     name = "coupling_rate: trainer / PyTorch, steps per second"
     if version("torch") == "not installed":
         return [Row(name, None, detail=EXTRA)]
-    config = dequantize_digits.get_config()
-    own = study.settings(config, MODEL, 0)
-    problem = images.make_problem(own)
+    own = settings.parse(Dequantize, dequantize_digits.get_config()).of_model(MODEL)
+    problem = make_problem(own.data.name, "")
     model = build.make_model(problem, own)
-    params = training.make_run(problem, model, own).init()
+    params = training.make_run(problem, model, own, 0).init()
     contestants = {
         "trainer": ours(problem, model, own),
         "PyTorch": pytorch(problem, model, params, own),
@@ -54,9 +54,9 @@ def run() -> list[Row]:
     return [Row(name, ratio(seconds["PyTorch"], seconds["trainer"]), low=1.0, detail=detail)]
 
 
-def ours(problem, model, config) -> Callable[[], float]:
-    run = training.make_run(problem, model, config)
-    optimizer = optax.adam(config.learning_rate)
+def ours(problem, model, trained: OfModel) -> Callable[[], float]:
+    run = training.make_run(problem, model, trained, 0)
+    optimizer = optax.adam(trained.optimizer.learning_rate)
     state = trainer.init_state(run.init(), optimizer)
 
     def contest() -> float:
@@ -70,18 +70,19 @@ def ours(problem, model, config) -> Callable[[], float]:
     return contest
 
 
-def pytorch(problem, model, params, config) -> Callable[[], float]:
+def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
     import torch
     from torch.nn.functional import dropout, linear, silu
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(4)
-    components, levels = config.num_components, problem.levels
+    wanted, batch_size = trained.model, trained.training.batch_size
+    components, levels = wanted.num_components, problem.levels
     factors = torch.linspace(0.5, 1.5, components)
-    assert tuple(config.layout) == ("checkerboard:4", "squeeze", "channels:2")
+    assert wanted.layout == ("checkerboard:4", "squeeze", "channels:2")
     before = 4
-    assert config.norm == "channel"
-    assert not config.pointwise
+    assert wanted.norm == "channel"
+    assert not wanted.pointwise
 
     def leaf(array):
         return torch.tensor(np.asarray(array).copy(), requires_grad=True)
@@ -92,12 +93,12 @@ def pytorch(problem, model, params, config) -> Callable[[], float]:
         if isinstance(entry, dict):
             layers = entry["params"]
             steps.append([(leaf(v["kernel"].T), leaf(v["bias"])) for v in (
-                *(layers[f"hidden_{i}"] for i in range(config.num_layers)), layers["outputs"],
+                *(layers[f"hidden_{i}"] for i in range(wanted.num_layers)), layers["outputs"],
             )])  # fmt: skip
         elif len(entry):
             steps.append((leaf(entry.mean), leaf(entry.log_sd)))
     leaves = [v for s in steps for v in (sum(s, ()) if isinstance(s, list) else s)]
-    optimizer = torch.optim.Adam(leaves, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(leaves, lr=trained.optimizer.learning_rate)
 
     def take(z, by_colour):
         if not by_colour:
@@ -156,7 +157,7 @@ def pytorch(problem, model, params, config) -> Callable[[], float]:
             z = join(*((b, a) if odd else (a, b)), by_colour)
         return total - 0.5 * (z.square() + np.log(2 * np.pi)).flatten(1).sum(1)
 
-    images = images.as_images(problem.dataset.train)
+    images = as_images(problem.dataset.train)
     u = np.random.default_rng(0).random(images[:8].shape, np.float32)
     wanted = jax.vmap(model.density.log_density, (None, 0, 0))(params.theta, images[:8], u)
     found = log_density(torch.tensor(images[:8] + u), 0.0)
@@ -167,9 +168,9 @@ def pytorch(problem, model, params, config) -> Callable[[], float]:
         start = time.perf_counter()
         order = torch.randperm(len(stored))
         for number in range(STEPS):
-            first = number * config.batch_size % (len(stored) - config.batch_size)
-            x = stored[order[first : first + config.batch_size]].float()
-            loss = -log_density(x + torch.rand(x.shape), config.dropout).mean()
+            first = number * batch_size % (len(stored) - batch_size)
+            x = stored[order[first : first + batch_size]].float()
+            loss = -log_density(x + torch.rand(x.shape), wanted.dropout).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -21,9 +21,11 @@ import optax
 
 from benchmarks.timing import Row, ratio, version
 from configs import diffusion_digits
-from experiments.diffusion import build, study, training
-from experiments.runtime import trainer
+from experiments.diffusion import build, training
+from experiments.diffusion.settings import Diffusion, Trained
+from experiments.runtime import settings, trainer
 from experiments.studies import images
+from experiments.studies.settings import Optimizer
 
 STEPS = 20
 ROUNDS = 5
@@ -34,8 +36,8 @@ def run() -> list[Row]:
     name = "denoising_rate: trainer / PyTorch, steps per second"
     if version("torch") == "not installed":
         return [Row(name, None, detail=EXTRA)]
-    own = study.settings(diffusion_digits.get_config(), "vdm", 0)
-    problem = images.make_problem(own)
+    own = settings.parse(Diffusion, diffusion_digits.get_config()).of_model("vdm")
+    problem = images.make_problem(own.data.name, "")
     model = build.make_model(problem, own)
     contestants = {"trainer": ours(problem, model, own), "PyTorch": pytorch(problem, model, own)}
     seconds: dict[str, list[float]] = {key: [] for key in contestants}
@@ -50,15 +52,15 @@ def run() -> list[Row]:
     return [Row(name, ratio(seconds["PyTorch"], seconds["trainer"]), low=1.0, detail=detail)]
 
 
-def adam(config) -> optax.GradientTransformation:
+def adam(wanted: Optimizer) -> optax.GradientTransformation:
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate)
+        optax.clip_by_global_norm(wanted.clip_norm), optax.adam(wanted.learning_rate)
     )
 
 
-def ours(problem, model, config) -> Callable[[], float]:
-    run = training.make_run(problem, model, config)
-    optimizer = adam(config)
+def ours(problem, model, trained: Trained) -> Callable[[], float]:
+    run = training.make_run(problem, model, trained, 0)
+    optimizer = adam(trained.optimizer)
     state = trainer.init_state(run.init(), optimizer)
 
     def contest() -> float:
@@ -72,14 +74,15 @@ def ours(problem, model, config) -> Callable[[], float]:
     return contest
 
 
-def pytorch(problem, model, config) -> Callable[[], float]:
+def pytorch(problem, model, trained: Trained) -> Callable[[], float]:
     import torch
     from torch.nn import functional as F
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(4)
-    assert tuple(config.multipliers) == (1, 2)
-    assert (config.num_blocks, tuple(config.attention), config.prediction) == (1, (1,), "v")
+    chain, network = trained.chain, trained.network
+    assert (network.multipliers, network.num_blocks, network.attention) == ((1, 2), 1, (1,))
+    assert chain.prediction == "v"
     theta = model.init(jax.random.key(0))["network"]["params"]
     # Layers that start at zero would hide what stands before them.
     rng = np.random.default_rng(0)
@@ -108,8 +111,8 @@ def pytorch(problem, model, config) -> Callable[[], float]:
             leaves.extend(branch) if isinstance(branch, tuple) else collect(branch)
 
     collect(net)
-    optimizer = torch.optim.Adam(leaves, lr=config.learning_rate)
-    low, high, levels = config.gamma_min, config.gamma_max, problem.levels
+    optimizer = torch.optim.Adam(leaves, lr=trained.optimizer.learning_rate)
+    low, high, levels = chain.gamma_min, chain.gamma_max, problem.levels
 
     def embed(gamma, width):
         rates = torch.exp(-torch.linspace(math.log(0.1), math.log(100.0), width // 2))
@@ -142,9 +145,9 @@ def pytorch(problem, model, config) -> Callable[[], float]:
 
     def predict(x, gamma, rate):
         features = [x]
-        for power in config.fourier:
+        for power in network.fourier:
             features += [torch.sin(2**power * math.pi * x), torch.cos(2**power * math.pi * x)]
-        emb = F.silu(F.linear(embed(gamma, config.width), *net["time_in"]))
+        emb = F.silu(F.linear(embed(gamma, network.width), *net["time_in"]))
         emb = F.silu(F.linear(emb, *net["time_out"]))
         first = conv(torch.cat(features, dim=1), net["in"])
         fine = block(first, emb, "down_0_0", rate)
@@ -173,7 +176,7 @@ def pytorch(problem, model, config) -> Callable[[], float]:
     def contest() -> float:
         start = time.perf_counter()
         order = torch.randperm(len(stored))
-        count = config.batch_size
+        count = trained.training.batch_size
         for number in range(STEPS):
             first = number * count % (len(stored) - count)
             x = stored[order[first : first + count]].float() * (2 / (levels - 1)) - 1
@@ -183,12 +186,12 @@ def pytorch(problem, model, config) -> Callable[[], float]:
                 torch.sqrt(torch.sigmoid(s * gamma))[:, None, None, None] for s in (-1, 1)
             )
             x_t = alpha * x + sigma * torch.randn(x.shape)
-            x_hat = alpha * x_t - sigma * predict(x_t, gamma, config.dropout)
+            x_hat = alpha * x_t - sigma * predict(x_t, gamma, network.dropout)
             errors = (x - x_hat).square().sum(dim=(1, 2, 3))
             loss = (0.5 * (high - low) * torch.exp(-gamma) * errors).mean()
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(leaves, config.clip_norm)
+            torch.nn.utils.clip_grad_norm_(leaves, trained.optimizer.clip_norm)
             optimizer.step()
         if not torch.isfinite(loss):
             raise FloatingPointError

@@ -12,7 +12,9 @@ import numpy as np
 
 from benchmarks.timing import Row, interleaved, megabytes, peak_memory, ratio
 from configs import dalle_digits
-from experiments.dalle import build, enumeration, study
+from experiments.dalle import build, enumeration
+from experiments.dalle.settings import Dalle
+from experiments.runtime import settings
 from experiments.studies.images import as_images
 
 ROUNDS = 3
@@ -60,10 +62,11 @@ def run() -> list[Row]:
 
 
 def _problem(num_codes: int):
-    config = dalle_digits.get_config()
-    config.num_codes = num_codes
-    data = build.make_data(config)
-    model = build.make_model(data, study.settings(config, "beta1", 0))
+    fields = dalle_digits.get_config().to_dict()
+    fields = settings.merged(fields, {"model": {"num_codes": num_codes}})
+    own = settings.parse(Dalle, fields).of_model("beta1")
+    data = build.make_data(own.data, "")
+    model = build.make_model(data, own)
     dataset = data.problem.dataset
     images = as_images(np.concatenate([dataset.train, dataset.validation, dataset.test]))
     params = jax.jit(model.init)(jax.random.key(0))

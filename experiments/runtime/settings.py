@@ -44,7 +44,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("must not name anything twice")
+        raise ValueError(f"must not name anything twice, got {values}")
     return values
 
 
@@ -114,6 +114,9 @@ def _told(
 ) -> Iterator[str]:
     """A sentence for each mistake."""
     found = error.errors(include_url=False)
+    # A tuple with a wrong entry counts as too short as well.
+    inside = {e["loc"][:n] for e in found for n in range(len(e["loc"]))}
+    found = [e for e in found if e["type"] != "too_short" or e["loc"] not in inside]
     missing = [".".join(map(str, e["loc"])) for e in found if e["type"] == "missing"]
     if missing:
         yield (

@@ -36,11 +36,11 @@ OBJECTIVES: dict[str, Make] = {
 def make_objective(
     model: bounds.LatentModel, objective: Objective, simulate: Callable | None = None
 ) -> bounds.Objective:
-    """The objective of a config.
+    """The objective of a model.
 
     Args:
-      model: its latent-variable model.
-      objective: the section.
+      model: what it is a bound of.
+      objective: its settings.
       simulate: (theta, key) -> (x, z), for rws where `objective.sleep` asks for that phase.
 
     Raises:

@@ -32,7 +32,7 @@ LIKELIHOODS: dict[str, Callable[[int], pixels.PixelLikelihood]] = {
 
 
 class Problem(NamedTuple):
-    """Data and model of a config.
+    """Data and model of a training.
 
     Attributes:
       dataset: as uint8.

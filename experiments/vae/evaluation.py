@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 import bounds
-from experiments.runtime import fit, metrics
+from experiments.runtime import fit, metrics, paths
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.keys import Purpose, key_for
@@ -80,13 +80,8 @@ def _trained_run(
 def on_images(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
     """ELBO, IWAE of few and many samples, their gap, ESS and k-hat."""
     start = time.perf_counter()
-    measured = _measure(
-        problem,
-        params,
-        _images(problem, settings),
-        key_for(settings.seed, Purpose.VAE_IMAGES),
-        settings,
-    )
+    key = key_for(settings.seed, Purpose.VAE_IMAGES)
+    measured = _measure(problem, params, _images(problem, settings), key, settings)
     return held_out.rows(
         measured, few=settings.evaluation.few_samples, many=settings.evaluation.num_samples,
         seconds=time.perf_counter() - start, data=settings.data.split,
@@ -133,22 +128,17 @@ def _curves(
 
 def annealed(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
     """AIS on the first `annealing.test_images` images: a lower bound."""
-    if not settings.annealing.test_images:
+    annealing = settings.annealing
+    if not annealing.test_images:
         return []
-    images, start = (
-        _images(problem, settings)[: settings.annealing.test_images],
-        time.perf_counter(),
-    )
+    start = time.perf_counter()
+    images = _images(problem, settings)[: annealing.test_images]
     lower, acceptance = bdmc.forward(
-        problem.vae,
-        params,
-        images,
-        key_for(settings.seed, Purpose.VAE_ANNEALED),
-        settings.annealing,
+        problem.vae, params, images, key_for(settings.seed, Purpose.VAE_ANNEALED), annealing,
         images_per_pass=settings.memory.ais_images_per_pass,
-    )
+    )  # fmt: skip
     spent = time.perf_counter() - start
-    at = {"T": settings.annealing.temperatures, "chains": settings.annealing.chains}
+    at = {"T": annealing.temperatures, "chains": annealing.chains}
     return [
         held_out.mean_row("AIS", at, lower, "lower_bound", seconds=spent, data=settings.data.split),
         held_out.mean_row("AIS acceptance", at, acceptance, "estimate", unit="share",
@@ -159,7 +149,8 @@ def annealed(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
 def size(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
     """How large the model is, and how long it trained."""
     del problem
-    return study.size_and_time(params, {}, metrics.seconds_spent(settings.run))
+    folder = paths.local("--config.run", settings.run)
+    return study.size_and_time(params, {}, metrics.seconds_spent(folder))
 
 
 def active(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
@@ -180,29 +171,17 @@ def active(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
 
 def between_bounds(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
     """AIS, reverse AIS and IWAE on the same data, simulated from the model."""
-    start = time.perf_counter()
-    images, latents = bdmc.simulated(
-        problem.vae,
-        params,
-        key_for(settings.seed, Purpose.VAE_SIMULATION),
-        settings.annealing.simulated_images,
-    )
+    start, annealing = time.perf_counter(), settings.annealing
+    key = key_for(settings.seed, Purpose.VAE_SIMULATION)
+    images, latents = bdmc.simulated(problem.vae, params, key, annealing.simulated_images)
     measured = bdmc.sandwich(
-        problem.vae,
-        params,
-        images,
-        latents,
-        key_for(settings.seed, Purpose.VAE_SANDWICH),
-        settings.annealing,
-        images_per_pass=settings.memory.ais_images_per_pass,
-    )
-    rows = bdmc.rows(
-        measured, settings.annealing, seconds=time.perf_counter() - start, data="simulated"
-    )
+        problem.vae, params, images, latents, key_for(settings.seed, Purpose.VAE_SANDWICH),
+        annealing, images_per_pass=settings.memory.ais_images_per_pass,
+    )  # fmt: skip
+    rows = bdmc.rows(measured, annealing, seconds=time.perf_counter() - start, data="simulated")
     start = time.perf_counter()
-    iwae = _measure(
-        problem, params, images, key_for(settings.seed, Purpose.VAE_SIMULATED_IMAGES), settings
-    ).iwae_many
+    key = key_for(settings.seed, Purpose.VAE_SIMULATED_IMAGES)
+    iwae = _measure(problem, params, images, key, settings).iwae_many
     at = {"K": settings.evaluation.num_samples, "data": "simulated"}
     rows.append(
         held_out.mean_row("IWAE", at, iwae, "lower_bound", data="simulated",

@@ -209,19 +209,12 @@ def _score(
         held_out.mean_row("ELBO", at, measured.elbo, "lower_bound"),
         held_out.mean_row("-KL", at, gap, "estimate"),
         *(
-            row(
-                f"active units, layer {layer}",
-                at,
-                kind="estimate",
-                unit="units",
-                value=count,
-                standard_error=error,
-                n=len(images),
-            )
+            row(f"active units, layer {layer}", at, kind="estimate", unit="units", value=count,
+                standard_error=error, n=len(images))
             for layer, (count, error) in enumerate(units, 1)
         ),
         row("training time", at, kind="estimate", unit="s", value=seconds),
-    ]
+    ]  # fmt: skip
 
 
 def _of(row: Row) -> tuple[str, int, int]:

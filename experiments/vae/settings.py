@@ -163,7 +163,7 @@ class Evaluate(Section):
     """
 
     run: str
-    checkpoint: Annotated[str, Field(pattern=r"^(best|latest|\d+)$")]
+    checkpoint: str
     member: Annotated[int, Field(ge=-1, lt=2**32)]
     data_dir: str
     seed: Seed

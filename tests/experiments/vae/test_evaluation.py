@@ -4,7 +4,6 @@ Each z-test fails a right program once in 100,000 seeds; a known-wrong result mu
 """
 
 import functools
-import types
 import warnings
 
 import jax
@@ -13,12 +12,14 @@ import numpy as np
 import pytest
 from oracles import gauss_hermite, z_limit
 from scipy import stats
+from train_cases import problem_of, tiny, tiny_evaluation
 
 import bounds
-from configs import evaluate, train_digits
+from experiments.runtime.keys import Purpose, key_for
 from experiments.studies import held_out
 from experiments.vae import evaluation, sandwich
-from experiments.vae.build import make_problem
+from experiments.vae.active_units import active_units
+from experiments.vae.settings import Annealing
 from models.vae import make_vae
 
 PIXELS, LATENTS = 12, 2
@@ -215,7 +216,7 @@ def test_active_units_of_two_layers_by_hand():
     key = jax.random.key(0)
     threshold = 0.2 / np.tanh(1.0)
     assert 0.26 < threshold < 0.27
-    found = held_out.active_units(vae, bounds.Params((), phi), images, key)
+    found = active_units(vae, bounds.Params((), phi), images, key)
     assert [count for count, _ in found] == [2, 0]
     # 0.27 is so near that some sets of 60 images would put it on the other side.
     assert 0.2 < found[0][1] < 0.6
@@ -223,7 +224,7 @@ def test_active_units_of_two_layers_by_hand():
     second = phi[1]["params"]["hidden_0"]
     second["kernel"][:] = [[0.0], [0.0], [0.0], [-1.0]]
     second["bias"][:] = 30.0  # tanh of 0 or 2 tanh(1)
-    found = held_out.active_units(vae, bounds.Params((), phi), images, jax.random.clone(key))
+    found = active_units(vae, bounds.Params((), phi), images, jax.random.clone(key))
     # Variances 0.0022 (gain 0.1) and 5.5: of 0.9095 times the gain, a quarter of the square.
     assert [count for count, _ in found] == [2, 1]
 
@@ -231,12 +232,18 @@ def test_active_units_of_two_layers_by_hand():
 # --- the sandwich -----------------------------------------------------------------------------
 
 
-def between(num_temperatures, images, latents, seed, chains=2):
-    config = types.SimpleNamespace(
-        ais_temperatures=num_temperatures, ais_chains=chains, ais_leapfrog=2,
-        ais_images_per_pass=150,
+def annealing(temperatures, chains, leapfrog=2):
+    return Annealing(
+        test_images=0, simulated_images=1, temperatures=temperatures, chains=chains,
+        leapfrog=leapfrog,
     )  # fmt: skip
-    return sandwich.sandwich(MODEL, params(), images, latents, jax.random.key(seed), config)
+
+
+def between(num_temperatures, images, latents, seed):
+    return sandwich.sandwich(
+        MODEL, params(), images, latents, jax.random.key(seed), annealing(num_temperatures, 2),
+        images_per_pass=150,
+    )  # fmt: skip
 
 
 def encoder_draws(images):
@@ -268,8 +275,7 @@ def test_the_sandwich_holds_the_exact_answer():
 
 def test_rows_of_the_sandwich():
     found = sandwich.Sandwich(np.array([-3.0, -5.0]), np.array([-2.0, -4.5]), np.array([0.5, 0.7]))
-    config = types.SimpleNamespace(ais_temperatures=10, ais_chains=4)
-    rows = sandwich.rows(found, config)
+    rows = sandwich.rows(found, annealing(10, 4))
     assert [(r["name"], r["kind"], r["unit"]) for r in rows] == [
         ("AIS", "lower_bound", "nats"),
         ("reverse AIS (BDMC)", "upper_bound", "nats"),
@@ -284,27 +290,22 @@ def test_rows_of_the_sandwich():
 # --- the parts of the program -----------------------------------------------------------------
 
 
-@functools.cache
-def digits():
-    config = train_digits.get_config()
-    config.latents, config.hidden = (2,), ((5,),)
-    problem = make_problem(config)
+def test_every_row_has_a_kind_a_unit_and_a_standard_error():
+    trained = tiny(model={"latents": (2,), "hidden": ((5,),)})
+    problem = problem_of(trained)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(problem.vae.init, jax.random.key(0), np.ones(64, np.float32))
     drawn = jax.tree.map(lambda s: (0.3 * rng.normal(size=s.shape)).astype(np.float32), shapes)
-    return problem, drawn, config
-
-
-def test_every_row_has_a_kind_a_unit_and_a_standard_error():
-    problem, drawn, trained = digits()
-    config = evaluate.get_config()
-    config.binarization_seed = trained.binarization_seed
-    config.num_images, config.num_samples, config.simulated_images = 20, 30, 10
-    config.images_per_pass, config.samples_per_pass = 10, 30
-    config.ais_temperatures, config.ais_chains, config.ais_leapfrog = 4, 2, 1
-    config.curve_samples, config.run = (1, 4), "nowhere"
-    evaluation.check_config(config)
-    parts = {name: part(problem, drawn, config) for name, part in evaluation.PARTS.items()}
+    settings = tiny_evaluation(
+        "nowhere",
+        evaluation={"num_samples": 30},
+        annealing={
+            "test_images": 100, "simulated_images": 10, "temperatures": 4, "chains": 2,
+            "leapfrog": 1,
+        },
+        memory={"images_per_pass": 10, "samples_per_pass": 30},
+    )  # fmt: skip
+    parts = {name: part(problem, drawn, settings) for name, part in evaluation.PARTS.items()}
     (parameters, _) = parts.pop("size")
     assert (parameters["value"], parameters["kind"]) == (64 * 5 + 5 + 4 * 6 + 15 + 64 * 6, "exact")
     rows = [r for part in parts.values() for r in part]
@@ -322,13 +323,16 @@ def test_every_row_has_a_kind_a_unit_and_a_standard_error():
     assert {r["at"].get("alpha") for r in parts["curves"] if r["name"] == "VR-IWAE"} == {0.5}
 
 
+def test_time_of_training_is_found_under_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10, "seconds": 3.5}\n')
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    _, spent = evaluation.size(None, params(), tiny_evaluation(f"~/{tmp_path.name}"))
+    assert spent["value"] == 3.5
+
+
 def test_curves_and_annealing_stand_on_the_right_side_of_the_exact_answer():
     images, _, exact = simulated()
     images, exact = images[:100], exact[:100]
-    config = evaluate.get_config()
-    config.curve_samples, config.images_per_pass = (1, 8, 512), 50
-    config.ais_temperatures, config.ais_chains, config.ais_images_per_pass = 40, 4, 100
-    problem = types.SimpleNamespace(vae=MODEL)
     evaluate_curves = evaluation._curves(MODEL.model, (1, 8, 512), (0.0, 0.5), 512)
     values, _ = held_out.over_images(
         evaluate_curves, params(), images, jax.random.key(3), images_per_pass=50
@@ -338,17 +342,21 @@ def test_curves_and_annealing_stand_on_the_right_side_of_the_exact_answer():
     assert np.all(np.diff(gaps, axis=1) < 0)  # closer with K
     np.testing.assert_allclose(gaps[0, 0], gaps[1, 0], atol=1e-5)  # K = 1: the ELBO
     assert np.all(gaps[1, 1:] > gaps[0, 1:])  # VR-IWAE is the looser
-    lower, acceptance = sandwich.forward(problem.vae, params(), images, jax.random.key(4), config)
+    lower, acceptance = sandwich.forward(
+        MODEL, params(), images, jax.random.key(4), annealing(40, 4, leapfrog=10),
+        images_per_pass=100,
+    )  # fmt: skip
     score = (lower - exact).mean() / ((lower - exact).std(ddof=1) / np.sqrt(100))
     assert score < z_limit(1)
     assert gaps[0, 0] > 2 * (exact - lower).mean()  # far tighter than the ELBO
     assert 0.3 < acceptance.mean() <= 1
 
 
-def test_no_two_purposes_share_a_key():
-    """Nor with the numbers that binarisation and training fold into the same seed."""
-    config = types.SimpleNamespace(seed=0)
-    roots = [evaluation._key(config, name) for name in evaluation.PURPOSES]
-    roots += [jax.random.fold_in(jax.random.key(0), i) for i in range(10)]
-    data = np.array([jax.random.key_data(k) for k in roots])
+@pytest.mark.parametrize("whose", sorted({p.value[0] for p in Purpose}))
+def test_no_two_purposes_share_a_key(whose):
+    """Nor, of an evaluation, with the numbers that images fold into the same seed."""
+    keys = [key_for(0, p) for p in Purpose if p.value[0] == whose]
+    if whose not in ("binarization", "training"):
+        keys += [jax.random.fold_in(jax.random.key(0), i) for i in range(10)]
+    data = np.array([jax.random.key_data(k) for k in keys])
     assert len(np.unique(data, axis=0)) == len(data)

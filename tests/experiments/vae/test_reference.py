@@ -1,40 +1,37 @@
 """The grid of `experiments.reference`: seeds trained together, and its table over seeds."""
 
 import functools
-import importlib
-import json
 import math
 
 import jax
 import numpy as np
 import pytest
 from absl import flags
-from ml_collections import ConfigDict
+from train_cases import problem_of, reference
 
-from configs import evaluate as evaluate_config
-from experiments import reference
-from experiments.runtime import results, trainer
+from experiments import reference as program
+from experiments.runtime import settings, subprograms, trainer
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import row
 from experiments.studies import held_out
 from experiments.studies.ensemble import ensemble, member
 from experiments.vae import build, evaluation, grid
+from experiments.vae.settings import Reference, Train
 
-CONFIGS = {
-    "train_digits": [()],
-    "train_mnist": [("short",), ("paper",), ("released_code",), ("paper,two_layers",)],
-    "reference_mnist": [("short",), ("paper",), ("released_code",), ("paper,rainforth",)],
+TINY = {
+    "data_dir": "",
+    "data": {"name": "digits"},
+    "model": {"latents": (3,), "hidden": ((8, 8),)},
+    "training": {"num_steps": 7, "validation_samples": 2},
+    "records": {"log_every": 3, "save_every": 6},
+    "evaluation": {"num_images": 12, "num_samples": 40, "few_samples": 4},
+    "grid": ("elbo:1", "iwae:5"),
+    "seeds": (0, 1, 2),
 }
 
 
 def tiny(**changes):
-    config = importlib.import_module("configs.reference_mnist").get_config("short")
-    config.update(
-        dataset="digits", latents=(3,), hidden=((8, 8),), num_steps=7, log_every=3, save_every=6,
-        validation_samples=2, evaluation_images=12, evaluation_samples=40, few_samples=4,
-        grid=("elbo:1", "iwae:5"), seeds=(0, 1, 2), **changes,
-    )  # fmt: skip
-    return config
+    return reference(**settings.merged(TINY, changes))
 
 
 @pytest.mark.parametrize(
@@ -42,12 +39,13 @@ def tiny(**changes):
 )
 def test_a_seed_trained_with_others_ends_where_it_ends_alone(optimizer):
     """Adam's first steps have the size of the learning rate whatever the rounding of a gradient."""
-    config = tiny(optimizer=optimizer)
-    problem = build.make_problem(config)
+    wanted = tiny(optimizer={"name": optimizer})
+    problem = problem_of(wanted)
     point = grid.Point("iwae", 5, (0, 1, 2))
 
     def runs():
-        return [build.make_run(problem, grid._settings(config, point, s)) for s in point.seeds]
+        own = grid._of_point(wanted, point)
+        return [build.make_run(problem, own, seed) for seed in point.seeds]
 
     def trained(run):
         start = run.init()
@@ -83,25 +81,30 @@ def test_a_seed_trained_with_others_ends_where_it_ends_alone(optimizer):
         ({"grid": ("iwae:0",)}, "'iwae:0'"),
         ({"grid": ("iwae:5:5",)}, "'iwae:5:5'"),
         ({"grid": ("piwae:8",)}, "OBJECTIVE:M:K like 'piwae:8:8'"),
-        ({"grid": (1, 2)}, "got 1"),
-        ({"grid": ("iwae:5", "iwae:5")}, "names something twice"),
-        ({"grid": ()}, "must not be empty"),
-        ({"seeds": ()}, "must not be empty"),
-        ({"seeds": (0, 0)}, "names something twice"),
-        ({"seeds": ("a",)}, "whole number"),
-        ({"seeds": (2**32,)}, "4294967295"),
+        ({"grid": (1, 2)}, r"grid.0 must be a text, got 1"),
+        ({"grid": ("iwae:5", "iwae:5")}, "must not name anything twice"),
+        ({"grid": ()}, "grid must be filled"),
+        ({"seeds": ()}, "seeds must be filled"),
+        ({"seeds": (0, 0)}, "must not name anything twice"),
+        ({"seeds": ("a",)}, r"seeds.0 must be a whole number, got 'a'"),
+        ({"seeds": (2**32,)}, "less than 4294967296, got 4294967296"),
+        ({"evaluation": {"num_samples": 0}}, r"evaluation.num_samples must be .*, got 0"),
+        ({"evaluation": {"num_images": -1}}, r"evaluation.num_images must be .*, got -1"),
+        ({"evaluation": {"few_samples": 0}}, r"evaluation.few_samples must be .*, got 0"),
+        ({"memory": {"images_per_pass": 0}}, r"memory.images_per_pass must be .*, got 0"),
+        ({"training": {"validation_samples": 0}}, r"validation_samples must be .*, got 0"),
+        ({"optimizer": {"learning_rate": -1.0}}, r"learning_rate must be .*, got -1"),
+        ({"objective": {"beta": 2.0}}, r"objective.beta must be .*, got 2"),
     ],
+    ids=str,
 )
 def test_grid_that_makes_no_sense_is_refused(changes, wanted):
-    config = ConfigDict({"grid": ("iwae:5",), "seeds": (0,), "together": False})
-    config.update(changes)
     with pytest.raises(UserError, match=wanted):
-        grid.points(config)
+        grid.points(tiny(**changes))
 
 
 def test_grid_takes_groups_where_an_objective_has_them():
-    config = ConfigDict({"grid": ("iwae:64", "piwae:4:16"), "seeds": (3, 5), "together": True})
-    points = grid.points(config)
+    points = grid.points(tiny(grid=("iwae:64", "piwae:4:16"), seeds=(3, 5), together=True))
     assert points == [grid.Point("iwae", 64, (3, 5)), grid.Point("piwae", 16, (3, 5), 4)]
     assert [p.label for p in points] == ["iwae_K64_seed3_5", "piwae_M4_K16_seed3_5"]
     long, other = (grid.Point("iwae", 1, tuple(range(n, 300))).label for n in (0, 1))
@@ -109,26 +112,10 @@ def test_grid_takes_groups_where_an_objective_has_them():
     assert long != other
 
 
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({"grid": ("iwae:5", "vimco:1")}, "vimco"),
-        ({"evaluation_samples": 0}, "evaluation_samples"),
-        ({"evaluation_images": -1}, "evaluation_images"),
-        ({"images_per_pass": 0}, "images_per_pass"),
-        ({"few_samples": 0}, "few_samples"),
-        ({"validation_samples": 0}, "validation_samples"),
-        ({"learning_rate": -1.0}, "learning_rate"),
-        ({"grid": ("elbo:1", "ciwae:5"), "beta": 2.0}, "beta"),
-    ],
-    ids=str,
-)
-def test_mistake_in_a_later_model_is_found_before_the_first_is_trained(tmp_path, changes, wanted):
-    config = tiny()
-    config.update(changes)
+def test_mistake_in_a_later_model_is_found_before_the_first_is_trained(tmp_path):
     flags.FLAGS.mark_as_parsed()
-    with pytest.raises(UserError, match=wanted):
-        reference.main(config, str(tmp_path / "run"))
+    with pytest.raises(UserError, match=r"config.grid, vimco_K1_seed0.*num_samples of at least 2"):
+        program.main(tiny(grid=("iwae:5", "vimco:1")), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -161,16 +148,17 @@ def test_published_numbers_stand_beside_the_published_protocol_alone():
     rows = [{**r, "name": "IWAE-5000"} for r in scores({("iwae", 5): [-85.0, -85.2]})]
 
     def published(rows, variant="paper", **changes):
-        config = importlib.import_module("configs.reference_mnist").get_config(variant)
-        config.update(changes)
-        return grid.summarise(rows, config)[0]["published"]
+        return grid.summarise(rows, reference(variant, **changes))[0]["published"]
 
     assert published(rows) == published(rows, "released_code") == -85.54
     assert published(rows, "short") is None
     for change in (
-        {"dataset": "fashion_mnist"}, {"latents": (100, 50)}, {"hidden": ((200, 100),)},
-        {"num_steps": 100}, {"evaluation_images": 1000}, {"likelihood": "categorical"},
-        {"batch_size": 100}, {"clip_norm": 1.0}, {"few_samples": 8}, {"evaluation_samples": 100},
+        {"data": {"name": "fashion_mnist"}}, {"training": {"num_steps": 100}},
+        {"model": {"latents": (100, 50), "hidden": ((200, 200), (100, 100))}},
+        {"model": {"hidden": ((200, 100),)}}, {"model": {"likelihood": "categorical"}},
+        {"training": {"batch_size": 100}}, {"optimizer": {"clip_norm": 1.0}},
+        {"evaluation": {"num_images": 1000}}, {"evaluation": {"few_samples": 8}},
+        {"evaluation": {"num_samples": 100}},
     ):  # fmt: skip
         assert published(rows, **change) is None, change
     grouped = [{**r, "at": {**r["at"], "objective": "piwae", "M": 8, "K": 8}} for r in rows]
@@ -186,15 +174,15 @@ def test_a_score_that_was_not_finite_leaves_the_mean_empty():
 
 def test_gap_is_the_small_bound_minus_the_large_one():
     """Rainforth et al. 2018 call it -KL: it is below 0, and above it no model can be."""
-    config = tiny()
-    problem = build.make_problem(config)
+    wanted = tiny()
+    problem = problem_of(wanted)
     params = build.init_params(problem, jax.random.key(0))
-    rows = grid._score(problem, params, config, {"objective": "iwae"}, 1.0)
+    rows = grid._score(problem, params, wanted, {"objective": "iwae"}, 1.0)
     value = {r["name"]: r["value"] for r in rows}
     assert value["-KL"] == pytest.approx(value["IWAE-4"] - value["IWAE-40"], abs=1e-5)
     assert value["-KL"] < -0.01
-    images = build.prepared(problem, "test", config)[:12]
-    key, _ = jax.random.split(build.evaluation_key(config))
+    images = build.prepared(problem, "test", 0)[:12]
+    key, _ = jax.random.split(build.evaluation_key(wanted))
     by_hand = held_out.per_image(problem.vae.model, params, images, key, few=4, many=40)
     assert value["ELBO"] == pytest.approx(by_hand.elbo.mean(), abs=1e-4)
 
@@ -202,13 +190,13 @@ def test_gap_is_the_small_bound_minus_the_large_one():
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.slow
 def test_points_train_and_score_every_seed(tmp_path, together):
-    config = tiny(together=together)
-    config.grid, config.seeds = ("iwae:5",), (0, 1)
-    problem = build.make_problem(config)
-    points = grid.points(config)
-    grid.check(problem, config, points)
+    fields = {"together": together, "grid": ("iwae:5",), "seeds": (0, 1)}
+    wanted = tiny(**fields)
+    problem = problem_of(wanted)
+    points = grid.points(wanted)
+    grid.check(problem, wanted, points)
     assert [p.seeds for p in points] == ([(0, 1)] if together else [(0,), (1,)])
-    rows = [r for p in points for r in grid.run(problem, p, config, str(tmp_path / p.label))]
+    rows = [r for p in points for r in grid.run(problem, p, wanted, str(tmp_path / p.label))]
     names = {r["name"] for r in rows}
     assert {"IWAE-40", "IWAE-4", "ELBO", "-KL", "active units, layer 1"} <= names
     assert {r["at"]["seed"] for r in rows} == {0, 1}
@@ -218,44 +206,37 @@ def test_points_train_and_score_every_seed(tmp_path, together):
 
     # Each model can be evaluated by itself.
     last = points[-1]
-    path = tmp_path / last.label / results.CONFIG
-    trained = ConfigDict(json.loads(path.read_text()))
-    wanted = evaluate_config.get_config()
-    wanted.update(checkpoint="latest", member=1)
-    params, source = evaluation.load_params(
-        problem, trained, str(path.parent / "checkpoints"), wanted
+    folder = tmp_path / last.label
+    trained = build.run_of("--config.run", str(folder))
+    load = functools.partial(
+        evaluation.load_params, problem, trained, str(folder / "checkpoints"), checkpoint="latest"
     )
+    params, source = load(member=1)
     assert source["step"] == 7
-    wanted.member = 2
     with pytest.raises(UserError, match=r"config.member must be a seed of this run.*got 2"):
-        evaluation.load_params(problem, trained, str(path.parent / "checkpoints"), wanted)
+        load(member=2)
     # Another way of scoring goes on with the models that are there.
-    config.update(evaluation_samples=60, images_per_pass=5)
-    scored = grid.run(problem, last, config, str(path.parent))
-    assert scored[0]["name"] == "IWAE-60"
-    config.update(evaluation_samples=40, images_per_pass=20)
-    again = grid._score(problem, params, config, {}, 0.0)[0]
+    other = tiny(**fields, evaluation={"num_samples": 60}, memory={"images_per_pass": 5})
+    assert grid.run(problem, last, other, str(folder))[0]["name"] == "IWAE-60"
+    again = grid._score(problem, params, wanted, {}, 0.0)[0]
     assert again["value"] == pytest.approx(best[-1]["value"], abs=1e-4)
 
 
-def test_configs_of_training_have_the_same_fields():
-    """What trains them reads the same names, so a field one lacks would be found late."""
-    shared = None
-    for name, variants in CONFIGS.items():
-        for variant in variants:
-            fields = set(importlib.import_module(f"configs.{name}").get_config(*variant))
-            own = {"test_samples", "test_images"}
-            # Of a grid each of `seeds` and of `grid` gives them.
-            own |= {"seed", "objective", "num_samples", "num_groups"}
-            fields -= own | {
-                "grid", "seeds", "together", "evaluation_images", "evaluation_samples",
-                "images_per_pass", "samples_per_pass",
-            }  # fmt: skip
-            shared = shared or fields
-            assert fields == shared, name
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        (Train, "train_digits.py"),
+        *((Train, f"train_mnist.py:{v}") for v in ("short", "paper", "released_code,two_layers")),
+        *((Reference, f"reference_mnist.py:{v}") for v in ("paper", "released_code,rainforth")),
+    ],
+)
+def test_variants_of_configs_have_the_fields_of_their_program(kind, spec):
+    parsed = settings.parse(kind, subprograms.load_config(f"configs/{spec}", {}))
+    if kind is Reference:
+        assert grid.points(parsed)
 
 
 @pytest.mark.parametrize("name", ["train_mnist", "reference_mnist"])
 def test_unknown_variant_names_the_known_ones(name):
-    with pytest.raises(ValueError, match=r"released_code.*'long'"):
-        importlib.import_module(f"configs.{name}").get_config("long")
+    with pytest.raises(UserError, match=r"released_code.*'long'"):
+        subprograms.load_config(f"configs/{name}.py:long", {})

@@ -8,64 +8,48 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
+import train_cases
+from programs import finish, metric_lines, shared_folder
+from programs import start as start_program
 from repository import ROOT
+from train_cases import assert_same_bits, state_of, tiny
 
-from experiments.runtime import fit
-from experiments.runtime.checkpoints import Checkpoints
-from experiments.vae import build
+from experiments.runtime import settings
 
 FIELDS = {
-    "num_steps": 800, "log_every": 20, "save_every": 40, "num_samples": 2, "latents": (4,),
-    "hidden": ((8, 8),), "validation_samples": 4, "few_samples": 4, "test_samples": 50,
-    "test_images": 20, "batch_size": 20,
-}  # fmt: skip
+    "training": {"num_steps": 800, "batch_size": 20},
+    "records": {"log_every": 20, "save_every": 40, "keep_checkpoints": 2},
+}
 
 
-def command(workdir, *flags, **changes):
-    fields = {**FIELDS, **changes}
-    return [
-        sys.executable, "-m", "experiments.train", "--config=configs/train_digits.py",
-        f"--workdir={workdir}", *(f"--config.{k}={v}" for k, v in fields.items()), *flags,
-    ]  # fmt: skip
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """(workdir, flags, changes ...) -> a process that trains."""
+    cache = shared_folder(tmp_path_factory) / "jax"
 
+    def begin(workdir, *flags, env=None, devices=1, **changes):
+        program, *arguments = train_cases.training(
+            workdir, *flags, **settings.merged(FIELDS, changes)
+        )
+        return start_program(program, *arguments, cache=cache, env=env, devices=devices)
 
-def start(workdir, *flags, env=None, devices=1, **changes):
-    # Compiling is what takes time here, the same programs again and again.
-    env = {
-        **os.environ,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-        **(env or {}),
-    }
-    return subprocess.Popen(
-        command(workdir, *flags, **changes), cwd=ROOT, env=env,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def finish(process, timeout=500):
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
+    return begin
 
 
 def final_state(workdir, **changes):
     """The state of the last checkpoint, leaves as NumPy."""
-    config = build_config(**changes)
-    problem = build.make_problem(config)
-    like = fit.initial_state(build.make_run(problem, config), config)
-    with Checkpoints(f"{workdir}/checkpoints", config.to_dict(), read_only=True) as checkpoints:
-        state = checkpoints.restore(like)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    return state_of(tiny(**settings.merged(FIELDS, changes)), workdir)[0]
 
 
 def final_state_in_float64(workdir, **changes):
     """Likewise, in a process of its own: Orbax's threads do not see a float64 that is local."""
+    fields = settings.merged(FIELDS, changes)
     code = (
-        "import sys, numpy, test_resume; "
-        f"numpy.savez(sys.argv[1], *test_resume.final_state({str(workdir)!r}, **{changes!r}))"
+        "import pathlib, sys, numpy, train_cases as cases; "
+        f"trained, folder = cases.tiny(**{fields!r}), pathlib.Path({str(workdir)!r}); "
+        "numpy.savez(sys.argv[1], *cases.state_of(trained, folder)[0])"
     )
     path = workdir / "state.npz"
     env = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -74,23 +58,8 @@ def final_state_in_float64(workdir, **changes):
         return [arrays[name] for name in arrays.files]
 
 
-def build_config(**changes):
-    import configs.train_digits as module
-
-    config = module.get_config()
-    config.update({**FIELDS, **changes})
-    return config
-
-
-def assert_same_bits(a, b):
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        assert x.dtype == y.dtype
-        assert x.tobytes() == y.tobytes()
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(start, tmp_path_factory):
     """An uninterrupted run: its folder, and the seconds from its first metrics to its end."""
     folder = tmp_path_factory.mktemp("whole")
     process = start(folder)
@@ -109,14 +78,8 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-def lines(workdir):
-    import json
-
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kills):
+def test_run_killed_again_and_again_ends_with_the_same_bits(start, whole, tmp_path, kills):
     folder, seconds = whole
     moments = random.Random(kills)
     killed = 0
@@ -135,10 +98,10 @@ def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kil
     print(f"killed {killed} times")
     assert killed == kills
     assert_same_bits(final_state(tmp_path), final_state(folder))
-    steps = [entry["step"] for entry in lines(tmp_path)]
+    steps = [entry["step"] for entry in metric_lines(tmp_path)]
     assert steps == list(range(20, 801, 20))
-    bounds = [e["bound"] for e in lines(tmp_path)]
-    assert bounds == [e["bound"] for e in lines(folder)]
+    bounds = [e["bound"] for e in metric_lines(tmp_path)]
+    assert bounds == [e["bound"] for e in metric_lines(folder)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +113,7 @@ def test_run_killed_again_and_again_ends_with_the_same_bits(whole, tmp_path, kil
 )
 @pytest.mark.slow
 def test_stopped_run_saves_says_where_it_resumes_and_ends_with_the_same_bits(
-    whole, tmp_path, number, code, name
+    start, whole, tmp_path, number, code, name
 ):
     process = start(tmp_path)
     wait_for(tmp_path / "metrics.jsonl", process)
@@ -171,7 +134,7 @@ def test_stopped_run_saves_says_where_it_resumes_and_ends_with_the_same_bits(
     assert_same_bits(final_state(tmp_path), final_state(whole[0]))
 
 
-def two_processes(workdir, **changes):
+def two_processes(start, workdir, **changes):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -193,17 +156,18 @@ def two_processes(workdir, **changes):
     ],
 )
 def test_two_processes_of_two_devices_reach_what_one_device_reaches(
-    tmp_path, optimizer, steps, rate, x64, tolerance
+    start, tmp_path, optimizer, steps, rate, x64, tolerance
 ):
     changes = {
-        "optimizer": optimizer, "num_steps": steps, "log_every": 5, "save_every": steps // 2,
-        "learning_rate": rate,
+        "optimizer": {"name": optimizer, "learning_rate": rate},
+        "training": {"num_steps": steps},
+        "records": {"log_every": 5, "save_every": steps // 2},
     }  # fmt: skip
     env = {"JAX_ENABLE_X64": x64}
     alone = start(tmp_path / "one", env=env, **changes)
     code, _, err = finish(alone)
     assert code == 0, err
-    for process in two_processes(tmp_path / "two", env=env, **changes):
+    for process in two_processes(start, tmp_path / "two", env=env, **changes):
         code, _, err = finish(process)
         assert code == 0, err
         assert "4 device(s) of 2 process(es)" in err
@@ -216,9 +180,11 @@ def test_two_processes_of_two_devices_reach_what_one_device_reaches(
 
 
 @pytest.mark.slow
-def test_two_processes_stop_at_one_step_when_one_is_told_to_and_one_goes_on(tmp_path):
-    changes = {"num_steps": 10**6, "log_every": 5, "save_every": 10}
-    processes = two_processes(tmp_path, **changes)
+def test_two_processes_stop_at_one_step_when_one_is_told_to_and_one_goes_on(start, tmp_path):
+    changes = {
+        "training": {"num_steps": 10**6}, "records": {"log_every": 5, "save_every": 10},
+    }  # fmt: skip
+    processes = two_processes(start, tmp_path, **changes)
     wait_for(tmp_path / "metrics.jsonl", processes[0])
     time.sleep(0.5)
     processes[1].send_signal(signal.SIGTERM)
@@ -230,7 +196,7 @@ def test_two_processes_stop_at_one_step_when_one_is_told_to_and_one_goes_on(tmp_
     assert len(saved) == 1
     alone = start(tmp_path, **changes)
     deadline = time.monotonic() + 400
-    while not any(e["step"] > int(next(iter(saved))) for e in lines(tmp_path)):
+    while not any(e["step"] > int(next(iter(saved))) for e in metric_lines(tmp_path)):
         assert alone.poll() is None, finish(alone)[2]
         assert time.monotonic() < deadline
         time.sleep(0.05)

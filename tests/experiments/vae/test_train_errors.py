@@ -8,22 +8,21 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from test_cli import finish, read
-from test_train_program import (
-    EVALUATION,
+from programs import finish, metric_lines, read
+from train_cases import (
     evaluation,
     finished,
     launch,
-    metric_lines,
     stopped_after,
-    tiny_config,
+    tiny,
+    tiny_evaluation,
     training,
 )
 
-from configs import evaluate as evaluate_config
 from experiments import evaluate, train
-from experiments.runtime import cli, cluster, results
+from experiments.runtime import cli, cluster, results, settings, subprograms
 from experiments.runtime.errors import UserError
+from experiments.vae.settings import Train
 
 __all__ = ["finished", "launch"]  # fixtures
 
@@ -35,63 +34,72 @@ def default_flags():
         yield
 
 
-def refusal(call, *arguments):
+def refusal(call, *arguments, **changes):
     """The one line that a call is refused with."""
     with pytest.raises(UserError) as caught:
-        call(*arguments)
+        call(*arguments, **changes)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
+
+
+def of(section, **changes):
+    return {section: changes}
 
 
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"objective": "iwea"}, ["config.objective", "elbo, iwae", "'iwea'"]),
-        ({"dataset": "digit"}, ["data set", "digits, digits_shuffled, mnist", "'digit'"]),
-        ({"likelihood": "gauss"}, ["config.likelihood", "bernoulli, categorical", "'gauss'"]),
-        ({"optimizer": "adm"}, ["config.optimizer", "adam, sgd, paper", "'adm'"]),
-        ({"objective": "vimco", "num_samples": 1}, ["vimco", "num_samples", "at least 2"]),
-        ({"num_samples": 0}, ["num_samples", "0"]),
-        ({"latents": (4, 3)}, ["config.latents", "config.hidden"]),
-        ({"num_steps": 0}, ["config.num_steps", "0"]),
-        ({"latents": (0,)}, ["config.latents", "at least 1, got 0"]),
-        ({"latents": (4.5,)}, ["config.latents", "got (4.5,)"]),
-        ({"hidden": (16,)}, ["config.hidden", "((200, 200),)"]),
+        (of("objective", name="iwea"), ["objective.name", "'elbo', 'iwae'", "'iwea'"]),
+        (of("data", name="digit"), ["data.name", "'digits', 'digits_shuffled'", "'digit'"]),
+        (of("model", likelihood="gauss"), ["model.likelihood", "'bernoulli', 'cat", "'gauss'"]),
+        (of("optimizer", name="adm"), ["optimizer.name", "'adam', 'adam_warmup'", "'adm'"]),
+        (of("objective", name="vimco", num_samples=1), ["vimco", "num_samples", "at least 2"]),
+        (of("objective", num_samples=0), ["objective.num_samples", "equal to 1, got 0"]),
+        (of("objective", beta=2.0), ["objective.beta", "equal to 1, got 2.0"]),
+        (of("objective", beta=float("nan")), ["objective.beta", "a finite number, got nan"]),
+        (of("model", latents=(4, 3)), ["config.model", "hidden", "latents", "(4, 3)"]),
+        (of("model", latents=(0,)), ["model.latents.0", "equal to 1, got 0"]),
+        (of("model", latents=(4.5,)), ["model.latents.0", "a whole number, got 4.5"]),
+        (of("model", hidden=(16,)), ["model.hidden.0", "a tuple such as (1, 2), got 16"]),
         ({"seed": -1}, ["config.seed", "-1"]),
-        ({"seed": 2**40}, ["config.seed", "4294967295"]),
-        ({"binarization_seed": 2**32}, ["config.binarization_seed", "4294967295"]),
-        ({"objective": "ciwae", "beta": 2.0}, ["config.beta", "[0, 1]", "2.0"]),
-        ({"validation_samples": 0}, ["config.validation_samples", "0"]),
-        ({"few_samples": 0}, ["config.few_samples", "0"]),
-        ({"test_samples": 0}, ["config.test_samples", "0"]),
-        ({"test_images": -1}, ["config.test_images", "-1"]),
-        ({"learning_rate": -1.0}, ["config.learning_rate", "-1.0"]),
-        ({"learning_rate": float("nan")}, ["config.learning_rate", "nan"]),
-        ({"clip_norm": float("nan")}, ["config.clip_norm", "nan"]),
-        ({"batch_size": 0}, ["config.batch_size", "at least 1", "0"]),
-        ({"batch_size": 1398}, ["config.batch_size", "between 1 and 1397", "1398"]),
-        ({"log_every": 0}, ["config.log_every", "0"]),
-        ({"save_every": 25}, ["config.save_every", "multiple of config.log_every (10)", "25"]),
-        ({"keep_checkpoints": 0}, ["config.keep_checkpoints", "0"]),
-        ({"ema_decay": 1.0}, ["config.ema_decay", "1.0"]),
-        ({"clip_norm": -1.0}, ["config.clip_norm", "-1.0"]),
+        ({"seed": 2**40}, ["config.seed", "4294967296", str(2**40)]),
+        (of("data", binarization_seed=2**32), ["data.binarization_seed", "4294967296"]),
+        (of("training", num_steps=0), ["config", "training.num_steps", "at least 1", "got 0"]),
+        (of("training", validation_samples=0), ["training.validation_samples", "got 0"]),
+        (of("training", batch_size=0), ["training.batch_size", "equal to 1, got 0"]),
+        (of("training", ema_decay=1.0), ["training.ema_decay", "less than 1, got 1.0"]),
+        (of("evaluation", few_samples=0), ["evaluation.few_samples", "got 0"]),
+        (of("evaluation", num_samples=0), ["evaluation.num_samples", "got 0"]),
+        (of("evaluation", num_images=-1), ["evaluation.num_images", "got -1"]),
+        (of("optimizer", learning_rate=-1.0), ["optimizer.learning_rate", "got -1.0"]),
+        (of("optimizer", learning_rate=float("nan")), ["optimizer.learning_rate", "got nan"]),
+        (of("optimizer", clip_norm=float("nan")), ["optimizer.clip_norm", "got nan"]),
+        (of("optimizer", clip_norm=-1.0), ["optimizer.clip_norm", "got -1.0"]),
+        (of("optimizer", name="adam_cosine", warmup_steps=60), ["warmup_steps", "(60)", "60"]),
+        (of("records", log_every=0), ["records.log_every", "got 0"]),
+        (of("records", save_every=25), ["config.records", "multiple of log_every (10)", "25"]),
+        (of("records", keep_checkpoints=0), ["records.keep_checkpoints", "got 0"]),
+        (of("training", num_step=5), ["training.num_step is no field", "training.num_steps"]),
     ],
-    ids=lambda v: " ".join(f"{n}={x}" for n, x in v.items()) if isinstance(v, dict) else " ",
+    ids=str,
 )
-def test_impossible_setting_is_refused_before_anything_is_written(changes, wanted, tmp_path):
-    message = refusal(train.main, tiny_config(**changes), str(tmp_path / "run"))
+def test_impossible_setting_is_refused(changes, wanted):
+    message = refusal(tiny, **changes)
     for fragment in wanted:
         assert fragment in message
+
+
+def test_batch_larger_than_the_data_is_refused_before_anything_is_written(tmp_path):
+    wanted = tiny(training={"batch_size": 1398})
+    message = refusal(train.main, wanted, str(tmp_path / "run"))
+    assert "--config.training.batch_size must be between 1 and 1397, got 1398" in message
     assert not (tmp_path / "run").exists()
 
 
-def test_config_of_another_program_is_named(launch, tmp_path):
-    code, _, err = finish(
-        launch("train", "--config=configs/snr_gaussian.py:near", f"--workdir={tmp_path / 'run'}")
-    )
-    (line,) = err.splitlines()
-    assert (code, "of another program" in line) == (2, True), err
-    assert not (tmp_path / "run").exists()
+def test_config_of_another_program_is_named():
+    fields = subprograms.load_config("configs/snr_gaussian.py:near", {})
+    message = refusal(settings.parse, Train, fields)
+    assert "name the program it is for" in message
 
 
 def test_memory_that_does_not_suffice_is_said_in_one_line():
@@ -112,13 +120,13 @@ def test_config_that_never_took_a_step_does_not_block_the_corrected_one(tmp_path
 
 
 def test_data_that_are_missing_or_broken_are_named(tmp_path):
-    config = tiny_config(dataset="mnist", data_dir=str(tmp_path / "data"))
-    message = refusal(train.main, config, str(tmp_path / "run"))
+    wanted = tiny(data={"name": "mnist"}, data_dir=str(tmp_path / "data"))
+    message = refusal(train.main, wanted, str(tmp_path / "run"))
     assert str(tmp_path / "data") in message
     assert "experiments.download --dataset=mnist" in message
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-images-idx3-ubyte").write_bytes(b"\0" * 100)
-    message = refusal(train.main, config, str(tmp_path / "run"))
+    message = refusal(train.main, wanted, str(tmp_path / "run"))
     assert "train-images-idx3-ubyte" in message
     assert not (tmp_path / "run").exists()
 
@@ -131,22 +139,22 @@ def test_folder_of_another_config_is_refused_with_the_fields_named(finished, tmp
     else:
         shutil.copytree(finished[0], folder)
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    message = refusal(train.main, tiny_config(seed=7, latents=(5,)), str(folder))
-    assert "latents ([4] there, [5] now)" in message
+    message = refusal(train.main, tiny(seed=7, model={"latents": (5,)}), str(folder))
+    assert "model.latents ([4] there, [5] now)" in message
     assert "seed (0 there, 7 now)" in message
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
 
 
 def test_checkpoints_of_another_model_are_refused_with_the_fields_named(finished, tmp_path):
     flags.FLAGS.checkpoint_dir = str(finished[0] / "checkpoints")
-    message = refusal(train.main, tiny_config(latents=(5,)), str(tmp_path / "run"))
-    assert "latents ([4] there, [5] now)" in message
+    message = refusal(train.main, tiny(model={"latents": (5,)}), str(tmp_path / "run"))
+    assert "model.latents ([4] there, [5] now)" in message
     assert str(finished[0] / "checkpoints") in message
 
 
 def test_checkpoint_dir_that_is_no_folder_is_refused(finished, tmp_path):
     flags.FLAGS.checkpoint_dir = str(finished[0] / "config.json")
-    message = refusal(train.main, tiny_config(), str(tmp_path / "run"))
+    message = refusal(train.main, tiny(), str(tmp_path / "run"))
     assert str(finished[0] / "config.json") in message
 
 
@@ -170,12 +178,11 @@ def test_flags_of_several_processes_that_do_not_fit_together_are_refused(given, 
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"beta": "nan"}, ["config.beta", "finite", "nan"]),
-        ({"num_step": 5}, ["num_step", 'Did you mean "num_steps"']),
-        ({"objective": "iwea"}, ["config.objective", "'iwea'"]),
-        ({"learning_rate": 1e9}, ["not finite at step ", "earlier checkpoints are kept"]),
+        (of("training", num_step=5), ["num_step", 'Did you mean "num_steps"']),
+        (of("objective", name="iwea", beta="nan"), ["objective.name", "'iwea'", "beta", "nan"]),
+        (of("optimizer", learning_rate=1e9), ["not finite at step ", "checkpoints are kept"]),
     ],
-    ids=["not-finite", "typo", "objective", "learning-rate"],
+    ids=["typo", "objective", "learning-rate"],
 )
 def test_mistake_exits_2_with_one_line(launch, tmp_path, changes, wanted):
     code, out, err = finish(launch(*training(tmp_path / "run", **changes)))
@@ -198,12 +205,6 @@ def evaluated(finished, launch, tmp_path_factory):
     code, out, err = finish(launch(*evaluation(finished[0], folder)))
     assert code == 0, err
     return folder, out
-
-
-def evaluation_config(folder, **changes):
-    config = evaluate_config.get_config()
-    config.update({**EVALUATION, "run": str(folder), **changes})
-    return config
 
 
 def test_evaluation_says_what_each_number_is(evaluated, finished):
@@ -234,7 +235,7 @@ def test_evaluation_goes_on_part_by_part(evaluated, finished, tmp_path, capsys):
     whole = read(evaluated[0])
     part = {**whole, "rows": [r for r in whole["rows"] if r["part"] != "active units"]}
     (tmp_path / "again" / results.FILE).write_text(json.dumps(part))
-    evaluate.main(evaluation_config(finished[0]), str(tmp_path / "again"))
+    evaluate.main(tiny_evaluation(finished[0]), str(tmp_path / "again"))
     assert "active units" in capsys.readouterr().out
     rows = read(tmp_path / "again")["rows"]
     assert rows[: len(part["rows"])] == part["rows"]
@@ -258,36 +259,49 @@ def test_evaluation_goes_on_part_by_part(evaluated, finished, tmp_path, capsys):
         ({"member": 3}, ["config.member", "one of 0", "got 3"]),
         ({"checkpoint": "²"}, ["config.checkpoint", "'²'"]),
         ({"checkpoint": "30"}, ["config.checkpoint", "20, 40, 60", "'30'"]),
-        ({"split": "train"}, ["config.split", "test, validation", "'train'"]),
-        ({"num_samples": 0}, ["config.num_samples", "0"]),
-        ({"num_images": -1}, ["config.num_images", "-1"]),
-        ({"samples_per_pass": 0}, ["config.samples_per_pass", "0"]),
-        ({"simulated_images": 0}, ["config.simulated_images", "0"]),
-        ({"ais_temperatures": 1}, ["config.ais_temperatures", "at least 2"]),
-        ({"seed": 2**32}, ["config.seed", "4294967295"]),
     ],
-    ids=lambda v: " ".join(f"{n}={x}" for n, x in v.items()) if isinstance(v, dict) else " ",
+    ids=str,
 )
 def test_impossible_evaluation_is_refused(finished, tmp_path, changes, wanted):
-    config = evaluation_config(finished[0], **changes)
-    message = refusal(evaluate.main, config, str(tmp_path / "out"))
+    asked = tiny_evaluation(finished[0], **changes)
+    message = refusal(evaluate.main, asked, str(tmp_path / "out"))
     for fragment in wanted:
         assert fragment in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (of("data", split="train"), ["data.split", "'test' or 'validation'", "'train'"]),
+        (of("evaluation", num_samples=0), ["evaluation.num_samples", "got 0"]),
+        (of("evaluation", num_images=-1), ["evaluation.num_images", "got -1"]),
+        (of("evaluation", curve_samples=(1, 3, 8)), ["evaluation", "curve_samples", "(1, 3, 8)"]),
+        (of("memory", samples_per_pass=0), ["memory.samples_per_pass", "got 0"]),
+        (of("annealing", simulated_images=0), ["annealing.simulated_images", "got 0"]),
+        (of("annealing", temperatures=1), ["annealing.temperatures", "equal to 2, got 1"]),
+        ({"seed": 2**32}, ["config.seed", "4294967296"]),
+    ],
+    ids=str,
+)
+def test_settings_of_no_evaluation_are_refused(changes, wanted):
+    message = refusal(tiny_evaluation, "run", **changes)
+    for fragment in wanted:
+        assert fragment in message
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"seed": 0}', "no"])
 def test_folder_that_is_no_run_of_training_is_refused(tmp_path, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / results.CONFIG).write_text(content)
-    message = refusal(evaluate.main, evaluation_config(tmp_path / "run"), str(tmp_path / "out"))
+    message = refusal(evaluate.main, tiny_evaluation(tmp_path / "run"), str(tmp_path / "out"))
     assert str(tmp_path / "run" / results.CONFIG) in message
 
 
 def test_evaluation_of_another_checkpoint_keeps_what_is_there(evaluated, finished, tmp_path):
     shutil.copytree(evaluated[0], tmp_path / "again")
     before = (tmp_path / "again" / results.FILE).read_bytes()
-    config = evaluation_config(finished[0], checkpoint="20")
+    config = tiny_evaluation(finished[0], checkpoint="20")
     message = refusal(evaluate.main, config, str(tmp_path / "again"))
     assert "checkpoint (best there, 20 now)" in message
     assert (tmp_path / "again" / results.FILE).read_bytes() == before
@@ -304,19 +318,19 @@ def test_evaluation_of_what_was_the_best_before_is_not_called_the_best_now(
     record["rows"] = [{**r, "step": other} for r in record["rows"][:3]]
     (folder / results.FILE).write_text(json.dumps(record))
     before = (folder / results.FILE).read_bytes()
-    message = refusal(evaluate.main, evaluation_config(finished[0]), str(folder))
+    message = refusal(evaluate.main, tiny_evaluation(finished[0]), str(folder))
     assert f"of step {other} of a training, and checkpoint=best is step {best}" in message
     assert (folder / results.FILE).read_bytes() == before
 
 
 def test_evaluation_into_the_folder_of_the_run_is_refused(finished, tmp_path):
     folder = stopped_after(finished, 20, tmp_path / "run")
-    message = refusal(evaluate.main, evaluation_config(finished[0]), str(folder))
+    message = refusal(evaluate.main, tiny_evaluation(finished[0]), str(folder))
     assert "holds a run of training" in message
     assert not (folder / results.FILE).exists()
 
 
 def test_evaluation_on_several_hosts_is_refused(finished, tmp_path):
     flags.FLAGS.distributed = True
-    message = refusal(evaluate.main, evaluation_config(finished[0]), str(tmp_path / "out"))
+    message = refusal(evaluate.main, tiny_evaluation(finished[0]), str(tmp_path / "out"))
     assert "one host" in message

@@ -1,132 +1,32 @@
 """experiments.train and experiments.evaluate as their users meet them: files, messages, signals."""
 
-import fcntl
 import json
 import os
-import shutil
 import struct
-import subprocess
-import sys
 import xml.etree.ElementTree
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
-from test_cli import finish, read, shared_folder
+from programs import finish, metric_lines, read
+from train_cases import (
+    assert_same_bits,
+    finished,
+    launch,
+    problem_of,
+    saved,
+    stopped_after,
+    tiny,
+    training,
+)
 
-from configs import train_digits
-from experiments.runtime import fit, results
+from experiments.runtime import fit, results, settings
 from experiments.runtime.checkpoints import Checkpoints
+from experiments.studies.objectives import OBJECTIVES
 from experiments.vae import build
 
-TINY = {
-    "num_steps": 60, "log_every": 10, "save_every": 20, "keep_checkpoints": 3, "num_samples": 2,
-    "latents": (4,), "hidden": ((8, 8),), "validation_samples": 4, "few_samples": 4,
-    "test_samples": 50, "test_images": 20, "batch_size": 24,
-}  # fmt: skip
-EVALUATION = {
-    "few_samples": 4, "num_samples": 50, "num_images": 20, "simulated_images": 4,
-    "ais_temperatures": 8, "ais_chains": 2, "ais_leapfrog": 2, "ais_images_per_pass": 4,
-}  # fmt: skip
-
-# Runs a command whose files cannot grow beyond so many bytes, which is how a full disk shows.
-SMALL_DISK = """
-import os, resource, sys
-from repository import ROOT
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-def tiny_config(**changes) -> ConfigDict:
-    config = train_digits.get_config()
-    config.update({**TINY, **changes})
-    return config
-
-
-def overrides(fields):
-    return [f"--config.{name}={value}" for name, value in fields.items()]
-
-
-def training(workdir, *more, **changes):
-    """Arguments of a tiny run of experiments.train."""
-    fields = overrides({**TINY, **changes})
-    return ["train", "--config=configs/train_digits.py", *fields, f"--workdir={workdir}", *more]
-
-
-def evaluation(run, workdir, **changes):
-    fields = overrides({**EVALUATION, "run": run, **changes})
-    return ["evaluate", "--config=configs/evaluate.py", *fields, f"--workdir={workdir}"]
-
-
-@pytest.fixture(scope="session")
-def launch(tmp_path_factory):
-    """Starts a program; returns the process."""
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    settings = {
-        "JAX_COMPILATION_CACHE_DIR": cache or str(shared_folder(tmp_path_factory) / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
-
-    def start(program, *arguments, devices=1, largest_file=None):
-        device_flag = f"--xla_force_host_platform_device_count={devices}"
-        xla_flags = f"{os.environ['XLA_FLAGS']} {device_flag}"
-        command = [sys.executable, "-m", f"experiments.{program}", *map(str, arguments)]
-        if largest_file is not None:
-            command = [sys.executable, "-c", SMALL_DISK, str(largest_file), *command]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | settings | {"XLA_FLAGS": xla_flags},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def finished(launch, tmp_path_factory):
-    """Workdir and stdout of a run that nothing disturbed; one worker makes it for all."""
-    folder = shared_folder(tmp_path_factory) / "trained"
-    printed = folder.with_suffix(".txt")
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not printed.exists():
-            code, out, err = finish(launch(*training(folder)))
-            assert code == 0, err
-            printed.write_text(out)
-    return folder, printed.read_text()
-
-
-def stopped_after(finished, steps, workdir):
-    """A copy of the finished run as it was after some steps."""
-    shutil.copytree(finished[0], workdir)
-    for path in (workdir / "checkpoints").iterdir():
-        if int(path.name) > steps:
-            shutil.rmtree(path)
-    for name in (results.FILE, "figure.png", "figure.svg", "samples.png", "reconstructions.png"):
-        (workdir / name).unlink()
-    return workdir
-
-
-def saved(workdir, step=None, **changes):
-    """Leaves of a checkpoint of a tiny run, the last one by default."""
-    config = tiny_config(**changes)
-    like = fit.initial_state(build.make_run(build.make_problem(config), config), config)
-    with Checkpoints(str(workdir / "checkpoints"), config.to_dict(), read_only=True) as checkpoints:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(like, step))]
-
-
-def metric_lines(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_bits(a, b):
-    assert [(x.dtype, x.shape, x.tobytes()) for x in a] == [
-        (x.dtype, x.shape, x.tobytes()) for x in b
-    ]
-
+__all__ = ["finished", "launch"]  # fixtures
 
 # A run that finishes.
 
@@ -142,9 +42,8 @@ def test_run_prints_its_table_and_writes_every_file(finished):
         if name.endswith(".png"):
             assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     xml.etree.ElementTree.parse(folder / "figure.svg")
-    wanted = json.loads(tiny_config().to_json_best_effort())
-    assert json.loads((folder / "config.json").read_text()) == wanted
-    assert read(folder)["config"] == wanted
+    assert json.loads((folder / "config.json").read_text()) == build.named(tiny())
+    assert read(folder)["config"] == settings.dump(tiny())
 
 
 def test_every_number_has_its_kind_unit_and_standard_error(finished):
@@ -188,23 +87,20 @@ def test_tensorboard_finds_the_same_curves_and_the_grids(finished):
         assert found[name][60].image.height > 50
 
 
-OBJECTIVES = [*build.OBJECTIVES, "rws with sleep"]
-
-
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [*OBJECTIVES, "rws with sleep"])
 def test_every_objective_trains(name, tmp_path):
-    changes = {"objective": name.split()[0], "sleep": name.endswith("sleep"), "num_groups": 2}
-    config = tiny_config(
-        num_steps=4, log_every=2, save_every=4, latents=(3,), hidden=((5,),), **changes
-    )
-    problem = build.make_problem(config)
-    run = build.make_run(problem, config)._replace(validate=None)
-    start = build.make_run(problem, config).init()
+    trained = tiny(
+        objective={"name": name.split()[0], "sleep": name.endswith("sleep"), "num_groups": 2},
+        training={"num_steps": 4}, records={"log_every": 2, "save_every": 4},
+        model={"latents": (3,), "hidden": ((5,),)},
+    )  # fmt: skip
+    run = build.make_run(problem_of(trained), trained, 0)._replace(validate=None)
+    start = build.make_run(problem_of(trained), trained, 0).init()
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)  # compiling is what takes time
     try:
-        with Checkpoints(str(tmp_path / "checkpoints"), config.to_dict()) as checkpoints:
-            state = fit.fit(run, config, str(tmp_path), checkpoints)
+        with Checkpoints(str(tmp_path / "checkpoints"), build.named(trained)) as checkpoints:
+            state = fit.fit(run, trained.records, str(tmp_path), checkpoints)
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), state.params, start)
