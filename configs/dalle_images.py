@@ -9,9 +9,9 @@ emoji: 64x64 RGB with their Unicode names, 8x8 tokens of 256 codes. Of the 367 t
 paper: the sizes of DALL-E (Ramesh et al. 2021, arXiv 2102.12092): 256x256 RGB, 32x32 tokens of
     8,192 codes, 256 text tokens, KL weight 6.6, temperatures 1 to 1/16, the weights 1/8 and 7/8 of
     means over text and image tokens, argmax tokens; Adam in place of AdamW, and the paper's decoder
-    as probabilities (likelihood=logit_laplace is its density). Its 250 million images are not
+    as probabilities (model.likelihood=logit_laplace is its density). Its 250 million images are not
     public: emoji, each pixel 4x4 times, stand in. Its transformer (64 layers of width 3,968 with
-    62 heads, 12 billion parameters) is more than one host holds: set the prior_ fields.
+    62 heads, 12 billion parameters) is more than one host holds: set the fields of prior.
     Published, with the encoder and decoder of this size: no log-likelihood.
 """
 

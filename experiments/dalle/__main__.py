@@ -6,18 +6,18 @@ r"""The joint bound of DALL-E: a discrete VAE, then a prior of captions and toke
 trained in two stages with each of `config.seeds`. On the test images: the joint bound and its
 parts, where codes can be summed over the exact log p(x, y) and every gap, relaxed against hard
 values, use of the codebook, and captions found from tokens. Each model has its folder, with
-checkpoints and samples.png, a row of images for every caption (or each of `config.captions`, in
-words of the data set); results.json grows by one model at a time, and the same command continues
-where it was stopped.
+checkpoints and samples.png, a row of images for every caption (or each of
+`config.evaluation.captions`, in words of the data set); results.json grows by one model at a time,
+and the same command continues where it was stopped.
 """
 
 from absl import flags
 
 from experiments.dalle.settings import Dalle
-from experiments.runtime import cli
+from experiments.runtime import cli, cluster
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag("checkpoint_dir")
+flags.declare_key_flag(cluster.CHECKPOINT_DIR.name)
 
 
 def main(settings: Dalle, workdir: str) -> None:

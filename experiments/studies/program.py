@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments.runtime import cluster, results, subprograms
+from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 from experiments.studies import comparable
 from experiments.studies.family import Family, Job
@@ -53,7 +54,7 @@ def family(parts: Parts) -> Family:
     def check(job: Job) -> None:
         reason = parts.refuse(job.settings)
         if reason:
-            raise results.UserError(reason)
+            raise UserError(reason)
         if not job.finished:
             parts.check(job.settings)
 
