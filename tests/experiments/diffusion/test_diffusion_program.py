@@ -308,7 +308,10 @@ def test_sections_that_do_not_fit_each_other_are_named(changes, said):
             {"chain": DDPM, "objective": {"times": "importance"}, "together": True},
             "needs --config.together=False",
         ),
-        ({"training": {"batch_size": 2000}}, "2000"),
+        (
+            {"training": {"batch_size": 2000}},
+            r"training\.batch_size must be between 1 and 1197, got 2",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused_before_any_trains(changes, said):
