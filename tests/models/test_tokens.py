@@ -65,7 +65,6 @@ def test_every_token_sees_those_before_it_and_no_other(prior):
     made, theta = prior
     sequence = jnp.asarray([0, 1, 2, 0])
 
-    @jax.jit
     def logits(sequence):
         text, image = made.logits(theta, sequence[:T], sequence[T:])
         return [*text, *image]
@@ -85,9 +84,8 @@ def test_padding_is_a_token_of_its_own_at_every_place(prior):
     assert not jnp.allclose(embeddings[0], embeddings[1])
     changed = jax.tree.map(lambda v: v, theta)
     changed["params"]["padding"] = embeddings.at[0, 0].add(3.0)
-    logits = jax.jit(made.logits)
     for y, same in (([0, V], True), ([V, V], False)):
-        a, b = (logits(t, jnp.asarray(y), z)[1] for t in (theta, changed))
+        a, b = (made.logits(t, jnp.asarray(y), z)[1] for t in (theta, changed))
         assert bool(jnp.allclose(a, b)) == same
 
 
@@ -97,8 +95,7 @@ def test_samples_have_the_probabilities_of_the_prior(prior):
     keys = jax.random.split(jax.random.key(5), count)
     z = np.asarray(jax.jit(jax.vmap(made.sample, (None, 0, None)))(theta, keys, y))
     codes = jnp.asarray(list(itertools.product(range(K), repeat=2)))
-    log_p = jax.jit(jax.vmap(lambda z: token_prior.picked(made(theta, y, z)[1], z)))
-    expected = np.exp(log_p(codes))
+    expected = np.exp(jax.vmap(lambda z: token_prior.picked(made(theta, y, z)[1], z))(codes))
     share = np.bincount(z @ [K, 1], minlength=K**2) / count
     error = np.sqrt(expected * (1 - expected) / count)
     assert np.max(np.abs(share - expected) / error) < oracles.z_limit(K**2)
@@ -106,12 +103,11 @@ def test_samples_have_the_probabilities_of_the_prior(prior):
 
 def test_dropout_of_the_prior_acts_with_a_key_alone():
     made = small_prior(dropout=0.5)
-    theta = moved(jax.jit(made.init)(jax.random.key(0)))
+    theta = moved(made.init(jax.random.key(0)))
     y, z = jnp.zeros(T, int), jnp.zeros(2, int)
     keys = jax.random.split(jax.random.key(1))
-    logits = jax.jit(made.logits)
-    plain, *dropped = (logits(theta, y, z, k)[1] for k in (None, *keys))
-    assert jnp.array_equal(plain, logits(theta, y, z)[1])
+    plain, *dropped = (made.logits(theta, y, z, k)[1] for k in (None, *keys))
+    assert jnp.array_equal(plain, made.logits(theta, y, z)[1])
     assert not jnp.allclose(plain, dropped[0])
     assert not jnp.allclose(*dropped)
 
