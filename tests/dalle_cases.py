@@ -1,4 +1,4 @@
-"""Small configs, data and a model for the tests of experiments.dalle."""
+"""Small settings, data and a model for the tests of experiments.dalle."""
 
 import functools
 
@@ -7,43 +7,46 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import dalle_digits
-from experiments.dalle import build, enumeration, study
+from experiments.dalle import build, enumeration
+from experiments.dalle.settings import Dalle
+from experiments.runtime.settings import merged, parse
 from experiments.studies.images import as_images
 from models.token_prior import picked
 
+TINY = {
+    "seeds": (0,),
+    "model": {"width": 4, "embedding": 4, "num_codes": 3},
+    "objective": {"beta_steps": 2, "temperature_steps": 2},
+    "prior": {"num_layers": 1, "width": 8, "num_heads": 2, "num_steps": 4},
+    "optimizer": {"warmup_steps": 1},
+    "training": {"num_steps": 4},
+    "records": {"log_every": 2, "save_every": 4},
+    "evaluation": {"num_images": 6, "num_draws": 8, "sample_grid": 2},
+}
 
-def tiny(**changes):
-    config = dalle_digits.get_config()
-    config.width, config.embedding, config.num_codes = 4, 4, 3
-    config.prior_layers, config.prior_width, config.prior_heads = 1, 8, 2
-    config.seeds, config.num_steps, config.prior_steps, config.warmup_steps = (0,), 4, 4, 1
-    config.beta_steps, config.temperature_steps = 2, 2
-    config.log_every, config.save_every = 2, 4
-    config.evaluation_images, config.evaluation_draws, config.sample_grid = 6, 8, 2
-    for name, value in changes.items():
-        config[name] = value
-    return config
+
+def tiny(models=None, **changes):
+    """Settings of a study of seconds, with changes section by section; `models`: these alone."""
+    config = merged(merged(dalle_digits.get_config().to_dict(), TINY), changes)
+    if models is not None:
+        config |= {"models": models, "compare": ()}
+    return parse(Dalle, config)
 
 
 @functools.cache
 def data():
-    return build.make_data(tiny())
-
-
-def made(data, config, name="beta1"):
-    own = study.settings(config, name, 0)
-    return own, build.make_model(data, own)
+    return build.make_data(tiny().data, "")
 
 
 @functools.cache
 def trained():
-    """A model away from its start, with its config."""
-    own, model = made(data(), tiny())
+    """A model away from its start: (model, parameters)."""
+    model = build.make_model(data(), tiny())
     params = jax.jit(model.init)(jax.random.key(1))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     noisy = [v + 0.1 * jax.random.normal(k, v.shape) for v, k in zip(leaves, keys, strict=True)]
-    return own, model, jax.tree.unflatten(tree, noisy)
+    return model, jax.tree.unflatten(tree, noisy)
 
 
 def batch_of(data, count=16):
@@ -53,15 +56,22 @@ def batch_of(data, count=16):
 
 def by_hand(model, params, x, y):
     """log p(x, y, z) and log q(z | x) of all 81 codes in float64."""
+    found = _at_all_codes(model)(params, jnp.asarray(x), jnp.asarray(y))
+    return (np.asarray(v, np.float64) for v in found)
+
+
+@functools.cache
+def _at_all_codes(model):
     codes = jnp.asarray(enumeration.all_codes(4, 3))
 
     @jax.jit
-    @jax.vmap
-    def at(z):
-        text, logits = model.joint.prior(params.theta, jnp.asarray(y), z)
-        one_hot = jax.nn.one_hot(z, 3)
-        log_px = model.dvae.log_px(params.theta["decoder"], jnp.asarray(x), one_hot)
-        log_q = picked(model.dvae.encode(params.phi, jnp.asarray(x)), z)
-        return text + picked(logits, z) + log_px, log_q
+    def of_all(params, x, y):
+        def at(z):
+            text, logits = model.joint.prior(params.theta, y, z)
+            log_px = model.dvae.log_px(params.theta["decoder"], x, jax.nn.one_hot(z, 3))
+            log_q = picked(model.dvae.encode(params.phi, x), z)
+            return text + picked(logits, z) + log_px, log_q
 
-    return (np.asarray(v, np.float64) for v in at(codes))
+        return jax.vmap(at)(codes)
+
+    return of_all

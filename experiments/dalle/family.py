@@ -26,20 +26,20 @@ class Prepared(NamedTuple):
     models: dict[str, Model]
 
 
-def check(study: Dalle) -> Prepared:
+def check(asked: Dalle) -> Prepared:
     """Reads the data and makes all models, so that none is refused after another has trained.
 
     Raises:
       UserError: the data cannot be read, or a model does not fit them.
     """
-    data = build.make_data(study.data, study.data_dir)
-    report.drawn(data, study.evaluation.captions)
-    trained = {name: study.of_model(name) for name in study.models}
+    data = build.make_data(asked.data, asked.data_dir)
+    report.drawn(data, asked.evaluation.captions)
+    trained = {name: asked.of_model(name) for name in asked.models}
     models = {name: build.make_model(data, own) for name, own in trained.items()}
     for name, own in trained.items():
-        training.make_dvae_run(data, models[name], own, study.seeds[0])
-        training.make_prior_run(data, models[name], own, study.seeds[0], None)
-    return Prepared(study, data, trained, models)
+        training.make_dvae_run(data, models[name], own, asked.seeds[0])
+        training.make_prior_run(data, models[name], own, asked.seeds[0], None)
+    return Prepared(asked, data, trained, models)
 
 
 def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:

@@ -46,7 +46,7 @@ def rows(
 ) -> list[Row]:  # fmt: skip
     """log p(x) where codes can be summed over, and the bound on it, in bits/dim and in nats.
 
-    None where the classes are too many to be summed over.
+    There are none where the classes are too many to be summed over.
     """
     sequences, whole = all_sequences(data), True
     if sequences is None:
@@ -91,17 +91,17 @@ def _sampled(
     """The bound on log p(x) of each image by draws of z."""
     key = keys.key_for(wanted.seed, Purpose.MARGINAL)
     evaluate = _elbo(model, wanted.num_draws)
-    whole = (params, jnp.asarray(sequences))
+    given = params, jnp.asarray(sequences)
     (values,) = held_out.over_images(
-        evaluate, whole, images, key, images_per_pass=memory.images_per_pass
+        evaluate, given, images, key, images_per_pass=memory.images_per_pass
     )
     return values
 
 
 @functools.cache
 def _elbo(model: Model, draws: int):
-    def one(params, key, x, index):
-        params, sequences = params
+    def one(given, key, x, index):
+        params, sequences = given
         latent = latent_model(model, sequences)
         log_w = bounds.log_weights(
             latent, params, jax.random.fold_in(key, index), (x, ()), num_samples=draws

@@ -77,7 +77,7 @@ class Objective(Section):
                 f"{self.name} needs beta above 0, by which it divides; choose relaxed or enumerated"
             )
         if self.name == "vimco" and self.num_samples < 2:
-            raise ValueError("vimco needs num_samples of at least 2")
+            raise ValueError(f"vimco needs num_samples of at least 2, got {self.num_samples}")
         return self
 
 

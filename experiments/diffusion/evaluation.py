@@ -28,6 +28,7 @@ BINS = 40  # of the steps, in the record and the figure
 BATCH = 64  # images whose mean a single-time estimate is
 REPLICATES = 50
 KEPT = 10  # pictures of a strip
+LIMIT = "ELBO, T = infinity"  # the row of the bound of continuous time
 
 
 class Terms(NamedTuple):
@@ -119,7 +120,7 @@ def rows(
         key = keys.key_for(wanted.seed, Purpose.CONTINUOUS_TIME)
         limit = in_continuous_time(model, params, images, key, wanted.num_times, per_pass)
         limit = problem.bits(limit)
-        out.append(mean_row("ELBO, T = infinity", at, limit, "upper_bound", unit=UNIT))
+        out.append(mean_row(LIMIT, at, limit, "upper_bound", unit=UNIT))
     gamma = np.asarray(model.evaluated(params).model.gamma)
     for steps in np.array_split(np.arange(2, gamma.size + 1), min(BINS, gamma.size - 1)):
         if len(steps):

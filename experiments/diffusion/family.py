@@ -24,18 +24,18 @@ class Prepared(NamedTuple):
     models: dict[str, Model]
 
 
-def check(study: Diffusion) -> Prepared:
+def check(asked: Diffusion) -> Prepared:
     """Reads the data and makes all models, so that none is refused after another has trained.
 
     Raises:
       UserError: the data cannot be read, or a model does not fit them.
     """
-    problem = images.make_problem(study.data.name, study.data_dir)
-    trained = {name: study.of_model(name) for name in study.models}
+    problem = images.make_problem(asked.data.name, asked.data_dir)
+    trained = {name: asked.of_model(name) for name in asked.models}
     models = {name: build.make_model(problem, own) for name, own in trained.items()}
     for name, own in trained.items():
-        training.make_run(problem, models[name], own, study.seeds[0], together=study.together)
-    return Prepared(study, problem, trained, models)
+        training.make_run(problem, models[name], own, asked.seeds[0], together=asked.together)
+    return Prepared(asked, problem, trained, models)
 
 
 def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:

@@ -24,6 +24,7 @@ COLUMNS = {
     "standard error": "standard_error", "seeds": "n", "deviation of one": "deviation",
 }  # fmt: skip
 STRIPS = 8  # images in a strip
+PARTS = {"prior": "grey", "diffusion": "blue", "reconstruction": "orange"}  # of the bound
 
 
 def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, folder: str) -> None:
@@ -74,27 +75,47 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
     axes[0].set_xlabel("t / T")
     axes[0].set_ylabel("KL of one step, nats per image")
     axes[0].legend(fontsize=8)
-    start = np.zeros(len(models))
-    for name, colour in (("prior", "grey"), ("diffusion", "blue"), ("reconstruction", "orange")):
-        heights = np.array([_part(summary, model, name) for model in models])
-        axes[1].bar(models, heights, bottom=start, color=COLOURS[colour], label=name, width=0.6)
-        start += heights
-    for place, total in enumerate(start):
-        axes[1].annotate(f"{total:.3f}", (place, total), ha="center", va="bottom", fontsize=9)
-    axes[1].margins(y=0.12)
+    if len(models) == 1:
+        _draw_sum(axes[1], summary, models[0])
+    else:
+        _draw_stacks(axes[1], summary, models)
+    axes[1].margins(y=0.12)  # room for the numbers
+    axes[1].set_axisbelow(True)
     axes[1].set_ylabel("test bits/dim")
-    axes[1].set_xlim(-0.6, len(models) + 0.3)  # room for the legend
-    axes[1].legend(fontsize=8, loc="center right")
     plot.suptitle(f"{problem.dataset.name}, {num_seeds} seeds")
     return plot
+
+
+def _draw_stacks(axes, summary: list[Row], models: list[str]) -> None:
+    """The parts of each model's bound, one upon the other."""
+    start = np.zeros(len(models))
+    for name, colour in PARTS.items():
+        heights = np.array([_bits(summary, model, name) or 0.0 for model in models])
+        axes.bar(models, heights, bottom=start, color=COLOURS[colour], label=name, width=0.6)
+        start += heights
+    for place, total in enumerate(start):
+        axes.annotate(f"{total:.3f}", (place, total), ha="center", va="bottom", fontsize=9)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _draw_sum(axes, summary: list[Row], model: str) -> None:
+    """The parts of one bound, each from where the last one ends, and what they come to."""
+    parts = {name: _bits(summary, model, name) for name in (*PARTS, "ELBO", evaluation.LIMIT)}
+    end = 0.0
+    for name, value in parts.items():
+        if value is None:
+            continue
+        start = end if name in PARTS else 0.0
+        end = start + value
+        label = name.replace(", ", "\n")
+        axes.bar(label, value, bottom=start, color=COLOURS[PARTS.get(name, "green")], width=0.6)
+        axes.annotate(f"{value:.4f}", (label, end), ha="center", va="bottom", fontsize=9)
 
 
 def _of(r: Row, model: str, name: str) -> bool:
     return r["name"] == name and r["at"].get("model") == model
 
 
-def _part(summary: list[Row], model: str, name: str) -> float:
-    return next(
-        (r["value"] for r in summary if _of(r, model, name) and r["unit"] == UNIT
-         and r["value"] is not None), 0.0,
-    )  # fmt: skip
+def _bits(summary: list[Row], model: str, name: str) -> float | None:
+    """The value of a row in bits/dim; None where there is none, or it is not finite."""
+    return next((r["value"] for r in summary if _of(r, model, name) and r["unit"] == UNIT), None)

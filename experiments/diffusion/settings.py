@@ -104,7 +104,7 @@ class Network(Section):
         if self.name != "unet":
             return self
         if not self.multipliers:
-            raise ValueError("multipliers must hold whole numbers above 0, one per resolution")
+            raise ValueError("multipliers must hold one number for each resolution, got ()")
         if self.width % 8:
             raise ValueError(f"width must be a multiple of 8, got {self.width}")
         if any(place >= len(self.multipliers) for place in self.attention):

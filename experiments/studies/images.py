@@ -1,4 +1,4 @@
-"""Images of integers from a config: what densities of pixels are trained and scored on."""
+"""Images of integers: what densities of pixels are trained and scored on."""
 
 import math
 from typing import Any, NamedTuple

@@ -1,57 +1,36 @@
-"""experiments.diffusion: its loss, its rows, its pictures and what it refuses."""
+"""experiments.diffusion: its loss, its rows and its pictures."""
 
 import json
 import os
 
+import diffusion_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
+from diffusion_cases import DDPM, DRY, batch_of, made, tiny
 
 import bounds
-from configs import diffusion_digits, diffusion_images
-from experiments.data import sets
-from experiments.diffusion import build, evaluation, study, training
-from experiments.runtime.errors import UserError
-from experiments.studies import images, study
-
-
-def tiny(**changes):
-    config = diffusion_digits.get_config()
-    config.network, config.width, config.fourier = "mlp", 16, (1,)
-    config.seeds, config.num_steps, config.warmup_steps = (0, 1), 4, 1
-    config.log_every, config.save_every, config.validation_samples = 2, 4, 2
-    config.evaluation_images, config.evaluation_timesteps, config.sample_grid = 6, 12, 4
-    for name, value in changes.items():
-        config[name] = value
-    return config
+from experiments.diffusion import __main__ as diffusion
+from experiments.diffusion import build, evaluation, family, report, training
+from experiments.studies import images
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return images.make_problem(tiny())
+    return diffusion_cases.digits()
 
 
-def made(problem, config, seed=0):
-    own = study.settings(config, "vdm", seed)
-    model = build.make_model(problem, own)
-    return own, model, training.make_run(problem, model, own)
-
-
-def batch_of(problem, count=16):
-    return {"x": jnp.asarray(images.as_images(problem.dataset.train[:count])),
-            "index": jnp.arange(count)}  # fmt: skip
-
-
-DDPM = {"schedule": "cosine", "timesteps": 12, "evaluation_timesteps": 0, "prediction": "eps"}
 FINE = {"evaluation_timesteps": 400}  # close to continuous time
 LOSSES = {
-    "continuous": FINE, "discrete": {"timesteps": 12},
-    "learned": {"schedule": "vdm_learned", **FINE},
-    "ddpm": DDPM, "variance": {**DDPM, "variance": "learned"},
-    "uniform": {**DDPM, "times": "uniform", "decoder": "logistic"},
-}  # fmt: skip
+    "continuous": {"chain": FINE},
+    "discrete": {"chain": {"timesteps": 12}},
+    "learned": {"chain": {"schedule": "vdm_learned", **FINE}},
+    "ddpm": {"chain": DDPM},
+    "variance": {"chain": {**DDPM, "variance": "learned"}},
+    "uniform": {"chain": {**DDPM, "decoder": "logistic"}, "objective": {"times": "uniform"}},
+}
 
 
 @pytest.mark.parametrize(
@@ -61,15 +40,14 @@ LOSSES = {
 )  # fmt: skip
 def test_loss_is_minus_the_bound_in_expectation(problem, changes):
     """Its mean over many steps' keys, against every term of the same images."""
-    config = tiny(dropout=0.0, **changes)
-    _, model, run = made(problem, config)
+    model, run = made(problem, tiny(network=DRY, **changes))
     params, batch = run.init(), batch_of(problem)
     keys = jax.random.split(jax.random.key(5), 400)
     losses = jax.jit(
         jax.vmap(lambda k: run.loss_fn(params, run.extra, batch, k, jnp.asarray(0))[0])
     )(keys)
     losses = np.asarray(losses, np.float64)
-    terms = evaluation.terms(model, params, problem.dataset.train[:16], jax.random.key(6), config)
+    terms = evaluation.terms(model, params, problem.dataset.train[:16], jax.random.key(6), 100)
     whole = terms.reconstruction - terms.prior - terms.diffusion.sum(-1)
     error = losses.std(ddof=1) / np.sqrt(len(losses))
     slack = 0.01 * abs(whole.mean()) + whole.std() / 4  # one draw of noise for each image
@@ -79,11 +57,8 @@ def test_loss_is_minus_the_bound_in_expectation(problem, changes):
 
 @pytest.mark.slow
 def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
-    config = tiny(schedule="vdm_learned", dropout=0.0)
-    _, _, run = made(problem, config)
+    model, run = made(problem, tiny(chain={"schedule": "vdm_learned"}, network=DRY))
     params, batch = run.init(), batch_of(problem)
-    plain = tiny(dropout=0.0)
-    _, _, plain_run = made(problem, plain)
     key = jax.random.key(0)
 
     def loss(params, key):
@@ -97,11 +72,10 @@ def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(rest, batch["index"])
     keys = jax.vmap(lambda k: jax.random.split(k)[1])(keys)
     times = bounds.low_discrepancy_times(time_key, 16)
-    made_model = build.make_model(problem, study.settings(config, "vdm", 0))
 
     def by_hand(params):
         fixed = {**params, "schedule": jax.lax.stop_gradient(params["schedule"])}
-        diffusion = made_model.make(fixed, None, 0).model
+        diffusion = model.make(fixed, None, 0).model
         return -jnp.mean(estimate(diffusion, fixed, keys, batch["x"], times).value)
 
     expected = jax.jit(jax.grad(by_hand))(params)["network"]
@@ -109,20 +83,21 @@ def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
         np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4)
 
     def mean_square(params):
-        diffusion = made_model.make(params, None, 0).model
+        diffusion = model.make(params, None, 0).model
         found = estimate(diffusion, params, jax.random.clone(keys), batch["x"], times)
         return jnp.mean(jnp.square(found.term))
 
     square, slope = jax.jit(jax.value_and_grad(mean_square))(params)
     for a, b in zip(*map(jax.tree.leaves, (grads["schedule"], slope["schedule"])), strict=True):
         np.testing.assert_allclose(a, b / (np.sqrt(square) + 1), atol=1e-3, rtol=1e-3)
-    assert plain_run.extra == ()
+    assert run.extra == ()
 
 
 @pytest.mark.slow
 def test_importance_remembers_the_losses_of_the_steps_it_drew(problem):
-    config = tiny(timesteps=5, times="importance", dropout=0.0)
-    _, _, run = made(problem, config)
+    _, run = made(
+        problem, tiny(chain={"timesteps": 5}, objective={"times": "importance"}, network=DRY)
+    )
     params, extra = run.init(), run.extra
     assert extra.shape == (6,)
     for number in range(3):
@@ -141,7 +116,7 @@ def test_importance_remembers_the_losses_of_the_steps_it_drew(problem):
 def test_dropout_acts_in_training(problem):
     losses = []
     for dropout in (0.0, 0.5):
-        _, _, run = made(problem, tiny(dropout=dropout))
+        _, run = made(problem, tiny(network={"dropout": dropout}))
         params = jax.tree.map(lambda leaf: leaf + 0.05, run.init())
         losses.append(run.loss_fn(params, (), batch_of(problem), jax.random.key(0), 0)[0])
     assert abs(losses[0] - losses[1]) > 1e-3
@@ -150,8 +125,7 @@ def test_dropout_acts_in_training(problem):
 @pytest.mark.slow
 def test_samples_are_made_of_the_end_of_the_chain(problem):
     """A network that says every pixel is 5 draws nothing else."""
-    config = tiny(prediction="x", evaluation_timesteps=6)
-    _, model, run = made(problem, config)
+    model, run = made(problem, tiny(chain={"prediction": "x", "evaluation_timesteps": 6}))
     params = run.init()
     value = 5 / 8 - 1
     out = params["network"]["params"]["out"]
@@ -164,8 +138,7 @@ def test_samples_are_made_of_the_end_of_the_chain(problem):
 
 
 def test_simple_objective_is_the_mean_squared_error_of_the_noise(problem):
-    config = tiny(**DDPM, objective="simple", dropout=0.0)
-    _, _, run = made(problem, config)
+    _, run = made(problem, tiny(chain=DDPM, objective={"name": "simple"}, network=DRY))
     loss, (_, metrics) = run.loss_fn(run.init(), (), batch_of(problem), jax.random.key(0), 0)
     # A network that starts at zero predicts no noise at all: the mean square of a normal.
     assert abs(float(loss) - 1) < 6 * np.sqrt(2 / (16 * 64))
@@ -173,10 +146,10 @@ def test_simple_objective_is_the_mean_squared_error_of_the_noise(problem):
 
 
 def test_parts_of_the_bound_add_up_in_the_rows(problem):
-    config = tiny()
-    _, model, run = made(problem, config)
+    asked = tiny()
+    model, run = made(problem, asked)
     params = run.init()
-    rows = evaluation.rows(problem, model, params, {"model": "vdm"}, config)
+    rows = evaluation.rows(problem, model, params, {"model": "vdm"}, asked)
     bits = {r["name"]: r for r in rows if r["unit"] == "bits/dim"}
     total = sum(bits[name]["value"] for name in ("prior", "diffusion", "reconstruction"))
     np.testing.assert_allclose(bits["ELBO"]["value"], total, rtol=1e-6)
@@ -187,14 +160,9 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
     np.testing.assert_allclose(-nats["value"] / (64 * np.log(2)), total, rtol=1e-6)
     limit = bits["ELBO, T = infinity"]
     assert limit["kind"] == "upper_bound"
-    fine = tiny(evaluation_timesteps=1000)
-    fine_model = made(problem, fine)[1]
-    images = problem.dataset.test[:6]
-    whole = bounds.diffusion_bound(
-        bounds.DiffusionTerms(
-            *evaluation.terms(fine_model, params, images, jax.random.key(8), fine)
-        )
-    )
+    fine = build.make_model(problem, tiny(chain={"evaluation_timesteps": 1000}))
+    terms = evaluation.terms(fine, params, problem.dataset.test[:6], jax.random.key(8), 100)
+    whole = bounds.diffusion_bound(bounds.DiffusionTerms(*terms))
     error = np.hypot(0.02, limit["value"] * 0.02)  # of one draw for each of six images
     assert abs(problem.bits(whole).mean() - limit["value"]) < error
     steps = [r for r in rows if r["name"] == "KL of a step"]
@@ -202,7 +170,7 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
     np.testing.assert_allclose(
         sum(r["value"] for r in steps) / (64 * np.log(2)), bits["diffusion"]["value"], rtol=1e-5
     )
-    measured = evaluation.single_time(problem, model, params, {"model": "vdm"}, config)
+    measured = evaluation.single_time(problem, model, params, {"model": "vdm"}, asked)
     *single, everything = measured
     assert [r["name"] for r in single] == [
         "one time, uniform", "one time, low_discrepancy", "one time, importance"
@@ -213,22 +181,21 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
 
 @pytest.mark.slow
 def test_validation_never_looks_at_test_images_and_has_no_dropout(problem):
-    wet, dry = tiny(dropout=0.9), tiny(dropout=0.0)
+    wet, dry = tiny(network={"dropout": 0.9}), tiny(network=DRY)
     blank = problem.dataset._replace(test=np.zeros_like(problem.dataset.test))
-    params = made(problem, wet)[2].init()
+    params = made(problem, wet)[1].init()
     params = jax.tree.map(lambda leaf: leaf + 0.02, params)
     values = []
-    for data_set, config in ((problem.dataset, wet), (blank, wet), (blank, dry)):
+    for data_set, asked in ((problem.dataset, wet), (blank, wet), (blank, dry)):
         seen = problem._replace(dataset=data_set)
-        own, model, _ = made(problem, config)
-        validate = training.validation(seen, model, own)
+        validate = training.validation(seen, build.make_model(problem, asked), asked, 0)
         assert validate is not None
         values.append(validate(params))
     np.testing.assert_allclose(values, values[0], rtol=1e-6)
 
 
 def test_noising_strip_goes_from_the_image_to_noise(problem):
-    _, model, run = made(problem, tiny())
+    model, run = made(problem, tiny())
     strip = evaluation.noised(model, run.init(), jax.random.key(0), problem.dataset.test[:3])
     assert strip.shape == (3, evaluation.KEPT, 8, 8, 1)
     x = images.as_images(problem.dataset.test[:3]) / 8 - 1
@@ -239,23 +206,16 @@ def test_noising_strip_goes_from_the_image_to_noise(problem):
 
 
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
-    from experiments.diffusion import __main__ as diffusion
-
     flags.FLAGS.mark_as_parsed()
-    config = tiny()
-    workdir = str(tmp_path)
-    diffusion.main(config, workdir)
+    asked, workdir = tiny(), str(tmp_path)
+    diffusion.main(asked, workdir)
     said = capsys.readouterr().out
     assert "upper_bound" in said
     assert "reconstruction" in said
     with open(os.path.join(workdir, "results.json")) as file:
         record = json.load(file)
-    assert {r["kind"] for r in record["rows"]} == {
-        "upper_bound",
-        "lower_bound",
-        "estimate",
-        "exact",
-    }
+    kinds = {r["kind"] for r in record["rows"]}
+    assert kinds == {"upper_bound", "lower_bound", "estimate", "exact"}
     for seed in (0, 1):
         for name in ("samples", "denoising", "noising"):
             assert os.path.getsize(os.path.join(workdir, f"vdm_seed{seed}", f"{name}.png")) > 0
@@ -264,61 +224,27 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     def fail(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(study, "train_members", fail)
-    diffusion.main(config, workdir)
+    monkeypatch.setattr(family, "train_members", fail)
+    diffusion.main(asked, workdir)
     assert capsys.readouterr().out == said
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"schedule": "sigmoid"}, "config.schedule must be one of"),
-        ({"network": "resnet"}, "config.network must be one of"),
-        ({"prediction": "score"}, "prediction must be one of"),
-        ({"gamma_min": 5.0, "gamma_max": -5.0}, "gamma_min must be below gamma_max"),
-        ({"evaluation_timesteps": 0}, "at least 1 where config.timesteps is 0"),
-        ({"variance": "learned"}, "must be fixed_small with a schedule of continuous time"),
-        ({"schedule": "cosine"}, "config.timesteps must be at least 2"),
-        ({"schedule": "linear", "timesteps": 10, "evaluation_timesteps": 0}, "take more steps"),
-        ({**DDPM, "evaluation_timesteps": 7}, "another number of steps"),
-        ({**DDPM, "variance": "small"}, "fixed_small, fixed_large, learned"),
-        ({"timesteps": -1}, "config.timesteps must be a whole number"),
-        ({"objective": "simple"}, "needs steps"),
-        ({**DDPM, "objective": "simple", "variance": "learned"}, "trains neither a variance"),
-        ({"attention": ("a",)}, "config.attention must hold whole numbers"),
-        ({"fourier": (3.5,)}, "config.fourier must hold whole numbers"),
-        ({"decoder": "tanh"}, "config.decoder must be one of"),
-        ({"objective": "elbow"}, "config.objective must be one of"),
-        ({"times": "importance"}, "config.times=importance needs steps"),
-        ({"times": "often"}, "config.times must be one of"),
-        ({"dropout": 1.0}, "config.dropout must be in"),
-        ({"network": "unet", "width": 12}, "multiple of 8"),
-        ({"network": "unet", "width": 8, "multipliers": ()}, "config.multipliers"),
-        ({"network": "unet", "width": 8, "attention": (2,)}, "config.attention"),
-        ({"batch_size": 0}, "config.batch_size"),
-        ({"images_per_pass": 0}, "config.images_per_pass"),
-    ],
-)
-def test_wrong_settings_are_one_sentence(problem, changes, said):
-    config = tiny()
-    for name, value in changes.items():
-        config[name] = value
-    with pytest.raises(UserError, match=said):
-        study.check(problem, config, study.points(config))
+def _bits_of(model, **values):
+    at = {"model": model}
+    rows = [{"name": n, "at": at, "unit": "bits/dim", "value": v} for n, v in values.items()]
+    step = {"name": "KL of a step", "at": {**at, "t": 2, "T": 4}, "unit": "nats", "value": 1.0}
+    return [*rows, step]
 
 
-def test_pixels_outside_the_levels_are_refused():
-    images = np.full((4, 2, 2), 9, np.uint8)
-    with pytest.raises(UserError, match=r"pixels must be 0 \.\. 3"):
-        images.check_images(sets.Dataset("wild", images, images, images, 4))
+def test_figure_stacks_the_parts_of_bounds_and_takes_one_bound_apart(problem):
+    one = _bits_of("a", prior=0.25, diffusion=1.0, reconstruction=0.5, ELBO=1.75)
+    two = _bits_of("b", prior=0.25, diffusion=2.0, reconstruction=0.5, ELBO=2.75)
 
+    def bars(rows):
+        axes = report.figure(rows, problem, 1).axes[1]
+        return [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in axes.patches]
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", diffusion_images.VARIANTS)
-def test_configs_of_larger_images_make_their_models(name):
-    config = diffusion_images.get_config(name)
-    shape = (32, 32, 3) if name.startswith("cifar") else (28, 28, 1)
-    images = np.zeros((130, *shape), np.uint8)
-    problem = images.Problem(sets.Dataset(name, images, images, images, 256), shape)
-    models = study.check(problem, config, study.points(config))
-    assert models
+    assert bars(one) == [(0, 0.25), (0.25, 1.25), (1.25, 1.75), (0, 1.75)]
+    assert bars(one + two) == [
+        (0, 0.25), (0, 0.25), (0.25, 1.25), (0.25, 2.25), (1.25, 1.75), (2.25, 2.75)
+    ]  # fmt: skip

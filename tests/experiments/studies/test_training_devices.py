@@ -10,26 +10,28 @@ import sys
 import jax
 import numpy as np
 import pytest
+from diffusion_cases import digits, made
+from diffusion_cases import tiny as tiny_diffusion
 from repository import ROOT
-from test_diffusion_program import tiny as tiny_diffusion
-from test_train_program import tiny_config
 
 import bounds
-from experiments.diffusion import build as diffusion_build
-from experiments.diffusion import study
-from experiments.diffusion import training as diffusion_training
+from configs import train_digits
 from experiments.runtime import mesh as meshes
-from experiments.runtime import trainer
-from experiments.studies import images
+from experiments.runtime import settings, trainer
 from experiments.vae import build
+from experiments.vae.settings import Train
 
 BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
 
 
 def trained(batch_size):
     """Leaves of the parameters after ten steps."""
-    config = tiny_config(batch_size=batch_size, num_steps=10)
-    return after_ten_steps(build.make_run(build.make_problem(config), config))
+    changes = {
+        "model": {"latents": (4,), "hidden": ((8, 8),)}, "objective": {"num_samples": 2},
+        "training": {"batch_size": batch_size, "num_steps": 10, "validation_samples": 4},
+    }  # fmt: skip
+    own = settings.parse(Train, settings.merged(train_digits.get_config().to_dict(), changes))
+    return after_ten_steps(build.make_run(build.make_problem(own, ""), own, own.seed))
 
 
 def after_ten_steps(run):
@@ -42,11 +44,8 @@ def after_ten_steps(run):
 
 def diffused():
     """The same of a diffusion model, and times of a batch that the devices share."""
-    config = tiny_diffusion(batch_size=24, num_steps=10)
-    own, problem = study.settings(config, "vdm", 0), images.make_problem(config)
-    leaves = after_ten_steps(
-        diffusion_training.make_run(problem, diffusion_build.make_model(problem, own), own)
-    )
+    _, run = made(digits(), tiny_diffusion(training={"batch_size": 24, "num_steps": 10}))
+    leaves = after_ten_steps(run)
     mesh = meshes.device_mesh(meshes.DATA)
 
     @jax.jit
@@ -75,13 +74,14 @@ def on_eight(tmp_path_factory):
         return dict(file)
 
 
-@pytest.mark.parametrize("batch_size", BATCH_SIZES)
-def test_eight_devices_reach_what_one_reaches(on_eight, batch_size):
-    alone = trained(batch_size)
-    for number, leaf in enumerate(alone):
-        np.testing.assert_allclose(on_eight[f"{batch_size} {number}"], leaf, atol=1e-5)
-    other = trained(batch_size + 1)
-    assert max(np.abs(a - b).max() for a, b in zip(alone, other, strict=True)) > 1e-4
+def test_eight_devices_reach_what_one_reaches(on_eight):
+    alone = {batch_size: trained(batch_size) for batch_size in BATCH_SIZES}
+    for batch_size, leaves in alone.items():
+        for number, leaf in enumerate(leaves):
+            np.testing.assert_allclose(on_eight[f"{batch_size} {number}"], leaf, atol=1e-5)
+    # Another batch ends elsewhere.
+    pairs = zip(*alone.values(), strict=True)
+    assert max(np.abs(a - b).max() for a, b in pairs) > 1e-4
 
 
 def test_eight_devices_draw_the_times_of_one_and_train_alike(on_eight):
