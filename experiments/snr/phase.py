@@ -78,10 +78,8 @@ def _point(settings: Phase, setting: Setting, alpha: float, num_samples: int) ->
         "pathwise": m.snr_squared_of(measured["dreg"], measured["pathwise"], "phi"),
         "dreg": m.snr_squared(measured["dreg"], "phi"),
     }
-    closed = {
-        "pathwise": theory.log_snr_phi(delta, num_samples, settings.toy.variance, alpha),
-        "dreg": theory.log_snr_phi_dreg(delta, num_samples, settings.toy.variance, alpha),
-    }
+    args = (delta, float(num_samples), settings.toy.variance, alpha)
+    closed = {"pathwise": theory.log_snr_phi(*args), "dreg": theory.log_snr_phi_dreg(*args)}
     ess = jnp.exp(-theory.log1p_chi_square(delta, settings.toy.variance))
     return [
         row(NAMES[name], at, kind="estimate", unit="ratio", **m.root(squared)._asdict(),

@@ -43,9 +43,8 @@ def test_measurement_is_that_of_all_replicates_and_of_all_but_each_block():
     got = measured()
     objective = bounds.pathwise(MODEL, num_samples=4)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(400))
-    theta = np.asarray(
-        jax.vmap(lambda k: jax.grad(objective)(PARAMS, k, X).theta)(keys), np.float64
-    )
+    of_each = jax.jit(jax.vmap(lambda k: jax.grad(objective)(PARAMS, k, X).theta))
+    theta = np.asarray(of_each(keys), np.float64)
     np.testing.assert_allclose(got.mean["theta"][0], theta.mean(0), rtol=1e-4)
     np.testing.assert_allclose(got.variance["theta"][0], theta.var(0, ddof=1), rtol=1e-4)
     without = np.delete(theta, slice(100, 150), axis=0)  # the third of eight blocks
