@@ -13,8 +13,12 @@ from models import noise
 _TINY = {
     "compare": (),
     "seeds": (0, 1),
-    "model": {"num_components": 2},
-    "noise": {"width": 8, "num_couplings": 2, "num_components": 2},
+    "model": {
+        "num_components": 2,
+        "num_layers": 1,
+        "layout": ("checkerboard:2", "squeeze", "channels:1"),
+    },
+    "noise": {"width": 8, "num_layers": 1, "num_couplings": 2, "num_components": 2},
     "refit": {"num_steps": 4},
     "training": {"num_steps": 4, "validation_samples": 1},
     "records": {"log_every": 2, "save_every": 4},

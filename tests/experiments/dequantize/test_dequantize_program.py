@@ -71,7 +71,7 @@ def test_validation_never_looks_at_test_images(problem):
     own = tiny().of_model("autoregressive")
     blank = problem.dataset._replace(test=np.zeros_like(problem.dataset.test))
     model = build.make_model(problem, own)
-    params = model.init(jax.random.key(0), jnp.asarray(as_images(problem.dataset.train[:8])))
+    params = jax.jit(model.init)(jax.random.key(0), as_images(problem.dataset.train[:8]))
     ours, others = (
         training.validation(p, model, own, 0) for p in (problem, problem._replace(dataset=blank))
     )
@@ -85,13 +85,13 @@ def test_validation_never_looks_at_test_images(problem):
 
 
 def test_dropout_is_off_in_evaluation(problem):
-    name, values = "affine_flow", []
+    values, params = [], None
     for dropout in (0.0, 0.9):
-        own = tiny(model={"dropout": dropout}).of_model(name)
+        own = tiny(model={"dropout": dropout}).of_model("affine_flow")
         model = build.make_model(problem, own)
-        images = jnp.asarray(as_images(problem.dataset.train[:8]))
-        params = jax.jit(model.init)(jax.random.key(0), images)
-        params = jax.tree.map(lambda v: v + 0.05, params)
+        if params is None:
+            start = jax.jit(model.init)(jax.random.key(0), as_images(problem.dataset.train[:8]))
+            params = jax.tree.map(lambda v: v + 0.05, start)
         measured = evaluation.curve(
             model, params, problem.dataset.test[:3], jax.random.key(1), (1,), PASSES
         )
@@ -160,7 +160,8 @@ def test_rows_of_a_density_with_an_exact_answer(problem, variational):
     assert len(exact) == 1
     log_prob = model.density.log_prob
     assert log_prob is not None
-    nats = jax.vmap(log_prob, (None, 0))(params.theta, as_images(problem.dataset.test[:6]))
+    of_each = jax.jit(jax.vmap(log_prob, (None, 0)))
+    nats = of_each(params.theta, as_images(problem.dataset.test[:6]))
     by_hand = -np.mean(np.asarray(nats)) / (64 * math.log(2))
     np.testing.assert_allclose(exact[0]["value"], by_hand, rtol=1e-5)
     found = {(r["at"]["noise"], r["name"]): r for r in rows}
@@ -191,22 +192,24 @@ def test_refitted_noise_leaves_the_density_as_it_was(problem):
     own = tiny(variant="exact", models={"exact": changes}).of_model("exact")
     model = build.make_model(problem, own)
     images = jnp.asarray(as_images(problem.dataset.train[:8]))
-    theta = model.init(jax.random.key(3), images).theta
+    theta = jax.jit(model.init)(jax.random.key(3), images).theta
     run = training.make_run(problem, model, own, 0, theta=theta)
     start = run.init()
     for a, b in zip(jax.tree.leaves(start.theta), jax.tree.leaves(theta), strict=True):
         np.testing.assert_array_equal(a, b)
     batch = {"x": images, "index": jnp.arange(8)}
     key = jax.random.key(4)
-    loss, _ = run.loss_fn(start, (), batch, key, 0)
+    of_params = jax.jit(jax.value_and_grad(lambda p, k: run.loss_fn(p, (), batch, k, 0)[0]))
+    loss, grads = of_params(start, key)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.clone(key), jnp.arange(8))
 
+    @jax.jit
+    @jax.vmap
     def by_hand(key, x):
         _, key = jax.random.split(key)
         return bounds.pathwise(model.latent(), num_samples=1, bound=bounds.elbo)(start, key, x)
 
-    np.testing.assert_allclose(loss, -jnp.mean(jax.vmap(by_hand)(keys, images)), rtol=1e-5)
-    grads = jax.grad(lambda p: run.loss_fn(p, (), batch, jax.random.clone(key), 0)[0])(start)
+    np.testing.assert_allclose(loss, -jnp.mean(by_hand(keys, images)), rtol=1e-5)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads.theta))
 
 
@@ -314,7 +317,8 @@ def test_every_image_has_noise_of_its_own():
 
 def test_curve_is_of_disjoint_groups():
     log_w = jnp.log(jnp.arange(1.0, 9.0))
-    values, errors = curves.bound_curve(log_w, (1, 4, 8))
+    curve = jax.jit(curves.bound_curve, static_argnames=("counts", "alpha"))
+    values, errors = curve(log_w, counts=(1, 4, 8))
     np.testing.assert_allclose(values[0], np.mean(np.log(np.arange(1, 9))), rtol=1e-6)
     groups = np.log([2.5, 6.5])
     np.testing.assert_allclose(values[1], groups.mean(), rtol=1e-6)
@@ -322,7 +326,7 @@ def test_curve_is_of_disjoint_groups():
     np.testing.assert_allclose(values[2], math.log(4.5), rtol=1e-6)
     w = np.arange(1, 9)
     np.testing.assert_allclose(errors[2], w.std(ddof=1) / (8**0.5 * 4.5), rtol=1e-5)
-    values, errors = curves.bound_curve(log_w, (8,), alpha=0.5)  # 2 log of the mean root
+    values, errors = curve(log_w, counts=(8,), alpha=0.5)  # 2 log of the mean root
     roots = np.sqrt(w)
     np.testing.assert_allclose(values[0], 2 * math.log(roots.mean()), rtol=1e-6)
     np.testing.assert_allclose(errors[0], 2 * roots.std(ddof=1) / 8**0.5 / roots.mean(), rtol=1e-5)
