@@ -1,33 +1,40 @@
-"""Small configs, data and a model for the tests of experiments.dequantize."""
+"""Small settings and a model for the tests of experiments.dequantize."""
+
+from typing import Any
 
 import jax.numpy as jnp
 
 from configs import dequantize_digits
 from experiments.dequantize import build
+from experiments.dequantize.settings import Dequantize
+from experiments.runtime import settings
 from models import noise
 
+_TINY = {
+    "compare": (),
+    "seeds": (0, 1),
+    "model": {
+        "num_components": 2,
+        "num_layers": 1,
+        "layout": ("checkerboard:2", "squeeze", "channels:1"),
+    },
+    "noise": {"width": 8, "num_layers": 1, "num_couplings": 2, "num_components": 2},
+    "refit": {"num_steps": 4},
+    "training": {"num_steps": 4, "validation_samples": 1},
+    "records": {"log_every": 2, "save_every": 4},
+    "evaluation": {"num_images": 6, "num_samples": (1, 4), "sample_grid": 4},
+}
 
-def tiny(variant="couplings", **changes):
-    config = dequantize_digits.get_config(variant)
-    for name in config.models:
-        config.models[name].width = 8
-    config.seeds, config.num_steps, config.refit_steps = (0, 1), 4, 4
-    config.num_components = config.noise_components = 2
-    config.noise_width, config.noise_couplings = 8, 2
-    config.log_every, config.save_every = 2, 4
-    config.validation_samples, config.evaluation_images, config.evaluation_samples = 1, 6, (1, 4)
-    config.sample_grid = 4
-    for name, value in changes.items():
-        config[name] = value
-    return config
 
-
-def only(config, *names):
-    for name in list(config.models):
-        if name not in names:
-            del config.models[name]
-    config.compare = ()
-    return config
+def tiny(*names: str, variant: str = "couplings", **changes: Any) -> Dequantize:
+    """A study of small models of the digits, of all or of those named, with other changes."""
+    fields = dequantize_digits.get_config(variant).to_dict()
+    fields["models"] = {
+        name: settings.merged(own, {"model": {"width": 8}})
+        for name, own in fields["models"].items()
+        if name in (names or fields["models"])
+    }
+    return settings.parse(Dequantize, settings.merged(settings.merged(fields, _TINY), changes))
 
 
 def constant_model(levels=4):

@@ -3,8 +3,8 @@ r"""Densities of integers through dequantization: trains, evaluates and samples 
     python -m experiments.dequantize --config=configs/dequantize_digits.py \
         --workdir=runs/dequantize_digits
 
-`config.models` names the models, each by what it changes in the rest of the config; every one is
-trained with each of `config.seeds`, selected on validation images and scored on the test images in
+`models` of the config names the models, each by what it changes in the sections of the rest; every
+one is trained with each of `seeds`, selected on validation images and scored on the test images in
 bits/dim. Each has its folder of checkpoints in --workdir; results.json grows by one model at a
 time, and the same command continues where it was stopped. Writes figure.png (IWAE-k curves) and
 samples of every model beside it.

@@ -23,8 +23,6 @@ FAMILIES = {
     "logit-normal": bounds.normal_dequantizer,
     "logit-logistic": bounds.logistic_dequantizer,
 }
-
-
 GROUPS = 200  # of the largest k of IWAE-k
 
 

@@ -44,16 +44,16 @@ class Prepared(NamedTuple):
     models: dict[str, Models]
 
 
-def check(study: Dequantize) -> Prepared:
+def check(asked: Dequantize) -> Prepared:
     """Reads the data and makes all models, so that none is refused after another has trained.
 
     Raises:
       UserError: the data cannot be read, or a model does not fit them.
     """
-    problem = images.make_problem(study.data.name, study.data_dir)
+    problem = images.make_problem(asked.data.name, asked.data_dir)
     made = {}
-    for name in study.models:
-        own, seed = study.of_model(name), study.seeds[0]
+    for name in asked.models:
+        own, seed = asked.of_model(name), asked.seeds[0]
         model = build.make_model(problem, own)
         training.make_run(problem, model, own, seed)
         evaluated = {own.noise.name: model} if model.density.log_density else {}
@@ -65,7 +65,7 @@ def check(study: Dequantize) -> Prepared:
             uniform = model._replace(noise=noise.uniform_noise())
             evaluated = {own.refit.noise: refitted, "uniform": uniform}
         made[name] = Models(own, model, evaluated)
-    return Prepared(study, problem, made)
+    return Prepared(asked, problem, made)
 
 
 def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:

@@ -21,9 +21,8 @@ def draw(settings: Gaussian, rows: list[Row], summary: list[Row]):
     figure, panels = new_figure(1, columns, (5.5 * columns + 0.5, 6.4), squeeze=False, sharey=True)
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}
     titles = ("IWAE-K and its cures", "ELBO averaged over M draws (any average gives +1/2)")
-    for axes, axis, series, title in zip(
-        panels[0], "KM", (IWAE, ELBO), titles, strict=False
-    ):  # fmt: skip
+    # Without the ELBO there is one panel.
+    for axes, axis, series, title in zip(panels[0], "KM", (IWAE, ELBO), titles, strict=False):
         shown = []
         for name, colour, label, marker in series:
             own = [r for r in rows if r["name"] == name and axis in r["at"]]

@@ -14,7 +14,7 @@ from experiments.snr import figure as f
 from experiments.snr import measure as m
 from experiments.snr.gaussian import Setting
 from experiments.snr.problem import Point, Problem, chunk_size
-from experiments.snr.settings import Phase, Toy
+from experiments.snr.settings import Phase
 from models.exact import linear_gaussian_theory as theory
 
 NAMES = {"pathwise": "phi pathwise", "dreg": "phi dreg"}
@@ -27,8 +27,10 @@ COLUMNS = {
 
 def problem(settings: Phase) -> Problem:
     """Builds the diagram."""
+    # One for each size, on its first use.
+    setting = functools.cache(functools.partial(Setting, settings.seed, settings.toy))
     points = [
-        Point(f"D={d} alpha={a} K={k}", functools.partial(_point, settings, d, a, k))
+        Point(f"D={d} alpha={a} K={k}", lambda d=d, a=a, k=k: _point(settings, setting(d), a, k))
         for d in settings.num_dims
         for a in settings.alphas
         for k in settings.num_samples
@@ -42,9 +44,8 @@ def problem(settings: Phase) -> Problem:
     )
 
 
-def _point(settings: Phase, num_dims: int, alpha: float, num_samples: int) -> list[Row]:
-    toy: Any = settings.toy  # frozen, so that it can be a key of the cache
-    setting = _setting(settings.seed, toy, num_dims)
+def _point(settings: Phase, setting: Setting, alpha: float, num_samples: int) -> list[Row]:
+    num_dims = len(setting.x)
     at = {"alpha": alpha, "D": num_dims, "K": num_samples}
     common = {
         "floor": bounds.snr_floor(settings.replicates.number),
@@ -77,10 +78,8 @@ def _point(settings: Phase, num_dims: int, alpha: float, num_samples: int) -> li
         "pathwise": m.snr_squared_of(measured["dreg"], measured["pathwise"], "phi"),
         "dreg": m.snr_squared(measured["dreg"], "phi"),
     }
-    closed = {
-        "pathwise": theory.log_snr_phi(delta, num_samples, settings.toy.variance, alpha),
-        "dreg": theory.log_snr_phi_dreg(delta, num_samples, settings.toy.variance, alpha),
-    }
+    args = (delta, float(num_samples), settings.toy.variance, alpha)
+    closed = {"pathwise": theory.log_snr_phi(*args), "dreg": theory.log_snr_phi_dreg(*args)}
     ess = jnp.exp(-theory.log1p_chi_square(delta, settings.toy.variance))
     return [
         row(NAMES[name], at, kind="estimate", unit="ratio", **m.root(squared)._asdict(),
@@ -90,11 +89,6 @@ def _point(settings: Phase, num_dims: int, alpha: float, num_samples: int) -> li
             compile_seconds=measured[name].compile_seconds, **common)
         for name, squared in squares.items()
     ]  # fmt: skip
-
-
-@functools.cache
-def _setting(seed: int, toy: Toy, num_dims: int) -> Setting:
-    return Setting(seed, toy, num_dims)
 
 
 def _cells(settings: Phase) -> list[tuple[str, int, float]]:

@@ -165,10 +165,11 @@ def parse(config: ConfigDict | Mapping[str, Any]) -> Section:
     Raises:
       UserError: it names none, or a field is wrong.
     """
-    problem = config.get("problem")
-    if problem not in PROBLEMS:
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    problem = plain.get("problem")
+    if not isinstance(problem, str) or problem not in PROBLEMS:
         raise UserError(
             f"--config.problem must be one of {', '.join(PROBLEMS)}, got {problem!r}; "
             "--config=configs/snr_gaussian.py:near is one of them."
         )
-    return settings.parse(PROBLEMS[problem], config)
+    return settings.parse(PROBLEMS[problem], plain)

@@ -148,7 +148,15 @@ def _name_of_folder(name: str) -> str:
     return name
 
 
+def _two(pair: tuple[str, ...]) -> tuple[str, ...]:
+    if len(pair) != 2:
+        raise ValueError(f"must be a pair of names of models, got {pair}")
+    return pair
+
+
 ModelName = Annotated[str, AfterValidator(_name_of_folder)]
+# Not tuple[str, str], of which a name too few would be told as a field that the config lacks.
+Pair = Annotated[tuple[str, ...], AfterValidator(_two)]
 
 
 class Study(Section):
@@ -164,7 +172,7 @@ class Study(Section):
 
     OF_MODEL: ClassVar[type[Trained]]  # which sections a model may change
     models: Annotated[dict[ModelName, dict[str, Any]], NotEmpty]
-    compare: tuple[tuple[str, str], ...]
+    compare: tuple[Pair, ...]
     seeds: Annotated[tuple[Seed, ...], NotEmpty, Distinct]
     together: bool
     data_dir: str

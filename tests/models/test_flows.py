@@ -13,9 +13,11 @@ import bounds
 from bounds import _dequantization
 from configs import dequantize_digits, dequantize_flowpp
 from experiments.data import sets
-from experiments.dequantize import build, study, training
-from experiments.runtime import trainer
-from experiments.studies import images
+from experiments.dequantize import build, training
+from experiments.dequantize.settings import Dequantize
+from experiments.runtime import fit, trainer
+from experiments.runtime.settings import parse
+from experiments.studies.images import Problem
 from models import bijectors, conditioners, elementwise, flows, noise
 
 LEVELS = 17
@@ -226,8 +228,8 @@ def test_turns_of_a_convolutional_network_drop_out_other_units():
 def count(config, name, shape, levels=256):
     blank = np.zeros((1, *shape), np.uint8)
     dataset = sets.Dataset("blank", blank, blank[:0], blank[:0], levels)
-    problem = images.Problem(dataset, shape)
-    model = build.make_model(problem, study.settings(config, name, 0))
+    problem = Problem(dataset, shape)
+    model = build.make_model(problem, parse(Dequantize, config).of_model(name))
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), x)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
@@ -247,17 +249,17 @@ def test_flowpp_has_the_published_number_of_parameters(name):
 @pytest.mark.slow
 def test_the_cifar_model_of_flowpp_takes_a_training_step():
     config = dequantize_flowpp.get_config("cifar10")
-    config.batch_size, config.num_steps = 1, 1
+    config.update({"training": {"batch_size": 1, "num_steps": 1}})
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
-    problem = images.Problem(sets.Dataset("noise", images, images, images, 256), (32, 32, 3))
-    own = study.settings(config, "flowpp", 0)
-    run = training.make_run(problem, build.make_model(problem, own), own)
-    state = trainer.init_state(run.init(), run.optimizer, ema=True)
+    problem = Problem(sets.Dataset("noise", images, images, images, 256), (32, 32, 3))
+    own = parse(Dequantize, config).of_model("flowpp")
+    run = training.make_run(problem, build.make_model(problem, own), own, 0)
+    state = fit.initial_state(run)
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == PUBLISHED["flowpp"]
     metrics = []
     after = trainer.train(
         run.loss_fn, state, run.stream, run.optimizer, run.key, num_steps=1, steps_per_chunk=1,
-        ema_decay=config.ema_decay, on_chunk=lambda _, m: metrics.append(m),
+        ema_decay=run.ema_decay, on_chunk=lambda _, m: metrics.append(m),
     )  # fmt: skip
     # Images of noise have 8 bits; it starts near a logistic of their average and deviation.
     assert 8 < problem.bits(metrics[0]["bound"]) < 10

@@ -1,32 +1,28 @@
 """Mistakes in configs and data of experiments.dequantize, found before anything is trained."""
 
 import os
-import types
+import re
+from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dequantize_cases import constant_model, only, tiny
-from ml_collections import ConfigDict
+from dequantize_cases import constant_model, tiny
 
 import bounds
 from experiments.data import sets
-from experiments.dequantize import build, evaluation, report, study
+from experiments.dequantize import build, evaluation, family, report, settings
 from experiments.runtime.errors import UserError
-from experiments.studies import images, study
+from experiments.studies import images
+from models import flows
 
 
-@pytest.fixture(scope="module")
-def problem():
-    return images.make_problem(tiny())
-
-
-def made_up(images, levels=17):
-    return sets.Dataset("made up", images, images[:2], images[:2], levels)
+def made_up(pixels, levels=17):
+    return sets.Dataset("made up", pixels, pixels[:2], pixels[:2], levels)
 
 
 @pytest.mark.parametrize(
-    ("images", "wanted"),
+    ("pixels", "wanted"),
     [
         (np.full((4, 8, 8), 17, np.uint8), "0 .. 16"),
         (np.full((4, 8, 8), -1, np.int32), "0 .. 16"),
@@ -34,15 +30,15 @@ def made_up(images, levels=17):
     ],
     ids=["above the levels", "below 0", "floats"],
 )
-def test_images_that_are_no_integers_of_the_levels_are_refused(images, wanted):
+def test_images_that_are_no_integers_of_the_levels_are_refused(pixels, wanted):
     with pytest.raises(UserError, match=wanted):
-        images.check_images(made_up(images))
+        images.check_images(made_up(pixels))
 
 
 def test_images_of_several_sizes_are_refused():
-    images = np.zeros((4, 8, 8), np.uint8)
+    pixels = np.zeros((4, 8, 8), np.uint8)
     with pytest.raises(UserError, match="one size"):
-        images.check_images(made_up(images)._replace(test=np.zeros((2, 8, 6), np.uint8)))
+        images.check_images(made_up(pixels)._replace(test=np.zeros((2, 8, 6), np.uint8)))
 
 
 @pytest.mark.parametrize(
@@ -51,101 +47,131 @@ def test_images_of_several_sizes_are_refused():
 def test_odd_sizes_are_refused(shape, wanted):
     blank = np.zeros((4, *shape), np.uint8)
     problem = images.Problem(made_up(blank), shape)
-    own = study.settings(tiny(), "mixture_uniform", 0)
     with pytest.raises(UserError, match=wanted):
-        build.make_model(problem, own)
+        build.make_model(problem, tiny().of_model("mixture_uniform"))
+
+
+@pytest.mark.parametrize(
+    ("choices", "table"),
+    [
+        (settings.Model.model_fields["density"].annotation, build.DENSITIES),
+        (settings.Model.model_fields["norm"].annotation, flows.NORMS),
+        (settings.COUPLINGS, build.COUPLINGS),
+        (settings.NOISES, build.NOISES),
+    ],
+    ids=["density", "norm", "coupling", "noise"],
+)
+def test_a_config_may_name_what_can_be_made(choices, table):
+    assert sorted(get_args(choices)) == sorted(table)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "words"),
+    [
+        ("objective", {"num_samples": 0}, ["at least 1|equal to 1", "got 0"]),
+        ("objective", {"name": "eblo"}, ["elbo", "exact", "got 'eblo'"]),
+        ("noise", {"name": "gaussian"}, ["uniform", "autoregressive", "got 'gaussian'"]),
+        ("noise", {"coupling": "spline"}, ["affine", "mixture", "got 'spline'"]),
+        ("model", {"coupling": "spline"}, ["affine", "mixture", "got 'spline'"]),
+        ("model", {"density": "pixelcnn"}, ["flow", "subset_flow", "discretized", "'pixelcnn'"]),
+        ("model", {"network": "mlp"}, ["dense", "convolutional", "got 'mlp'"]),
+        ("model", {"layout": ("checkers:2",)}, ["squeeze", "checkerboard", "got 'checkers:2'"]),
+        ("model", {"layout": (1,)}, ["a text", "got 1"]),
+        ("model", {"layout": ()}, ["empty"]),
+        ("model", {"norm": "batch"}, ["pixel", "channel", "none", "got 'batch'"]),
+        ("model", {"width": 0}, ["at least 1|equal to 1", "got 0"]),
+        ("model", {"dropout": 1.0}, ["below 1|less than 1", "got 1.0"]),
+        ("refit", {"noise": "gaussian"}, ["logistic", "got 'gaussian'"]),
+        ("training", {"num_steps": 0}, ["at least 1", "got 0"]),
+        ("optimizer", {"warmup_steps": 4}, [r"below training\.num_steps \(4\)", "got 4"]),
+        ("evaluation", {"num_samples": (4, 1)}, ["must rise", r"got \(4, 1\)"]),
+        ("evaluation", {"num_samples": (1, 4, 6)}, ["must rise", r"got \(1, 4, 6\)"]),
+        ("evaluation", {"sample_grid": -1}, ["at least 0|equal to 0", "got -1"]),
+        ("records", {"save_every": 3}, [r"log_every \(2\)", "got 3"]),
+    ],
+    ids=str,
+)
+def test_mistakes_in_the_config_are_named(section, changes, words):
+    with pytest.raises(UserError) as caught:
+        tiny(**{section: changes})
+    (name,) = changes
+    for wanted in ("^--config", section, name, *words):
+        assert re.search(wanted, str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize(
+    ("pairs", "wanted"),
+    [
+        ((("mixture_uniform", "x"),), "'x', which is none of models"),
+        ((("mixture_uniform",),), r"pair of names of models, got \('mixture_uniform',\)"),
+        ((("a", "b", "c"),), r"pair of names of models, got \('a', 'b', 'c'\)"),
+    ],
+    ids=str,
+)
+def test_what_is_compared_is_pairs_of_models(pairs, wanted):
+    with pytest.raises(UserError, match=rf"^--config.*compare.*{wanted}"):
+        tiny(compare=pairs)
 
 
 @pytest.mark.parametrize(
     ("changes", "wanted"),
     [
-        ({"num_samples": 0}, "num_samples"),
-        ({"noise": "gaussian"}, "config.noise"),
-        ({"coupling": "spline"}, "config.coupling"),
-        ({"density": "pixelcnn"}, "config.density"),
-        ({"network": "mlp"}, "config.network"),
-        ({"layout": ("checkers:2",)}, "squeeze"),
-        ({"norm": "batch"}, "config.norm"),
-        ({"width": 0}, "config.width"),
-        ({"dropout": 1.0}, "config.dropout"),
-        ({"objective": "exact"}, "no exact objective"),
-        ({"objective": "eblo"}, "config.objective"),
-        ({"num_steps": 0}, "config.num_steps"),
-        ({"evaluation_samples": (4, 1)}, "evaluation_samples"),
-        ({"evaluation_samples": (1, 4, 6)}, "evaluation_samples"),
-        ({"warmup_steps": 4}, "warmup_steps"),
-        ({"compare": (("mixture_uniform", "x"),)}, "config.compare"),
-        ({"compare": (("mixture_uniform",),)}, "pairs"),
-        ({"sample_grid": -1}, "sample_grid"),
-        ({"layout": (1,)}, "config.layout"),
-        ({"save_every": 3}, "save_every"),
-        ({"objective": "rws", "sleep": True}, "config.sleep"),
+        ({"model": {"widht": 3}}, r"model\.widht is no field.*did you mean .*model\.width"),
+        ({"data": {"name": "mnist"}}, "data: all models of a study are of the same data"),
+        ({"evaluation": {"num_samples": (1,)}}, "evaluation is no field"),
+        ({"seeds": (3,)}, "seeds is no field"),
+        ({"records": {"save_every": 3}}, "records is no field"),
+        ({"training": {"ema_decay": 1.5}}, r"training\.ema_decay must be .*1, got 1\.5"),
+        ({"model": {"width": "8"}}, r"model\.width must be a whole number, got '8'"),
     ],
     ids=str,
 )
-def test_mistakes_are_found_before_anything_is_trained(problem, changes, wanted):
-    config = only(tiny(), "mixture_uniform")
-    for name, value in changes.items():
-        config[name] = value
-    if "width" in changes:
-        config.models.mixture_uniform.width = 0
-    with pytest.raises(UserError, match=wanted):
-        study.check(problem, config, study.points(config))
-
-
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({"widht": 3}, "widht"),
-        ({"dataset": "mnist"}, "dataset, which is the same for all"),
-        ({"evaluation_samples": (1,)}, "evaluation_samples, which is the same for all"),
-        ({"seed": 3}, "seed, which is the same for all"),
-        ({"ema_decay": 1.5}, "ema_decay"),
-        ({"save_every": 3}, "save_every"),
-        ({"width": "8"}, "width must be a whole number, got '8'"),
-    ],
-    ids=str,
-)
-def test_mistakes_of_one_model_are_found_before_anything_is_trained(problem, changes, wanted):
-    config = only(tiny(), "mixture_uniform")
-    config.models.mixture_uniform = ConfigDict(changes)
-    with pytest.raises(UserError, match=wanted):
-        study.check(problem, config, study.points(config))
+def test_mistakes_of_one_model_are_named(changes, wanted):
+    study = tiny("mixture_uniform", models={"mixture_uniform": changes})
+    where = re.escape("--config.models.mixture_uniform.")
+    with pytest.raises(UserError, match=f"^{where}{wanted}"):
+        family.check(study)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b"])
 def test_names_that_are_no_folders_are_refused(name):
-    config = only(tiny(), "mixture_uniform")
-    config.models[name] = ConfigDict()
-    with pytest.raises(UserError, match=r"config\.models has the name"):
-        study.points(config)
+    with pytest.raises(UserError, match=rf"^--config\.models\.{name}.*names a folder"):
+        tiny(models={name: {}})
 
 
-def test_a_model_that_is_no_set_of_fields_is_refused(problem):
-    config = types.SimpleNamespace(models={"x": 3}, to_dict=lambda: {"seed": 0})
-    with pytest.raises(UserError, match=r"config\.models\.x must hold fields"):
-        study.settings(config, "x", 0)
+def test_a_model_that_is_no_set_of_fields_is_refused():
+    with pytest.raises(UserError, match=r"^--config\.models\.x must be fields .*got 3"):
+        tiny(models={"x": 3})
 
 
-def test_integers_alone_cannot_be_dequantized(problem):
-    config = only(tiny(), "autoregressive")
-    config.models.autoregressive.objective = "elbo"
-    with pytest.raises(UserError, match="its objective is exact"):
-        study.check(problem, config, study.points(config))
+@pytest.mark.parametrize(
+    ("name", "objective", "wanted"),
+    [
+        ("mixture_uniform", {"name": "exact"}, "a flow has no exact objective; choose elbo"),
+        ("mixture_uniform", {"name": "rws", "sleep": True}, "no sleep phase"),
+        ("autoregressive", {"name": "elbo"}, "discretized is of integers; its objective is exact"),
+    ],
+    ids=str,
+)
+def test_objectives_that_a_model_does_not_have_are_refused(name, objective, wanted):
+    study = tiny(name, models={name: {"objective": objective}})
+    with pytest.raises(UserError, match=rf"^--config\.objective\.\w+.*{wanted}"):
+        family.check(study)
 
 
-def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(problem, tmp_path):
+def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(tmp_path):
     model = constant_model()
     lost = model.density._replace(
         simulate=lambda theta, key: jnp.full((2, 2, 1), jnp.nan),
         round_trip=lambda theta, y: jnp.where(y > 3, jnp.nan, y),
     )
     model, params = model._replace(density=lost), bounds.Params((), ())
-    config = types.SimpleNamespace(evaluation_seed=0, sample_grid=5)
-    rows = report.draw_samples(problem, model, params, "a", config, str(tmp_path))
+    study = tiny(evaluation={"sample_grid": 5})
+    problem = images.make_problem(study.data.name, study.data_dir)
+    rows = report.draw_samples(problem, model, params, "a", study.evaluation, str(tmp_path))
     assert [(r["value"], r["not_converged"], r["n"]) for r in rows] == [(None, 5, 5)]
     assert not os.listdir(tmp_path)
-    rows += evaluation.round_trip(problem, model, params, {"model": "a"}, config)
+    rows += evaluation.round_trip(problem, model, params, {"model": "a"}, seed=0)
     with pytest.raises(UserError, match=r"a \(samples: 5 of 5 images\), a \(round-trip"):
         evaluation.complain(rows)
     evaluation.complain([evaluation.largest("samples", {"model": "a"}, np.zeros(3))])

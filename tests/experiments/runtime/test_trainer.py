@@ -111,6 +111,36 @@ def test_infinity_in_the_optimizer_alone_never_reaches_a_checkpoint():
         run(loss=loss, steps_per_chunk=3)
 
 
+def test_training_reaches_the_known_optimum():
+    """The linear-Gaussian model under the ELBO: mu* = mean(x), A* = I/2, b* = mu/2."""
+    dataset = linear_gaussian.generate(jax.random.key(0), 256, 2)
+    model = linear_gaussian.make_model()
+    start = linear_gaussian.perturb(linear_gaussian.optimum(dataset), jax.random.key(1), 0.5)
+    seen = []
+    optimizer = optax.adam(2e-2)
+    state = trainer.train(
+        trainer.from_objective(bounds.stl(model, num_samples=8, bound=bounds.elbo)),
+        trainer.init_state(start, optimizer),
+        trainer.Stream(
+            lambda first, length: dataset,
+            lambda x, key, step: {"x": x, "index": jnp.arange(256)},
+            10_000,
+        ),
+        optimizer,
+        jax.random.key(2),
+        num_steps=501,
+        steps_per_chunk=200,
+        on_chunk=lambda state, metrics: seen.append((int(state.step), float(metrics["bound"]))),
+    )
+    assert [step for step, _ in seen] == [200, 400, 501]
+    assert int(state.step) == 501
+    best = linear_gaussian.optimum(dataset)
+    np.testing.assert_allclose(state.params.theta, best.theta, atol=0.05)
+    np.testing.assert_allclose(state.params.phi.weight, best.phi.weight, atol=0.05)
+    exact = jnp.mean(jax.vmap(linear_gaussian.expected_elbo, (None, 0))(best, dataset))
+    assert abs(seen[-1][1] - exact) < 0.1
+
+
 def test_average_of_parameters():
     decay, states = 0.9, []
     state = trainer.init_state(PARAMS, ADAM, ema=True)

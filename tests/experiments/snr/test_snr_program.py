@@ -1,24 +1,24 @@
-"""What the programs share: pooled measurements, records, the training loop, a VAE on data."""
+"""experiments.snr: pooled measurements, settings, points of the toy, a VAE on data."""
 
-import json
-import os
-import types
+import math
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from ml_collections import ConfigDict
 
 import bounds
-from configs import snr_vae
+from configs import snr_gaussian, snr_phase, snr_vae
 from experiments.data import sets
-from experiments.runtime import results, trainer
+from experiments.runtime import results
 from experiments.runtime.errors import UserError
-from experiments.runtime.mesh import block_moments, device_mesh
+from experiments.runtime.mesh import device_mesh
+from experiments.runtime.settings import merged
+from experiments.snr import gaussian, phase, settings, vae
 from experiments.snr import measure as m
-from experiments.snr import vae
+from experiments.snr.blocks import block_moments
+from experiments.snr.problem import ESTIMATORS
 from models.exact import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
@@ -43,9 +43,8 @@ def test_measurement_is_that_of_all_replicates_and_of_all_but_each_block():
     got = measured()
     objective = bounds.pathwise(MODEL, num_samples=4)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(400))
-    theta = np.asarray(
-        jax.vmap(lambda k: jax.grad(objective)(PARAMS, k, X).theta)(keys), np.float64
-    )
+    of_each = jax.jit(jax.vmap(lambda k: jax.grad(objective)(PARAMS, k, X).theta))
+    theta = np.asarray(of_each(keys), np.float64)
     np.testing.assert_allclose(got.mean["theta"][0], theta.mean(0), rtol=1e-4)
     np.testing.assert_allclose(got.variance["theta"][0], theta.var(0, ddof=1), rtol=1e-4)
     without = np.delete(theta, slice(100, 150), axis=0)  # the third of eight blocks
@@ -141,82 +140,76 @@ def test_slope_is_that_of_the_root():
     assert low < -0.5 < high
 
 
-@pytest.mark.parametrize(("replicates", "blocks"), [(10, 3), (4, 4), (0, 2), (100, 1)])
-def test_counts_of_replicates_that_cannot_work(replicates, blocks):
-    with pytest.raises(UserError, match=r"num_(replicates|blocks)"):
-        m.check_replicates(types.SimpleNamespace(num_replicates=replicates, num_blocks=blocks))
+# --- settings ---------------------------------------------------------------------------------
 
 
-# --- records ----------------------------------------------------------------------------------
+def parsed(config, **changes):
+    return settings.parse(merged(config.to_dict(), changes))
 
 
-def test_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    config = ConfigDict({"seed": 3, "sizes": (1, 2)})
-    record = results.open_record(str(tmp_path), "snr", config)
-    record["rows"].append(
-        results.row("a", {"K": 1}, kind="estimate", unit="nats", value=float("nan"), high=np.inf)
+def test_a_config_may_name_every_estimator():
+    assert get_args(settings.ESTIMATORS) == tuple(ESTIMATORS)
+
+
+@pytest.mark.parametrize(("number", "num_blocks"), [(10, 3), (4, 4), (0, 2), (100, 1)])
+def test_counts_of_replicates_that_cannot_work(number, num_blocks):
+    with pytest.raises(UserError, match=r"--config\.replicates.*(number|num_blocks) must .*got \d"):
+        parsed(snr_phase.get_config(), replicates={"number": number, "num_blocks": num_blocks})
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "wanted"),
+    [
+        (snr_gaussian, {"problem": "gauss"}, "problem must be one of gaussian, vae, phase, got"),
+        (snr_gaussian, {"problem": {"a": 1}}, "problem must be one of .* got {'a': 1}"),
+        (snr_phase, {"alphas": (0.5, 1.5)}, r"alphas.* must be .*1, got 1\.5"),
+        (snr_phase, {"alphas": ()}, "alphas must be filled"),
+        (snr_phase, {"num_dims": (10_001,)}, "num_dims.* must be .*10000, got 10001"),
+        (snr_phase, {"toy": {"datum": 1024}}, r"datum must be below num_data \(1024\), got 1024"),
+        (snr_phase, {"toy": {"num_dims": 3}}, r"toy\.num_dims is no field"),
+        (snr_gaussian, {"estimators": ("dreg", "dreg")}, "estimators.* must .*twice"),
+        (snr_vae, {"estimators": ("vimco",)}, "estimators.* must be .*pathwise.*got 'vimco'"),
+        (snr_vae, {"num_samples": (4, 0)}, "num_samples.* must be .*1, got 0"),
+        (snr_vae, {"training": {"learning_rate": 0.0}}, r"learning_rate must be .*got 0\.0"),
+        (snr_vae, {"fit": {"first": 1}}, "fit is no field"),
+    ],
+    ids=str,
+)
+def test_mistakes_in_the_config_are_named(config, changes, wanted):
+    with pytest.raises(UserError, match=f"^--config.*{wanted}"):
+        parsed(config.get_config(), **changes)
+
+
+# --- the toy ----------------------------------------------------------------------------------
+
+
+SMALL = {"replicates": {"number": 400, "num_blocks": 8}, "num_samples": (4,)}
+
+
+def test_a_point_of_the_phase_diagram_is_that_of_the_toy_of_its_size():
+    """At alpha 0 the bound is IWAE's: the closed forms of both programs agree."""
+    toy = {"num_data": 16}
+    diagram = phase.problem(
+        parsed(snr_phase.get_config(), num_dims=(2, 3), alphas=(0.0,), toy=toy, **SMALL)
     )
-    results.save_record(str(tmp_path), record)
-    text = (tmp_path / results.FILE).read_text()
-    assert json.loads(text)["rows"][0]["value"] is None, "strict JSON has no NaN"
-    assert json.loads(text)["rows"][0]["high"] is None
-    assert results.open_record(str(tmp_path), "snr", config)["rows"] == record["rows"]
-
-    def full_disk(handle):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(UserError, match="No space left"):
-        results.save_record(str(tmp_path), {**record, "rows": []})
-    assert (tmp_path / results.FILE).read_text() == text
-    assert os.listdir(tmp_path) == [results.FILE], "no half-written file is left behind"
-
-
-def test_record_of_another_config_or_program_is_not_touched(tmp_path):
-    config = ConfigDict({"seed": 3})
-    results.save_record(str(tmp_path), results.open_record(str(tmp_path), "snr", config))
-    with pytest.raises(UserError, match=r"seed \(3 there, 4 now\)"):
-        results.open_record(str(tmp_path), "snr", ConfigDict({"seed": 4}))
-    with pytest.raises(UserError, match="results of snr"):
-        results.open_record(str(tmp_path), "train", config)
-
-
-def test_kind_is_one_of_four():
-    with pytest.raises(ValueError, match="kind must be one of exact"):
-        results.row("a", {}, kind="bound", unit="nats", value=1.0)
-
-
-# --- training ---------------------------------------------------------------------------------
-
-
-def test_training_reaches_the_known_optimum():
-    """The linear-Gaussian model under the ELBO: mu* = mean(x), A* = I/2, b* = mu/2."""
-    dataset = linear_gaussian.generate(jax.random.key(0), 256, 2)
-    model = linear_gaussian.make_model()
-    start = linear_gaussian.perturb(linear_gaussian.optimum(dataset), jax.random.key(1), 0.5)
-    seen = []
-    optimizer = optax.adam(2e-2)
-    state = trainer.train(
-        trainer.from_objective(bounds.stl(model, num_samples=8, bound=bounds.elbo)),
-        trainer.init_state(start, optimizer),
-        trainer.Stream(
-            lambda first, length: dataset,
-            lambda x, key, step: {"x": x, "index": jnp.arange(256)},
-            10_000,
-        ),
-        optimizer,
-        jax.random.key(2),
-        num_steps=501,
-        steps_per_chunk=200,
-        on_chunk=lambda state, metrics: seen.append((int(state.step), float(metrics["bound"]))),
+    assert [p.label for p in diagram.points] == ["D=2 alpha=0.0 K=4", "D=3 alpha=0.0 K=4"]
+    found = {r["name"]: r for r in diagram.points[1].run()}
+    assert all(r["at"] == {"alpha": 0.0, "D": 3, "K": 4} for r in found.values())
+    toy = {"num_data": 16, "num_dims": 3}
+    point, _ = gaussian.problem(
+        parsed(snr_gaussian.get_config(), toy=toy, estimators=("pathwise", "dreg"), **SMALL)
+    ).points
+    wanted = {r["name"]: r for r in point.run()}
+    np.testing.assert_allclose(
+        [found[n]["theory"] for n in ("phi pathwise", "phi dreg")],
+        [wanted[n]["theory"] for n in (f"phi {gaussian.LOW_NOISE}", "phi dreg")],
+        rtol=1e-4,
     )
-    assert [step for step, _ in seen] == [200, 400, 501]
-    assert int(state.step) == 501
-    best = linear_gaussian.optimum(dataset)
-    np.testing.assert_allclose(state.params.theta, best.theta, atol=0.05)
-    np.testing.assert_allclose(state.params.phi.weight, best.phi.weight, atol=0.05)
-    exact = jnp.mean(jax.vmap(linear_gaussian.expected_elbo, (None, 0))(best, dataset))
-    assert abs(seen[-1][1] - exact) < 0.1
+    pairs = (("phi pathwise", f"phi {gaussian.LOW_NOISE}"), ("phi dreg", "phi dreg"))
+    for one, other in pairs:  # two-sided, 6e-5 each under a normal error
+        a, b = found[one], wanted[other]
+        error = math.hypot(a["squared_standard_error"], b["squared_standard_error"])
+        assert abs(a["squared"] - b["squared"]) < 4 * error
 
 
 # --- a VAE on data ----------------------------------------------------------------------------
@@ -230,10 +223,9 @@ def test_vae_trains_on_training_and_validation_images_of_the_data_set_of_the_con
         asked.append((name, data_dir))
         return sets.Dataset("Small", images[:18], images[18:20], images[20:], 5)
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(sets, "load", load)
     config = snr_vae.get_config()
-    config.dataset, config.data_dir = "mnist", "folder"
-    problem = vae.problem(config)
+    problem = vae.problem(parsed(config, data={"name": "mnist"}, data_dir="folder"))
     assert asked == [("mnist", "folder")]
     setting = problem.points[0].run.args[1]
     np.testing.assert_allclose(setting.intensities, images[:20].reshape(20, 12) / 4, rtol=1e-6)
@@ -247,8 +239,7 @@ def test_vae_trains_on_training_and_validation_images_of_the_data_set_of_the_con
 
 
 def test_vae_config_starts_from_the_digits_of_the_published_numbers():
-    config = snr_vae.get_config()
-    digits = vae.problem(config).points[0].run.args[1]
+    digits = vae.problem(parsed(snr_vae.get_config())).points[0].run.args[1]
     from sklearn.datasets import load_digits
 
     np.testing.assert_allclose(digits.intensities, load_digits().data[:1497] / 16)
