@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from experiments.runtime import paths, settings
 from experiments.runtime.errors import UserError
