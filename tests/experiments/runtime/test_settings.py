@@ -77,7 +77,10 @@ def changed(**changes) -> dict[str, Any]:
         ({"objective": {"sleep": 1}}, "--config.objective.sleep must be True or False, got 1."),
         ({"data_dir": None}, "--config.data_dir must be a text, got None."),
         ({"model": 3}, "--config.model must be a section of fields, got 3."),
-        ({"model": {"latents": 2}}, "--config.model.latents must be a tuple such as (1, 2), got 2."),
+        (
+            {"model": {"latents": 2}},
+            "--config.model.latents must be a tuple such as (1, 2), got 2.",
+        ),
         (
             {"model": {"latents": (2, "a"), "hidden": ((2,), (2,))}},
             "--config.model.latents[1] must be a whole number, got 'a'.",
