@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from ml_collections import ConfigDict
 from pydantic import Field, model_validator
 
 from experiments.runtime import settings
@@ -159,7 +158,7 @@ class OfVAE(Section):
 PROBLEMS: dict[str, type[Section]] = {"gaussian": Gaussian, "vae": OfVAE, "phase": Phase}
 
 
-def parse(config: ConfigDict | Mapping[str, Any]) -> Section:
+def parse(config: Mapping[str, Any]) -> Section:
     """The settings of the problem that a config names.
 
     Raises:
