@@ -181,7 +181,7 @@ def program_of(name: str) -> Program:
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 
     def main(*arguments: Any) -> None:
-        alone = os.path.exists(os.path.join(ROOT, "experiments", f"{name}.py"))
+        alone = (ROOT / f"experiments/{name}.py").exists()
         module = f"experiments.{name}" if alone else f"experiments.{name}.__main__"
         importlib.import_module(module).main(*arguments)
 

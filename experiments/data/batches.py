@@ -85,7 +85,9 @@ def image_stream(
     """
     count = len(images)
     if not 1 <= batch_size <= count:
-        raise UserError(f"config.batch_size must be between 1 and {count}, got {batch_size}.")
+        raise UserError(
+            f"--config.training.batch_size must be between 1 and {count}, got {batch_size}."
+        )
     stored = meshes.replicate(images, mesh)
     shuffled = jax.jit(lambda k, e: jax.random.permutation(jax.random.fold_in(k, e), count))
     steps_per_epoch = count // batch_size

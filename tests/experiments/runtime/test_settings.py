@@ -96,7 +96,7 @@ def changed(**changes) -> dict[str, Any]:
             {"objective": {"num_samples": 0}},
             "--config.objective.num_samples must be at least 1, got 0.",
         ),
-        ({"seed": 2**70}, f"--config.seed must be below 4294967296, got {2**70}."),
+        ({"seed": 2**70}, f"--config.seed must be less than 4294967296, got {2**70}."),
         ({"seed": -1}, "--config.seed must be at least 0, got -1."),
         (
             {"objective": {"num_samples": 2**31}},
@@ -116,11 +116,11 @@ def changed(**changes) -> dict[str, Any]:
         ),
         (
             {"optimizer": {"learning_rate": 0.0}},
-            "--config.optimizer.learning_rate must be above 0.0, got 0.0.",
+            "--config.optimizer.learning_rate must be greater than 0, got 0.0.",
         ),
         (
             {"training": {"ema_decay": 1.0}},
-            "--config.training.ema_decay must be below 1.0, got 1.0.",
+            "--config.training.ema_decay must be less than 1, got 1.0.",
         ),
         # Empty alone, and not because its entries are wrong.
         ({"model": {"latents": (), "hidden": ()}}, "--config.model.latents must be filled; it is "
@@ -128,7 +128,7 @@ def changed(**changes) -> dict[str, Any]:
         # Choices.
         (
             {"model": {"likelihood": "gauss"}},
-            "--config.model.likelihood must be bernoulli, categorical or discretized_logistic, "
+            "--config.model.likelihood must be 'bernoulli', 'categorical' or 'discretized_logistic', "
             "got 'gauss'.",
         ),
         # Rules between fields.
@@ -165,7 +165,7 @@ def test_mistake_is_answered_with_its_place_what_it_got_and_what_it_takes(change
 
 def test_name_given_twice_is_answered_with_what_was_given():
     config = subprograms.load_config("configs/reference_mnist.py", {"seeds": (0, 1, 0)})
-    assert said(config, Reference) == "--config.seeds must name nothing twice, got (0, 1, 0)."
+    assert said(config, Reference) == "--config.seeds must not name anything twice, got (0, 1, 0)."
 
 
 def test_missing_section_and_config_of_another_program_are_told_apart():

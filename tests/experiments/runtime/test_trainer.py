@@ -298,6 +298,6 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
 
 def test_unknown_optimizer_names_the_known_ones():
     config = subprograms.load_config("configs/train_digits.py", {"optimizer": {"name": "adma"}})
-    known = "adam, adam_warmup, adam_cosine, sgd, paper or released_code, got 'adma'"
+    known = "'adam_cosine', 'sgd', 'paper' or 'released_code', got 'adma'"
     with pytest.raises(UserError, match=known):
         settings.parse(Train, config)

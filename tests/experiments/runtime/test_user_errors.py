@@ -39,8 +39,8 @@ def tiny_config(**changes):
         ({"toy": {"num_dims": 0}}, ["toy.num_dims", "at least 1", "0"]),
         ({"toy": {"num_data": 0}}, ["toy.num_data", "at least 1", "0"]),
         ({"toy": {"datum": 16}}, ["toy.datum", "below num_data (16)", "got 16"]),
-        ({"toy": {"variance": -1.0}}, ["toy.variance", "above 0", "-1"]),
-        ({"toy": {"variance": 0.0}}, ["toy.variance", "above 0", "0"]),
+        ({"toy": {"variance": -1.0}}, ["toy.variance", "greater than 0", "-1"]),
+        ({"toy": {"variance": 0.0}}, ["toy.variance", "greater than 0", "0"]),
     ],
     ids=str,
 )
