@@ -18,8 +18,14 @@ from pydantic import ConfigDict as PydanticConfig
 
 from experiments.runtime.errors import UserError
 
-# What a 32-bit integer and a 32-bit float of a device hold.
-_GREATEST, _LARGEST = 2**31 - 1, 3.4e38
+_GREATEST = 2**31 - 1  # what a 32-bit integer of a device holds
+
+
+def _in_float32(value: float) -> float:
+    if value > 3.4e38:
+        raise ValueError(f"must be at most 3.4e+38, got {value}")
+    return value
+
 
 Count = Annotated[int, Field(ge=1, le=_GREATEST)]
 """A whole number of at least 1."""
@@ -34,9 +40,9 @@ DepthFrom0 = Annotated[int, Field(ge=0, le=100)]
 """Layers or blocks, of which there may be none."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """JAX keeps 32 bits of a seed, so larger ones would repeat."""
-Positive = Annotated[float, Field(gt=0, le=_LARGEST)]
+Positive = Annotated[float, Field(gt=0), AfterValidator(_in_float32)]
 """A finite number above 0."""
-AtLeast0 = Annotated[float, Field(ge=0, le=_LARGEST)]
+AtLeast0 = Annotated[float, Field(ge=0), AfterValidator(_in_float32)]
 """A finite number of at least 0."""
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""

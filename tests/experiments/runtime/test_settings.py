@@ -128,8 +128,8 @@ def changed(**changes) -> dict[str, Any]:
         # Choices.
         (
             {"model": {"likelihood": "gauss"}},
-            "--config.model.likelihood must be 'bernoulli', 'categorical' or 'discretized_logistic', "
-            "got 'gauss'.",
+            "--config.model.likelihood must be 'bernoulli', 'categorical' or "
+            "'discretized_logistic', got 'gauss'.",
         ),
         # Rules between fields.
         (
