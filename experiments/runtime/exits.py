@@ -117,7 +117,8 @@ def fields_of(arguments: list[str]) -> Iterator[dict[str, Any]]:
         if value is None:  # as of a bool
             value = not found[1]
         else:
-            with contextlib.suppress(ValueError, SyntaxError):  # else it stays a text
+            # What is no Python value stays a text.
+            with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError):
                 value = ast.literal_eval(value)
         for name in reversed(found[2].split(".")):
             value = {name: value}

@@ -193,7 +193,7 @@ def _at(given: Any, loc: tuple[int | str, ...]) -> Any:
     """What the user gave there: a tuple, and not the list that JSON made of it."""
     for name in loc:
         if isinstance(given, Mapping):  # whose names JSON has made texts of
-            given = {str(n): value for n, value in given.items()}.get(str(name), name)
+            given = {str(n): value for n, value in given.items()}.get(str(name))
         elif isinstance(given, tuple | list) and isinstance(name, int):
             given = given[name]
     return given

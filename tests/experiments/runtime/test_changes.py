@@ -10,6 +10,7 @@ from experiments.runtime import results, settings, subprograms
 from experiments.runtime.changes import changed_fields, differing_fields
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
+from experiments.snr.settings import parse
 from experiments.vae.settings import Evaluate, Reference, Train
 
 TRAIN = settings.dump(settings.parse(Train, subprograms.load_config("configs/train_digits.py", {})))
@@ -103,6 +104,15 @@ def test_name_of_a_model_may_be_that_of_a_section():
     there = STUDY | {"models": {"memory": {"model": {"width": 8}}}}
     now = STUDY | {"models": {"memory": {"model": {"width": 9}}}}
     assert differing_fields(there, now) == "models.memory.model.width (8 there, 9 now)"
+
+
+def test_problem_with_other_sections_is_of_this_version():
+    there, now = (
+        settings.dump(parse(subprograms.load_config(f"configs/snr_{name}.py", {})))
+        for name in ("gaussian", "vae")
+    )
+    assert "problem (gaussian there, vae now)" in differing_fields(there, now)
+    assert EARLIER not in differing_fields(there, now)
 
 
 # As version 0.1 wrote it, whose configs had no sections.

@@ -155,7 +155,7 @@ def test_platform_that_is_not_there_is_said_in_one_line(start):
         [
             "--config.model.latents=(2,)",
             "--config.objective.num_samples=5",
-            "-config.model.latents=(3,)",
+            "-config.model.latents=3",
         ],
         ["--config.model.latents=(2, 2)", "--flagfile=FILE"],
     ],
