@@ -154,7 +154,7 @@ def _last_of_each(argv: list[str]) -> list[list[str]]:
     given: list[list[str]] = []
     for word in argv:
         last = _FIELD.fullmatch(given[-1][0]) if given else None
-        if last and last[3] is None and len(given[-1]) == 1 and not word.startswith("-"):
+        if last and last[3] is None and len(given[-1]) == 1 and not re.match("--?[A-Za-z]", word):
             given[-1].append(word)
         else:
             given.append([word])

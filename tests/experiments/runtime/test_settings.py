@@ -231,7 +231,7 @@ def test_mistaken_flags_are_told_together_with_mistaken_values():
     assert door(
         "--config.trainig.num_steps=3", "--config.objective.nam", "dreg",
         "--config.training.num_steps=abc", "--config.model.latents=(1, 'a')", "--noconfig.foo",
-        "--config.records.log_every=0.5", "--config.seed=-1", "--config.optimizer.clip_norm=nan",
+        "--config.records.log_every=0.5", "--config.seed", "-1", "--config.optimizer.clip_norm=nan",
     ) == (
         "--config.objective.nam is no field; did you mean --config.objective.name? "
         "--config.trainig is no field; did you mean --config.training? "
