@@ -165,7 +165,7 @@ def parse(config: Mapping[str, Any]) -> Section:
       UserError: it names none, or a field is wrong.
     """
     problem = config.get("problem")
-    if problem not in PROBLEMS:
+    if not isinstance(problem, str) or problem not in PROBLEMS:
         raise UserError(
             f"--config.problem must be one of {', '.join(PROBLEMS)}, got {problem!r}; "
             "--config=configs/snr_gaussian.py:near is one of them."

@@ -26,6 +26,7 @@ def tiny_config(**changes):
     ("change", "wanted"),
     [
         ({"problem": "gauss"}, ["problem", "gaussian", "'gauss'"]),
+        ({"problem": {"a": 1}}, ["problem", "gaussian", "{'a': 1}"]),
         ({"estimators": ("elbo", "vimco")}, ["estimators[1]", "'vimco'", "pathwise"]),
         ({"replicates": {"number": 81}}, ["replicates.number", "multiple of num_blocks (8)", "81"]),
         ({"replicates": {"number": 8}}, ["replicates.number", "at least 16", "got 8"]),
