@@ -133,6 +133,7 @@ _WANTED = {
     "string_type": "a text",
     "bool_type": "True or False",
     "tuple_type": "a tuple such as (1, 2)",
+    "too_long": "a tuple of another length",
     "dict_type": "fields with values",
     "model_type": "a section of fields",
 }
@@ -148,7 +149,13 @@ def _told(
     kind: type[Section], given: Mapping[str, Any], error: ValidationError, where: str
 ) -> Iterator[str]:
     """A sentence for each mistake."""
-    found = error.errors(include_url=False)
+    found = [
+        # An entry that a tuple lacks is a mistake of the tuple.
+        {**e, "type": "too_long", "loc": e["loc"][:-1]}
+        if e["type"] == "missing" and isinstance(e["loc"][-1], int)
+        else {**e}
+        for e in error.errors(include_url=False)
+    ]
     missing = [_place("", e["loc"]) for e in found if e["type"] == "missing"]
     unknown = [e["loc"] for e in found if e["type"] == "extra_forbidden"]
     if missing:
@@ -161,18 +168,23 @@ def _told(
     else:
         for loc in unknown:
             yield f"{_place(where, loc)} is no field{_instead(kind, loc, where)}"
-    for e in found:
-        place, got = _place(where, e["loc"]), _at(given, e["loc"])
-        if e["type"] == "value_error":
-            yield _of_validator(place, got, str(e.get("ctx", {})["error"]).rstrip("."))
-        elif e["type"] == "too_short":
-            if not got:  # it is also said of a tuple whose entries are wrong
-                yield f"{place} must be filled; it is empty."
-        elif e["type"] not in ("missing", "extra_forbidden"):
-            wanted = _WANTED.get(e["type"], e["msg"])
-            for theirs, ours in _WORDS.items():
-                wanted = wanted.replace(theirs, ours)
-            yield f"{place} must be {wanted}, got {_shown(got)}."
+    told = [_told_of_value(given, e, where) for e in found]
+    yield from dict.fromkeys(filter(None, told))
+
+
+def _told_of_value(given: Mapping[str, Any], e: dict[str, Any], where: str) -> str:
+    """A sentence on a value that is not taken; empty where another one tells it."""
+    if e["type"] in ("missing", "extra_forbidden"):
+        return ""
+    place, got = _place(where, e["loc"]), _at(given, e["loc"])
+    if e["type"] == "value_error":
+        return _of_validator(place, got, str(e["ctx"]["error"]).rstrip("."))
+    if e["type"] == "too_short":  # also said of a tuple whose entries are wrong
+        return "" if got else f"{place} must be filled; it is empty."
+    wanted = str(_WANTED.get(e["type"], e["msg"]))
+    for theirs, ours in _WORDS.items():
+        wanted = wanted.replace(theirs, ours)
+    return f"{place} must be {wanted}, got {_shown(got)}."
 
 
 def _place(where: str, loc: tuple[int | str, ...]) -> str:

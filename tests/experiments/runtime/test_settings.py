@@ -12,6 +12,7 @@ import sweep
 from repository import ROOT
 
 from experiments.compare.settings import Compare
+from experiments.dequantize.settings import Dequantize
 from experiments.diffusion.settings import Diffusion
 from experiments.runtime import settings, subprograms
 from experiments.runtime.errors import UserError
@@ -166,6 +167,13 @@ def test_mistake_is_answered_with_its_place_what_it_got_and_what_it_takes(change
 def test_name_given_twice_is_answered_with_what_was_given():
     config = subprograms.load_config("configs/reference_mnist.py", {"seeds": (0, 1, 0)})
     assert said(config, Reference) == "--config.seeds must not name anything twice, got (0, 1, 0)."
+
+
+@pytest.mark.parametrize("pair", [(), ("affine_flow",), ("affine_flow",) * 3])
+def test_tuple_of_another_length_is_shown(pair):
+    config = subprograms.load_config("configs/dequantize_digits.py", {"compare": (pair,)})
+    wanted = f"--config.compare[0] must be a tuple of another length, got {pair}."
+    assert said(config, Dequantize) == wanted
 
 
 def test_missing_section_and_config_of_another_program_are_told_apart():
