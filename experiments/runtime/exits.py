@@ -14,7 +14,9 @@ from absl import flags
 
 def fail(message: str) -> NoReturn:
     """Prints one line and exits with 2: the user can mend it."""
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    folder, name = os.path.split(sys.argv[0])
+    name = os.path.basename(folder) if name == "__main__.py" else name
+    print(f"{name}: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

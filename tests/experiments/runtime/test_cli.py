@@ -200,7 +200,7 @@ def assert_one_line(outcome, *wanted):
     assert "Traceback" not in err
     lines = err.splitlines()
     assert len(lines) == 1, err
-    assert lines[0].startswith("snr.py: ")
+    assert lines[0].startswith("snr: ")
     assert "\\n" not in lines[0]
     for fragment in wanted:
         assert fragment in lines[0]
