@@ -53,32 +53,32 @@ def made_up(name):
     """(images [train and validation], test images, contents by member) of a small data set."""
     if name in ("mnist", "fashion_mnist"):
         train, test = pixels(403, 28, 28), pixels(5, 28, 28)[::-1]
-        files = [idx(train), idx(test)]
+        contents = [idx(train), idx(test)]
     elif name == "binarized_mnist":
         train, test = pixels(6, 28, 28, levels=2), pixels(2, 28, 28, levels=2)
-        files = [amat(part) for part in (train[:4], train[4:], test)]
+        contents = [amat(part) for part in (train[:4], train[4:], test)]
     elif name == "omniglot":
         train, test = pixels(1348, 28, 28), pixels(4, 28, 28)
-        files = [chardata(train, test)]
+        contents = [chardata(train, test)]
     elif name == "omniglot_rebuilt":
         train, test = pixels(1348, 28, 28), pixels(4, 28, 28)
-        files = [train, test]
+        contents = [train, test]
     elif name == "cifar10":
         train, test = np.zeros((5005, 32, 32, 3), np.uint8), pixels(300, 32, 32, 3)
         train[:, 3:5, 8:10] = pixels(5005, 2, 2, 3)
-        files = [cifar_batch(part) for part in (*np.split(train, 5), test)]
+        contents = [cifar_batch(part) for part in (*np.split(train, 5), test)]
     elif name == "emoji":
         images, groups = pixels(40, 64, 64, 3), np.arange(40, dtype=np.int32) // 2
         order = np.random.RandomState(123).permutation(20)
         train, validation, test = (
             images[np.isin(groups, part)] for part in np.split(order, (16, 18))
         )
-        train, files = np.concatenate([train, validation]), [images, groups]
+        train, contents = np.concatenate([train, validation]), [images, groups]
     else:
         images = pixels(803, 32, 32, 3)
-        train, test, files = images[:-400], images[-400:], [images]
+        train, test, contents = images[:-400], images[-400:], [images]
     members = [m for source in files.SOURCES[name] for m in source.members]
-    return train, test, dict(zip(members, files, strict=True))
+    return train, test, dict(zip(members, contents, strict=True))
 
 
 def as_bytes(content):

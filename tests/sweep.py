@@ -9,7 +9,6 @@ one sentence that names it, or pass; anything else is an error. `PASSED` lists w
 """
 
 import contextlib
-import copy
 import faulthandler
 import functools
 import importlib
@@ -21,10 +20,10 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from repository import ROOT
 
 VALUES: tuple[Any, ...] = (
     None, "", "no such name", True, 0, 1, -1, 0.5, -0.5, 1000, 10**6, 2**31 - 1, 2**31, 2**32,
@@ -32,29 +31,48 @@ VALUES: tuple[Any, ...] = (
     (0.5,), (math.nan,), (True,), ("a",), (None,), ((),), ((0,),), ((1, 1),), {}, {"a": 1},
 )  # fmt: skip
 SECONDS = 30.0  # of all processors, for one value
-_ONE_FLOW = {"models": {"one": {"width": 8}}, "compare": (), "noise_width": 8}
+_ONE_FLOW = {
+    "models": {"one": {"model": {"width": 8}}}, "compare": (), "noise": {"width": 8},
+}  # fmt: skip
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "snr_gaussian": ("snr", "configs/snr_gaussian.py:near", {"num_data": 16, "num_dims": 2}),
+    "snr_gaussian": (
+        "snr", "configs/snr_gaussian.py:near", {"toy": {"num_data": 16, "num_dims": 2}},
+    ),
     "snr_phase": ("snr", "configs/snr_phase.py", {}),
-    "snr_vae": ("snr", "configs/snr_vae.py", {"latents": (2,), "hidden": ((4,),)}),
+    "snr_vae": ("snr", "configs/snr_vae.py", {"model": {"latents": (2,), "hidden": ((4,),)}}),
     "train": ("train", "configs/train_digits.py", {}),
     "evaluate": ("evaluate", "configs/evaluate.py", {}),
-    "reference": ("reference", "configs/reference_mnist.py", {"dataset": "digits", "data_dir": ""}),
+    "reference": (
+        "reference", "configs/reference_mnist.py", {"data": {"name": "digits"}, "data_dir": ""},
+    ),
     "dequantize": ("dequantize", "configs/dequantize_digits.py", _ONE_FLOW),
     "dequantize_refit": ("dequantize", "configs/dequantize_digits.py", {
-        **_ONE_FLOW, "density": "subset_flow", "noise": "logistic", "refit_noise": "logistic",
-        "network": "convolutional",
+        "models": {"one": {"model": {"width": 8}}}, "compare": (),
+        "model": {"density": "subset_flow", "network": "convolutional"},
+        "noise": {"name": "logistic", "width": 8}, "refit": {"noise": "logistic"},
     }),
     "dequantize_exact": ("dequantize_exact", "configs/dequantize_exact.py", {}),
-    "diffusion": ("diffusion", "configs/diffusion_digits.py", {"width": 8}),
+    "diffusion": ("diffusion", "configs/diffusion_digits.py", {"network": {"width": 8}}),
     "diffusion_ddpm": ("diffusion", "configs/diffusion_digits.py", {
-        "network": "mlp", "width": 8, "schedule": "cosine", "timesteps": 10,
-        "evaluation_timesteps": 0, "prediction": "eps", "variance": "learned",
+        "network": {"name": "mlp", "width": 8},
+        "chain": {
+            "schedule": "cosine", "timesteps": 10, "evaluation_timesteps": 0, "prediction": "eps",
+            "variance": "learned",
+        },
     }),
     "dalle": ("dalle", "configs/dalle_digits.py", {"models": {"one": {}}, "compare": ()}),
-    "surgery": ("surgery", "configs/surgery_digits.py", {"models": {"one": {"save_every": 500}}}),
+    "surgery": ("surgery", "configs/surgery_digits.py", {
+        "models": {"one": {"records": {"save_every": 500}}},
+    }),
     "compare": ("compare", "configs/compare_digits.py", {}),
 }  # fmt: skip
+
+
+class Program(NamedTuple):
+    """config -> settings, and (settings, workdir) -> nothing."""
+
+    parse: Callable[[dict[str, Any]], Any]
+    main: Callable[[Any, str], None]
 
 
 class _Passed(BaseException):
@@ -65,28 +83,22 @@ class _Slow(BaseException):
     """The time for a value is up."""
 
 
-def fields(config: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def fields(config: dict[str, Any], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Paths of all fields, those that hold others first."""
     for name in config:
         yield (*prefix, name)
-        if isinstance(config[name], ConfigDict):
+        if isinstance(config[name], dict):
             yield from fields(config[name], (*prefix, name))
 
 
-def with_value(config: ConfigDict, path: tuple[str, ...], value: Any) -> ConfigDict:
+def with_value(config: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
     """A copy with another value in one field, whatever its kind."""
-    changed = config.copy_and_resolve_references()
-    holder: Any = changed
-    for name in path[:-1]:
-        holder = holder[name]
-    with holder.ignore_type():
-        holder[path[-1]] = ConfigDict(value) if isinstance(value, dict) else copy.deepcopy(value)
-    return changed
+    first, *rest = path
+    return {**config, first: with_value(config[first], tuple(rest), value) if rest else value}
 
 
-def outcome(program: Any, config: ConfigDict, workdir: str) -> tuple[str, str]:
+def outcome(program: Program, config: dict[str, Any], workdir: str) -> tuple[str, str]:
     """("refused", sentence), ("passed", ""), or ("error", what was raised, or that it hung)."""
-    from experiments.runtime import cli
     from experiments.runtime.errors import UserError
 
     def too_slow(signum, frame):
@@ -96,8 +108,7 @@ def outcome(program: Any, config: ConfigDict, workdir: str) -> tuple[str, str]:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     faulthandler.dump_traceback_later(20 * SECONDS, exit=True)  # where no signal gets through
     try:
-        cli.check(config, program.main)
-        program.main(config, workdir)
+        program.main(program.parse(config), workdir)
     except UserError as error:
         return ("refused" if len(str(error).splitlines()) == 1 else "error"), str(error)
     except _Passed:
@@ -105,8 +116,6 @@ def outcome(program: Any, config: ConfigDict, workdir: str) -> tuple[str, str]:
     except _Slow as slow:
         return "error", f"hangs at {slow}"
     except Exception as error:
-        if cli.missing_field(error):
-            return "refused", "a field is missing"
         where = traceback.extract_tb(error.__traceback__)
         ours = [f for f in where if "site-packages" not in f.filename][-1]
         place = f"{os.path.relpath(ours.filename)}:{ours.lineno}"
@@ -142,32 +151,60 @@ def stopped_before_computing() -> Iterator[None]:
         results.open_record, sets.load = before, read
 
 
-def base(case: str, folder: str) -> tuple[Any, ConfigDict]:
+def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
     """(the program, a config it takes)."""
     from experiments.runtime import subprograms
 
     name, spec, changes = CASES[case]
-    config = subprograms.load_config(spec, {})
-    for field, value in changes.items():
-        config[field] = ConfigDict(value) if isinstance(value, dict) else value
+    config = subprograms.load_config(spec, changes)
     if name == "evaluate":
-        config.run = trained(folder)
-    return importlib.import_module(f"experiments.{name}"), config
+        config["run"] = trained(folder)
+    return program_of(name), config
+
+
+def program_of(name: str) -> Program:
+    """What `experiments.NAME` hands to `cli.run`."""
+    from experiments.compare.settings import Compare
+    from experiments.dalle.settings import Dalle
+    from experiments.dequantize.settings import Dequantize, DequantizeExact
+    from experiments.diffusion.settings import Diffusion
+    from experiments.runtime import settings
+    from experiments.snr.settings import parse
+    from experiments.surgery.settings import Surgery
+    from experiments.vae.settings import Evaluate, Reference, Train
+
+    kinds: dict[str, Any] = {
+        "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
+        "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
+        "surgery": Surgery, "compare": Compare,
+    }  # fmt: skip
+    parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
+
+    def main(*arguments: Any) -> None:
+        alone = (ROOT / f"experiments/{name}.py").exists()
+        module = f"experiments.{name}" if alone else f"experiments.{name}.__main__"
+        importlib.import_module(module).main(*arguments)
+
+    return Program(parsed, main)
 
 
 def trained(folder: str) -> str:
     """A small finished run of experiments.train."""
-    from experiments import train
     from experiments.runtime import subprograms
 
     changes = {
-        "num_steps": 4, "log_every": 2, "save_every": 2, "num_samples": 2, "batch_size": 4,
-        "validation_samples": 2, "few_samples": 2, "test_samples": 25, "test_images": 10,
-        "hidden": ((8,),), "latents": (2,),
-    }  # fmt: skip
-    config = subprograms.load_config("configs/train_digits.py", changes)
-    subprograms.run("a run to evaluate", train.main, config, os.path.join(folder, "run"))
-    return os.path.join(folder, "run")
+        "training": {"num_steps": 4, "batch_size": 4, "validation_samples": 2},
+        "records": {"log_every": 2, "save_every": 2},
+        "objective": {"num_samples": 2},
+        "evaluation": {"few_samples": 2, "num_samples": 25, "num_images": 10},
+        "model": {"hidden": ((8,),), "latents": (2,)},
+    }
+    program, config = (
+        program_of("train"), subprograms.load_config("configs/train_digits.py", changes)
+    )  # fmt: skip
+    run = os.path.join(folder, "run")
+    subprograms.run("a run to evaluate", program.main, program.parse(config), run)
+    return run
 
 
 def sweep(case: str, values: tuple[Any, ...] = VALUES) -> Iterator[tuple[str, Any, str, str]]:
@@ -176,7 +213,7 @@ def sweep(case: str, values: tuple[Any, ...] = VALUES) -> Iterator[tuple[str, An
         program, config = base(case, folder)
         workdir = os.path.join(folder, "out")
         with stopped_before_computing():
-            found = outcome(program, config.copy_and_resolve_references(), workdir)
+            found = outcome(program, config, workdir)
             assert found == ("passed", ""), found
             for path in fields(config):
                 for value in values:

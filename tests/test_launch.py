@@ -81,7 +81,8 @@ def test_launch_file_has_known_fields_only(name):
 @pytest.mark.parametrize("source", [*FILES, "guide"])
 def test_programs_take_the_flags_they_are_given(source):
     for program, arguments in calls(source):
-        assert (ROOT / f"experiments/{program}.py").exists(), program
+        alone, folder = ROOT / f"experiments/{program}.py", ROOT / f"experiments/{program}"
+        assert alone.exists() or (folder / "__main__.py").exists(), program
         for argument in arguments:
             flag = re.fullmatch(r"--(\w+)(?:\.[\w.]+)?(?:=.*)?", argument)
             assert flag, argument

@@ -71,6 +71,84 @@ def test_imports_point_from_experiments_to_models_to_bounds(package):
     assert not {file: names for file, names in forbidden.items() if names}
 
 
+# Rooms of `experiments`, each with what it may use beside itself; a program at the top is in the
+# room of what it runs.
+SHARED = {"runtime", "data", "studies"}
+ROOMS = {
+    "runtime": set(),
+    "data": {"runtime"},
+    "studies": {"runtime", "data"},
+    "vae": SHARED,
+    "dequantize": SHARED,
+    "diffusion": SHARED,
+    "dalle": SHARED,
+    "snr": SHARED | {"vae"},
+    "surgery": SHARED | {"vae"},
+    "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
+}
+AT_THE_TOP = {
+    "train": "vae", "evaluate": "vae", "reference": "vae", "dequantize_exact": "dequantize",
+    "download": "data",
+}  # fmt: skip
+
+
+def rooms_used(source: str) -> set[str]:
+    """Rooms that a file of `experiments` imports from anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {n.split(".")[1] for n in names if n.startswith("experiments.")}
+    return {AT_THE_TOP.get(room, room) for room in found}
+
+
+@pytest.mark.parametrize(
+    ("source", "room"),
+    [
+        ("from experiments.dalle import build", "dalle"),
+        ("from experiments.dalle.build import make", "dalle"),
+        ("from experiments import dalle", "dalle"),
+        ("def f():\n    import experiments.dalle.build as b", "dalle"),
+        ("from experiments import evaluate", "vae"),
+    ],
+)
+def test_check_of_rooms_sees_every_form_of_import(source, room):
+    assert rooms_used(source) == {room}
+
+
+def test_every_folder_and_program_of_experiments_has_its_place():
+    top = (ROOT / "experiments").iterdir()
+    names = {p.stem for p in top if p.suffix == ".py" or any(p.glob("*.py"))} - {"__init__"}
+    assert names - {"__pycache__"} == ROOMS.keys() | AT_THE_TOP.keys()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_use_what_lies_below_them_alone(room):
+    files = [*(ROOT / "experiments" / room).rglob("*.py")]
+    files += [ROOT / f"experiments/{name}.py" for name, of in AT_THE_TOP.items() if of == room]
+    used = {str(f.relative_to(ROOT)): rooms_used(f.read_text()) for f in files}
+    wrong = {file: rooms - ROOMS[room] - {room} for file, rooms in used.items()}
+    assert not {file: rooms for file, rooms in wrong.items() if rooms}
+
+
+def test_below_the_door_settings_have_types():
+    """A config that may be anything is not handed on: sections are, whose fields are known."""
+    sources = {f: f.read_text() for f in (ROOT / "experiments").rglob("*.py")}
+    assert [str(f) for f, text in sources.items() if "config: Any" in text] == []
+    # ml_collections ends at the door, and where files of configs are read.
+    knowing = {str(f.relative_to(ROOT)) for f, t in sources.items() if "ml_collections" in t}
+    assert knowing <= {
+        f"experiments/{name}.py"
+        for name in (
+            "__init__", "runtime/cli", "runtime/exits", "runtime/settings", "runtime/subprograms",
+        )
+    }  # fmt: skip
+
+
 def test_library_imports_only_jax_numpy_and_jaxtyping():
     allowed = LIBRARY | {"bounds"} | set(sys.stdlib_module_names)
     found = {file: names - allowed for file, names in imports_of("bounds").items()}

@@ -99,7 +99,7 @@ class Vocabulary(NamedTuple):
         if len(words) > self.length:
             raise UserError(
                 f"the caption {caption!r} has {len(words)} words and signs, more than the context "
-                f"of {self.length}; shorten it or raise config.text_length."
+                f"of {self.length}; shorten it or raise --config.data.text_length."
             )
         index = [self.words.index(word) for word in words]
         return np.array(index + [len(self.words)] * (self.length - len(words)), np.int32)

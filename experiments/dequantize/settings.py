@@ -16,10 +16,12 @@ from experiments.runtime.settings import (
     Section,
     Seed,
     Width,
+    matching,
 )
 from experiments.studies import settings as shared
 from experiments.studies.settings import Memory, rising_divisors
 
+_PART = "squeeze, checkerboard:N or channels:N"
 COUPLINGS = Literal["affine", "mixture"]
 NOISES = Literal["uniform", "logistic", "normal", "flow", "autoregressive"]
 
@@ -45,7 +47,7 @@ class Model(Section):
     coupling: COUPLINGS
     num_components: Width
     layout: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^(squeeze|(checkerboard|channels):\d+)$")], ...],
+        tuple[Annotated[str, matching(r"squeeze|(checkerboard|channels):[0-9]+", _PART)], ...],
         NotEmpty,
     ]
     norm: Literal["pixel", "channel", "none"]

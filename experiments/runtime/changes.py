@@ -33,7 +33,8 @@ def differing_fields(
     Returns:
       The end of a sentence; empty where they agree.
     """
-    if set(there) - set(now):
+    sections = [n for n, v in now.items() if isinstance(v, dict) and n not in _NAMED_BY_USERS]
+    if sections and not any(isinstance(there.get(n), dict) for n in sections):
         return "all its sections: it was written by an earlier version of this program"
     there, now = _leaves(there), _leaves(now)
     parts = []

@@ -8,17 +8,18 @@ import logging as python_logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from experiments.runtime import paths, settings, subprograms
 from experiments.runtime.errors import UserError
-from experiments.runtime.exits import fail, finish, one_line, parse, steady_streams
+from experiments.runtime.exits import fail, fields_of, finish, one_line, parse, steady_streams
 
 S = TypeVar("S", bound=settings.Section)
+Fields = Mapping[str, Any]
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, e.g. configs/snr_gaussian.py:near; override with --config.NAME=."
 )
@@ -39,7 +40,7 @@ WORKDIR = flags.DEFINE_string(
 )
 
 
-def run(main: Callable[[S, str], None], kind: type[S] | Callable[[ConfigDict], S]) -> NoReturn:
+def run(main: Callable[[S, str], None], kind: type[S] | Callable[[Fields], S]) -> NoReturn:
     """Parses flags and config, calls main(settings, workdir), exits with the code of its outcome.
 
     Args:
@@ -48,8 +49,9 @@ def run(main: Callable[[S, str], None], kind: type[S] | Callable[[ConfigDict], S
     """
 
     def absl_main(argv: list[str]) -> None:
-        del argv
         config = _checked_config()
+        for fields in fields_of(argv[1:]):
+            config = settings.merged(config, fields)
         if not WORKDIR.value:
             fail("--workdir is missing; name a folder for the results.")
         signal.signal(signal.SIGTERM, _on_sigterm)
@@ -87,7 +89,7 @@ def run(main: Callable[[S, str], None], kind: type[S] | Callable[[ConfigDict], S
     raise SystemExit(0)
 
 
-def _parsed(config: ConfigDict, kind: type[S] | Callable[[ConfigDict], S]) -> S:
+def _parsed(config: Fields, kind: type[S] | Callable[[Fields], S]) -> S:
     if isinstance(kind, type):
         return settings.parse(cast(type[S], kind), config)
     return kind(config)
@@ -119,18 +121,17 @@ def exhausted_memory(error: Exception) -> str | None:
     )
 
 
-def _checked_config() -> ConfigDict:
-    """The config; a file that could not be read shows only when it is touched."""
+def _checked_config() -> Fields:
+    """The fields of the config; a file that could not be read shows only when it is touched."""
     if CONFIG.value is None:
         fail("--config is missing; name a config file, e.g. --config=configs/snr_gaussian.py:near")
     path, _ = paths.split_config(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not os.path.exists(path):
         fail(f"config file {path} is not there.")
     try:
-        CONFIG.value.to_dict()
+        return CONFIG.value.to_dict()
     except Exception as error:
         fail(one_line(error))
-    return CONFIG.value
 
 
 class _Stopped(SystemExit):

@@ -1,9 +1,12 @@
 """How a program reads its flags, prints, and ends badly: one line on stderr and exit code 2."""
 
+import ast
+import contextlib
 import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from absl import flags
@@ -11,7 +14,9 @@ from absl import flags
 
 def fail(message: str) -> NoReturn:
     """Prints one line and exits with 2: the user can mend it."""
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    folder, name = os.path.split(sys.argv[0])
+    name = os.path.basename(folder) if name == "__main__.py" else name
+    print(f"{name}: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -73,10 +78,25 @@ def finish() -> NoReturn:
     raise SystemExit(0)
 
 
+_FIELD = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+
+
 def parse(argv: list[str]) -> list[str]:
-    """Parses absl flags; a mistake in them is one line."""
+    """Parses absl flags; a mistake in them is one line.
+
+    Returns:
+      The program's name, and those `--config.FIELD=VALUE` that the config has no place for: what is
+      wrong with them is for the settings of the program to say, all at once.
+    """
+    unset: list[list[str]] = []
     try:
-        rest = flags.FLAGS(_last_of_each(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)))
+        given = _last_of_each(flags.FLAGS.read_flags_from_files(argv, force_gnu=False))
+        try:
+            rest = _parsed(given)
+        except Exception:
+            others = [words for words in given if not _FIELD.fullmatch(words[0])]
+            unset = [w for w in given if w not in others and not _passes([*others, w])]
+            rest = _parsed([words for words in given if words not in unset])
     except SystemExit:  # --help and its kin, for which absl exits with 1
         raise SystemExit(0) from None
     except flags.Error as error:
@@ -87,26 +107,66 @@ def parse(argv: list[str]) -> list[str]:
         fail(one_line(error))
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}; every option has the form --name=value.")
-    return rest
+    return [*rest, *map("=".join, unset)]
 
 
-def _last_of_each(argv: list[str]) -> list[str]:
+def fields_of(arguments: list[str]) -> Iterator[dict[str, Any]]:
+    """Each `--config.FIELD=VALUE` as field -> value, with fields in fields where it has dots."""
+    for argument in arguments:
+        found = _FIELD.fullmatch(argument)
+        assert found is not None
+        value: Any = found[3]
+        if value is None:  # as of a bool
+            value = not found[1]
+        else:
+            # What is no Python value stays a text.
+            with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError):
+                value = ast.literal_eval(value)
+        for name in reversed(found[2].split(".")):
+            value = {name: value}
+        yield value
+
+
+def _parsed(given: list[list[str]]) -> list[str]:
+    """What absl leaves of the arguments; raises what it raises."""
+    for name in [n for n in flags.FLAGS if n.startswith("config.")]:
+        delattr(flags.FLAGS, name)  # it sets a field of the config of an earlier try
+    argv = [word for words in given for word in words]
+    before, sys.argv = sys.argv, argv  # where ml_collections looks for fields
+    try:
+        return flags.FLAGS(argv)
+    finally:
+        sys.argv = before
+
+
+def _passes(given: list[list[str]]) -> bool:
+    try:
+        _parsed(given)
+    except Exception:
+        return False
+    return True
+
+
+def _last_of_each(argv: list[str]) -> list[list[str]]:
     """The arguments without a field of the config that is given again later on.
 
-    ml_collections joins tuples that are given twice, and replaces anything else.
+    ml_collections joins tuples that are given twice, and replaces anything else. A field with its
+    value behind it, `--config.FIELD VALUE`, is two words.
     """
-    kept, given = [], set()
-    for place in reversed(range(len(argv))):
-        found = re.match(r"--?(config\.[^=]+)(=?)", argv[place])
-        if found and found[1] in given:
-            # `--config.FIELD VALUE` goes with its value.
-            if not found[2] and kept and not kept[-1].startswith("-"):
-                kept.pop()
-            continue
-        if found:
-            given.add(found[1])
-        kept.append(argv[place])
-    return kept[::-1]
+    given: list[list[str]] = []
+    for word in argv:
+        last = _FIELD.fullmatch(given[-1][0]) if given else None
+        if last and last[3] is None and len(given[-1]) == 1 and not re.match("--?[A-Za-z]", word):
+            given[-1].append(word)
+        else:
+            given.append([word])
+    kept: dict[Any, list[str]] = {}
+    for place, words in enumerate(given):
+        found = _FIELD.fullmatch(words[0])
+        name = found[2] if found else place
+        kept.pop(name, None)  # it takes the later place
+        kept[name] = words
+    return [*kept.values()]
 
 
 def one_line(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from ml_collections import ConfigDict
 from pydantic import Field, model_validator
 
 from experiments.runtime import settings
@@ -159,14 +158,13 @@ class OfVAE(Section):
 PROBLEMS: dict[str, type[Section]] = {"gaussian": Gaussian, "vae": OfVAE, "phase": Phase}
 
 
-def parse(config: ConfigDict | Mapping[str, Any]) -> Section:
+def parse(config: Mapping[str, Any]) -> Section:
     """The settings of the problem that a config names.
 
     Raises:
       UserError: it names none, or a field is wrong.
     """
-    plain = config.to_dict() if isinstance(config, ConfigDict) else config
-    problem = plain.get("problem")
+    problem = config.get("problem")
     if not isinstance(problem, str) or problem not in PROBLEMS:
         raise UserError(
             f"--config.problem must be one of {', '.join(PROBLEMS)}, got {problem!r}; "

@@ -58,7 +58,7 @@ class Objective(Section):
     @model_validator(mode="after")
     def _vimco(self):
         if self.name == "vimco" and self.num_samples < 2:
-            raise ValueError("vimco needs num_samples of at least 2")
+            raise ValueError(f"num_samples must be at least 2 with vimco, got {self.num_samples}")
         return self
 
 

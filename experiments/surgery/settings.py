@@ -12,6 +12,7 @@ from experiments.runtime.settings import (
     Positive,
     Section,
     Seed,
+    matching,
 )
 from experiments.studies import settings as shared
 from experiments.studies.settings import ModelName
@@ -124,7 +125,7 @@ class Surgery(Section):
     training: str
     models: dict[ModelName, dict[str, Any]]
     runs: dict[str, str]
-    checkpoint: Annotated[str, Field(pattern=r"^(best|latest|\d+)$")]
+    checkpoint: Annotated[str, matching(r"best|latest|[0-9]+", "best, latest or a step")]
     member: Annotated[int, Field(ge=-1, lt=2**32)]
     data_dir: str
     seed: Seed

@@ -13,6 +13,7 @@ from experiments.runtime.settings import (
     Section,
     Seed,
     Width,
+    matching,
 )
 from experiments.studies import settings as shared
 from experiments.studies.settings import Memory, Objective, Records, rising_divisors
@@ -163,7 +164,7 @@ class Evaluate(Section):
     """
 
     run: str
-    checkpoint: str
+    checkpoint: Annotated[str, matching(r"best|latest|[0-9]+", "best, latest or a step")]
     member: Annotated[int, Field(ge=-1, lt=2**32)]
     data_dir: str
     seed: Seed

@@ -28,7 +28,7 @@ def write(path, pictures):
 
 
 def test_images_come_in_the_order_of_their_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet_files, "COUNTS", {"valid": 3})
+    monkeypatch.setattr(imagenet, "COUNTS", {"valid": 3})
     (tmp_path / "imagenet").mkdir()
     pictures = [picture(i) for i in range(3)]
     write(tmp_path / "imagenet" / "valid_32x32.tar", pictures)
@@ -39,14 +39,14 @@ def test_images_come_in_the_order_of_their_names(tmp_path, monkeypatch):
 def test_official_validation_images_are_the_test_set(tmp_path, monkeypatch):
     images = {"train": np.zeros((10_004, 32, 32, 3), np.uint8),
               "valid": np.ones((3, 32, 32, 3), np.uint8)}  # fmt: skip
-    monkeypatch.setattr(imagenet_files, "read", lambda split, size, data_dir: images[split])
+    monkeypatch.setattr(imagenet, "read", lambda split, size, data_dir: images[split])
     found = sets.load("imagenet32", str(tmp_path))
     assert [len(v) for v in found[1:4]] == [4, 10_000, 3]
     assert found.test.min() == 1
 
 
 def test_wrong_files_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(imagenet_files, "COUNTS", {"valid": 2})
+    monkeypatch.setattr(imagenet, "COUNTS", {"valid": 2})
     with pytest.raises(UserError, match=r"valid_32x32.tar is not in"):
         imagenet.read("valid", 32, str(tmp_path))
     with pytest.raises(UserError, match="data_dir"):

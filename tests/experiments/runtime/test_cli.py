@@ -1,6 +1,7 @@
 """Programs as their users meet them: files, exit codes, messages, and runs cut short."""
 
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -19,11 +20,11 @@ from experiments.runtime import results
 
 NEAR = "--config=configs/snr_gaussian.py:near"
 SIZES = {
-    "num_replicates": 80,
-    "num_blocks": 8,
+    "replicates.number": 80,
+    "replicates.num_blocks": 8,
     "num_samples": (1, 2),
-    "num_dims": 2,
-    "num_data": 16,
+    "toy.num_dims": 2,
+    "toy.num_data": 16,
     "estimators": ("pathwise", "dreg"),
 }
 TINY = [NEAR, *(f"--config.{name}={value}" for name, value in SIZES.items())]
@@ -102,8 +103,9 @@ def test_run_writes_a_record_with_its_settings_and_environment(finished):
     record = read(finished[0])
     assert record["experiment"] == "snr"
     assert record["seed"] == record["config"]["seed"] == 0
-    wanted = {name: list(v) if isinstance(v, tuple) else v for name, v in SIZES.items()}
-    assert wanted.items() <= record["config"].items()
+    for name, value in SIZES.items():
+        found = functools.reduce(lambda fields, n: fields[n], name.split("."), record["config"])
+        assert found == (list(value) if isinstance(value, tuple) else value)
     assert {"python", "jax", "numpy", "bounds", "device", "num_devices", "machine"} <= set(
         record["environment"]
     )
@@ -198,7 +200,7 @@ def assert_one_line(outcome, *wanted):
     assert "Traceback" not in err
     lines = err.splitlines()
     assert len(lines) == 1, err
-    assert lines[0].startswith("snr.py: ")
+    assert lines[0].startswith("snr: ")
     assert "\\n" not in lines[0]
     for fragment in wanted:
         assert fragment in lines[0]
@@ -209,8 +211,11 @@ def assert_one_line(outcome, *wanted):
 @pytest.mark.parametrize(
     ("flags", "wanted"),
     [
-        ([NEAR, "--config.num_replicate=5"], ["num_replicate", 'Did you mean "num_replicates"']),
-        ([NEAR, "--config.num_replicates=many"], ["config.num_replicates", "many"]),
+        (
+            [NEAR, "--config.replicates.numbr=5"],
+            ["config.replicates.numbr", "did you mean --config.replicates.number?"],
+        ),
+        ([NEAR, "--config.replicates.number=many"], ["config.replicates.number", "many"]),
         (["--config=configs/snr_gaussian.py:middle"], ["near or far", "'middle'"]),
         (["--config=configs/absent.py"], ["configs/absent.py", "config"]),
         (["--config=configs"], ["config", "configs", "directory"]),

@@ -39,7 +39,8 @@ SHARED_KEY = ESTIMATORS | {
 def compute():
     """Everything as named arrays, on all devices there are."""
     from experiments.runtime.mesh import REPLICATES as AXIS
-    from experiments.runtime.mesh import block_moments, device_mesh
+    from experiments.runtime.mesh import device_mesh
+    from experiments.snr.blocks import block_moments
 
     data_key, noise_key, key = jax.random.split(jax.random.key(0), 3)
     data = linear_gaussian.generate(data_key, DATA, DIMS)
@@ -169,7 +170,7 @@ def run_on(num_devices, folder):
                 "JAX_COMPILATION_CACHE_DIR": cache,
                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                 "JAX_PLATFORMS": "cpu",
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
                 "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
                 f"--xla_force_host_platform_device_count={num_devices}",
             }

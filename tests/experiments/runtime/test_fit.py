@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
-from test_train_program import assert_same_bits
 
 from experiments.runtime import fit
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.trainer import Stream
+from experiments.studies.settings import Records
 
 
 class Interrupted(Checkpoints):
@@ -39,13 +38,16 @@ def small_run(validate):
 
     stream = Stream(lambda *_: jnp.arange(6.0), lambda d, k, s: {"x": d[s % 6] + s // 6}, 6)
     return fit.Run(
-        loss, lambda: jnp.zeros(3), stream, optax.adam(0.1), jax.random.key(1), 30, validate, 1
-    )
+        loss, lambda: jnp.zeros(3), stream, optax.adam(0.1), jax.random.key(1), 30, validate, 1,
+        ema_decay=0.9,
+    )  # fmt: skip
 
 
-SMALL = ConfigDict(
-    {"log_every": 5, "save_every": 10, "keep_checkpoints": 1, "ema_decay": 0.9, "clip_norm": 0.0}
-)
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+SMALL = Records(log_every=5, save_every=10, keep_checkpoints=1)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_signal_while_something_else_goes_on_is_not_lost(tmp_path, capfd, number
     with Checkpoints(folder, {}) as checkpoints, Checkpoints(f"{folder}-whole", {}) as whole:
         again = fit.fit(small_run(None), SMALL, str(tmp_path), checkpoints)
         alone = fit.fit(small_run(None), SMALL, str(tmp_path / "whole"), whole)
-    assert_same_bits(*([np.asarray(x) for x in jax.tree.leaves(s)] for s in (again, alone)))
+    assert bits(again) == bits(alone)
 
 
 def test_the_average_is_validated_and_the_last_step_saved(tmp_path):
@@ -113,6 +115,6 @@ def test_nan_stops_a_run_and_leaves_its_checkpoints(tmp_path):
         fit.fit(run._replace(stream=bad), SMALL, str(tmp_path), checkpoints)
     with Checkpoints(folder, {}) as checkpoints:
         assert checkpoints.steps() == [10, 20]
-        state = checkpoints.restore(fit.initial_state(run, SMALL))
+        state = checkpoints.restore(fit.initial_state(run))
     assert int(state.step) == 20
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))

@@ -7,17 +7,22 @@ import subprocess
 import sys
 
 import pytest
-from ml_collections import ConfigDict
+from repository import ROOT
 
 from experiments.runtime import locks, results
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
+from experiments.runtime.settings import Section
+
+
+class Settings(Section):
+    seed: int = 0
+
 
 HOLD = """
 import sys, time
 from experiments.runtime import locks
 from experiments.runtime.errors import UserError
-from repository import ROOT
 try:
     lock = locks.hold(sys.argv[1], "--workdir")
 except UserError:
@@ -51,7 +56,7 @@ def test_a_folder_in_use_is_refused_until_its_process_is_gone(tmp_path):
         with pytest.raises(UserError, match="in use by another process"):
             locks.hold(name, "--workdir")
     with pytest.raises(UserError, match="choose another --workdir"):
-        results.open_record(str(tmp_path), "snr", ConfigDict({"seed": 0}))
+        results.open_record(str(tmp_path), "snr", Settings())
     with pytest.raises(UserError, match="choose another --checkpoint_dir"):
         Checkpoints(str(tmp_path), {"seed": 0})
     assert list(tmp_path.iterdir()) == before == []
@@ -77,7 +82,7 @@ def test_within_a_process_the_lock_is_shared_and_ends_with_its_last_holder(tmp_p
 
 
 def test_a_record_holds_its_folder_as_long_as_it_is_there(tmp_path):
-    config = ConfigDict({"seed": 0})
+    config = Settings()
     for _ in range(2):  # a new one, and one that goes on
         record = results.open_record(str(tmp_path), "snr", config)
         results.save_record(str(tmp_path), record)

@@ -77,7 +77,7 @@ def test_a_config_is_found_in_a_folder_with_a_colon(tmp_path):
         assert config.to_dict() == plain.to_dict(), wanted
         assert config.is_locked
         own = subprograms.load_config(f"{folder}/{spec}", {})
-        assert own.to_dict() == plain.to_dict()
+        assert own == plain.to_dict()
     assert cli.CONFIG is not None
 
 

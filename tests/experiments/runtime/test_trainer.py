@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
 
 import bounds
 from experiments.data import batches
-from experiments.runtime import mesh, optimizers, trainer
+from experiments.runtime import mesh, optimizers, settings, subprograms, trainer
 from experiments.runtime.errors import UserError
+from experiments.vae.settings import Train
 from models.exact import linear_gaussian
 
 MODEL = linear_gaussian.make_model()
@@ -244,10 +244,12 @@ def test_batch_that_the_data_cannot_fill_is_refused(size):
 # --- optimisers ---------------------------------------------------------------------------------
 
 
-def settings(**changes):
-    return ConfigDict(
-        {"optimizer": "adam", "learning_rate": 0.1, "batch_size": 20, "clip_norm": 0.0, **changes}
-    )
+def make(name, steps_per_epoch=1, **changes):
+    fields = {
+        "learning_rate": 0.1, "warmup_steps": 0, "clip_norm": 0.0, "num_steps": 10,
+        "batch_size": 20, **changes,
+    }  # fmt: skip
+    return optimizers.make_optimizer(name, steps_per_epoch=steps_per_epoch, **fields)
 
 
 def test_burda_schedule_at_the_borders_of_its_stages():
@@ -263,7 +265,7 @@ def test_burda_schedule_at_the_borders_of_its_stages():
 
 def test_released_adam_is_the_recursion_of_the_released_code():
     """Its simultaneous updates: each step uses the moments, and the count, from before it."""
-    optimizer = optimizers.make_optimizer(settings(optimizer="released_code"), 1)
+    optimizer = make("released_code")
     grads = np.random.default_rng(1).normal(size=(6, 3))
     params, m, v = np.zeros(3), np.zeros(3), np.ones(3)
     got, moments = jnp.zeros(3), optimizer.init(jnp.zeros(3))
@@ -280,7 +282,7 @@ def test_released_adam_is_the_recursion_of_the_released_code():
 
 
 def test_paper_protocol_is_adam_on_the_mean_gradient():
-    paper = optimizers.make_optimizer(settings(optimizer="paper"), 100)
+    paper = make("paper", 100)
     adam = optax.adam(1e-3, b1=0.9, b2=0.999, eps=1e-4)
     grad = jnp.array([1e-4, -2.0, 0.5])
     a, _ = paper.update(grad, paper.init(grad), grad)
@@ -290,8 +292,7 @@ def test_paper_protocol_is_adam_on_the_mean_gradient():
 
 def rates_of(name, num_steps, **changes):
     """The rates of the first steps: Adam's step is the rate where the gradient never changes."""
-    own = settings(optimizer=name, num_steps=num_steps, **changes)
-    optimizer = optimizers.make_optimizer(own, 1)
+    optimizer = make(name, num_steps=num_steps, **changes)
     grad, state, rates = jnp.ones(1), optimizer.init(jnp.ones(1)), []
     for _ in range(num_steps):
         update, state = optimizer.update(grad, state, grad)
@@ -311,19 +312,22 @@ def test_warm_up_rises_to_the_rate_and_the_cosine_falls_to_0():
 
 @pytest.mark.parametrize("changes", [{"warmup_steps": -1}, {"warmup_steps": 10}], ids=str)
 def test_warm_ups_that_make_no_sense_are_refused(changes):
-    with pytest.raises(UserError, match="warmup_steps"):
-        rates_of("adam_cosine", 10, **changes)
+    config = subprograms.load_config("configs/train_digits.py", {
+        "optimizer": {"name": "adam_cosine", **changes}, "training": {"num_steps": 10},
+    })  # fmt: skip
+    with pytest.raises(UserError, match=r"--config\.optimizer\.warmup_steps must be"):
+        settings.parse(Train, config)
 
 
 def test_clipping_bounds_the_norm_of_all_gradients_together():
-    sgd = optimizers.make_optimizer(settings(optimizer="sgd", clip_norm=1.0), 1)
+    sgd = make("sgd", clip_norm=1.0)
     grads = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     updates, _ = sgd.update(grads, sgd.init(grads), grads)
     np.testing.assert_allclose([updates["a"][0], updates["b"][0]], [-0.06, -0.08], rtol=1e-6)
 
 
 def test_unknown_optimizer_names_the_known_ones():
-    with pytest.raises(
-        UserError, match="adam, sgd, paper, released_code, adam_warmup, adam_cosine, got 'adma'"
-    ):
-        optimizers.make_optimizer(settings(optimizer="adma"), 1)
+    config = subprograms.load_config("configs/train_digits.py", {"optimizer": {"name": "adma"}})
+    known = "'adam_cosine', 'sgd', 'paper' or 'released_code', got 'adma'"
+    with pytest.raises(UserError, match=known):
+        settings.parse(Train, config)
