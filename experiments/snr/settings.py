@@ -170,4 +170,4 @@ def parse(config: Mapping[str, Any]) -> Section:
             f"--config.problem must be one of {', '.join(PROBLEMS)}, got {problem!r}; "
             "--config=configs/snr_gaussian.py:near is one of them."
         )
-    return settings.parse(PROBLEMS[problem], plain)
+    return settings.parse(PROBLEMS[problem], config)
