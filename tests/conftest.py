@@ -1,5 +1,6 @@
 """JAX at its strictest, and shapes checked against their annotations."""
 
+import gc
 import importlib.metadata
 import os
 
@@ -17,6 +18,15 @@ from jaxtyping import install_import_hook
 install_import_hook(["bounds", "models"], "beartype.beartype")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _released():
+    """Compiled programs end with the module that made them, or a worker would keep gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

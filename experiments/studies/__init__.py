@@ -1,1 +1,1 @@
-"""Latent-variable models trained and evaluated by `experiments.train` and `.evaluate`."""
+"""What families share: points, images, held-out means, ensembles, objectives, the contract."""
