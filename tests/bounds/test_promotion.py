@@ -69,7 +69,7 @@ OBJECTIVES = {
     "miwae": lambda: bounds.miwae(MODEL, num_groups=2, num_samples=3),
     "piwae": lambda: bounds.piwae(MODEL, num_groups=2, num_samples=3, chunk_size=2),
     "elbo_analytic_entropy": lambda: bounds.elbo_analytic_entropy(
-        MODEL, num_samples=5, entropy=lambda phi, x: bounds.gaussian_entropy(jnp.ones(1))
+        MODEL, num_samples=5, entropy=lambda phi, x: bounds.densities.gaussian_entropy(jnp.ones(1))
     ),
 }
 
