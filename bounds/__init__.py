@@ -1,7 +1,16 @@
 """Lower bounds on log-likelihood in JAX: values, gradient estimators, diagnostics.
 
-The names below are the public interface and follow semantic versioning; everything in a
-module whose name starts with an underscore may change.
+Here are models and objectives, values, estimators, likelihoods, annealing and signal-to-noise
+ratios. The rooms have the rest:
+
+* `bounds.densities`: log-probabilities and divergences that models are made of.
+* `bounds.dequantization`: noise that makes densities models of integers; bits per dimension.
+* `bounds.diffusion`: the bound of diffusion models, its estimates, schedules and times.
+* `bounds.joint`: the joint bound of images, captions and tokens, and sums over all tokens.
+* `bounds.surgery`: the average KL of a data set taken apart, and the aggregated posterior.
+
+The names in `__all__`, here and in each room, are the public interface and follow semantic
+versioning; everything in a module whose name starts with an underscore may change.
 """
 
 from bounds import densities as densities
@@ -53,11 +62,6 @@ from bounds._weights import pareto_k_hat as pareto_k_hat
 __version__ = "0.1.0"
 
 __all__ = [
-    "densities",
-    "dequantization",
-    "diffusion",
-    "joint",
-    "surgery",
     "Aux",
     "Diagnostics",
     "Estimate",
@@ -68,6 +72,9 @@ __all__ = [
     "ais",
     "annealing_schedule",
     "ciwae",
+    "densities",
+    "dequantization",
+    "diffusion",
     "dreg",
     "dsnr",
     "effective_sample_size",
@@ -77,6 +84,7 @@ __all__ = [
     "elbo_log_ratio",
     "gradient_moments",
     "iwae",
+    "joint",
     "k_hat_threshold",
     "log_likelihood",
     "log_weights",
@@ -96,6 +104,7 @@ __all__ = [
     "snr_interval",
     "snr_squared",
     "stl",
+    "surgery",
     "tune_step_sizes",
     "vimco",
 ]

@@ -67,7 +67,8 @@ def bits_per_dim(
         if not dequantized:
             raise ValueError(
                 "a density evaluated at the integers themselves bounds no probability; add noise "
-                "(bounds.dequantization.dequantized), or pass data_range=None for log-probabilities of integers."
+                "(bounds.dequantization.dequantized), or pass data_range=None for "
+                "log-probabilities of integers."
             )
         per_dim = per_dim + math.log((high - low) / levels)
     return -per_dim / math.log(2)

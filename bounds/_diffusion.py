@@ -151,16 +151,17 @@ def terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Terms:
         shapes.
 
     Example:
-      >>> import jax, jax.numpy as jnp, bounds
+      >>> import jax, jax.numpy as jnp
       >>> from jax.scipy.stats import norm
-      >>> model = bounds.diffusion.Diffusion(  # of a standard normal datum, denoised as well as can be
-      ...     bounds.diffusion.cosine_schedule(8), lambda x: x,
-      ...     bounds.diffusion.denoiser(lambda theta, x_t, g: jnp.sqrt(jax.nn.sigmoid(-g)) * x_t,
-      ...                     prediction="x", variance="fixed_large"),
+      >>> from bounds import diffusion
+      >>> model = diffusion.Diffusion(  # of a standard normal datum, denoised as well as can be
+      ...     diffusion.cosine_schedule(8), lambda x: x,
+      ...     diffusion.denoiser(lambda theta, x_t, g: jnp.sqrt(jax.nn.sigmoid(-g)) * x_t,
+      ...                        prediction="x", variance="fixed_large"),
       ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, theta * x_1, jnp.sqrt(1 - theta**2)))
       >>> theta = jnp.sqrt(jax.nn.sigmoid(-model.gamma[0]))
-      >>> terms = bounds.diffusion.terms(model, theta, jax.random.key(0), jnp.array(0.5))
-      >>> terms.diffusion.shape, bounds.diffusion.bound(terms).shape
+      >>> terms = diffusion.terms(model, theta, jax.random.key(0), jnp.array(0.5))
+      >>> terms.diffusion.shape, diffusion.bound(terms).shape
       ((7,), ())
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 5.
@@ -186,14 +187,14 @@ def terms_at(
     return Terms(prior(data, gamma[-1]), diffusion, reconstruction(model, theta, x, x_1, gamma[0]))
 
 
-def bound(terms: Terms) -> Float[Array, "*batch"]:
+def bound(parts: Terms) -> Float[Array, "*batch"]:
     """The bound from its parts: reconstruction - prior - the sum over t.
 
     To be averaged over draws: it is no log-weight, and IWAE of several of them can exceed
     log p(x). The log-weights of the model are those of `trajectory`.
 
     Args:
-      terms: of `terms`, with batch axes in front or without.
+      parts: of `terms`, with batch axes in front or without.
 
     Returns:
       The lower bound on log p(x) in nats, without the axis of time.
@@ -203,18 +204,18 @@ def bound(terms: Terms) -> Float[Array, "*batch"]:
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> terms = bounds.diffusion.Terms(jnp.array(1.0), jnp.array([2.0, 3.0]), jnp.array(-4.0))
-      >>> float(bounds.diffusion.bound(terms))
+      >>> parts = bounds.diffusion.Terms(jnp.array(1.0), jnp.array([2.0, 3.0]), jnp.array(-4.0))
+      >>> float(bounds.diffusion.bound(parts))
       -10.0
     """
-    terms = Terms(*map(at_least_float32, terms))
-    shapes = terms.prior.shape, terms.diffusion.shape[:-1], terms.reconstruction.shape
-    if terms.diffusion.ndim == 0 or len(set(shapes)) > 1:
+    parts = Terms(*map(at_least_float32, parts))
+    shapes = parts.prior.shape, parts.diffusion.shape[:-1], parts.reconstruction.shape
+    if parts.diffusion.ndim == 0 or len(set(shapes)) > 1:
         raise ValueError(
             "the parts must be prior [...], diffusion [..., T-1] and reconstruction [...], got "
-            f"{terms.prior.shape}, {terms.diffusion.shape} and {terms.reconstruction.shape}."
+            f"{parts.prior.shape}, {parts.diffusion.shape} and {parts.reconstruction.shape}."
         )
-    return terms.reconstruction - terms.prior - jnp.sum(terms.diffusion, axis=-1)
+    return parts.reconstruction - parts.prior - jnp.sum(parts.diffusion, axis=-1)
 
 
 def trajectory(model: Diffusion) -> LatentModel:
@@ -282,9 +283,9 @@ def trajectory(model: Diffusion) -> LatentModel:
             return None, _gaussian(x_s, mean, log_variance)
 
         _, steps = jax.lax.scan(one, None, (z[:-1], z[1:], gamma[:-1], gamma[1:]))
-        prior = _gaussian(z[-1], jnp.zeros(()), jnp.zeros(()))
+        last = _gaussian(z[-1], jnp.zeros(()), jnp.zeros(()))
         decoder = reconstruction(model, theta, x, z[0], gamma[0])
-        return decoder + jnp.sum(steps) + prior
+        return decoder + jnp.sum(steps) + last
 
     return LatentModel(propose, log_q, log_p)
 

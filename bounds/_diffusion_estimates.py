@@ -121,13 +121,14 @@ def continuous_estimate(
         not fall all the way from gamma(0) to gamma(1).
 
     Example:
-      >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.diffusion.Diffusion(
-      ...     bounds.diffusion.linear_gamma, lambda x: bounds.densities.scale_levels(x, levels=4),
-      ...     bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
-      ...     lambda theta, x, z_0, x_hat: bounds.densities.level_softmax_log_prob(
-      ...         x, z_0, bounds.diffusion.linear_gamma(0.0), levels=4))
-      >>> found = bounds.diffusion.continuous_estimate(model, 0.5, jax.random.key(0), jnp.array(3), 0.7)
+      >>> import jax, jax.numpy as jnp
+      >>> from bounds import densities, diffusion
+      >>> model = diffusion.Diffusion(
+      ...     diffusion.linear_gamma, lambda x: densities.scale_levels(x, levels=4),
+      ...     diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      ...     lambda theta, x, z_0, x_hat: densities.level_softmax_log_prob(
+      ...         x, z_0, diffusion.linear_gamma(0.0), levels=4))
+      >>> found = diffusion.continuous_estimate(model, 0.5, jax.random.key(0), jnp.array(3), 0.7)
       >>> found.value.shape
       ()
 

@@ -94,8 +94,9 @@ def discretized_gaussian_log_prob(
         is not broadcastable to x.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> p = jnp.exp(bounds.densities.discretized_gaussian_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
+      >>> import jax.numpy as jnp
+      >>> from bounds import densities
+      >>> p = jnp.exp(densities.discretized_gaussian_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 
@@ -137,8 +138,9 @@ def discretized_logistic_log_prob(
         is not broadcastable to x.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> p = jnp.exp(bounds.densities.discretized_logistic_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
+      >>> import jax.numpy as jnp
+      >>> from bounds import densities
+      >>> p = jnp.exp(densities.discretized_logistic_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 
@@ -228,9 +230,10 @@ def discretized_logit_laplace_log_prob(
         levels - 1, or an argument is not broadcastable to x.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> p = jnp.exp(
-      ...     bounds.densities.discretized_logit_laplace_log_prob(jnp.arange(17), 0.3, -1.0, levels=17))
+      >>> import jax.numpy as jnp
+      >>> from bounds import densities
+      >>> x = jnp.arange(17)
+      >>> p = jnp.exp(densities.discretized_logit_laplace_log_prob(x, 0.3, -1.0, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 

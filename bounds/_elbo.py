@@ -148,7 +148,8 @@ def elbo_analytic_entropy(
       ...     return z, norm.logpdf(z, phi)
       >>> model = bounds.LatentModel(propose, None, lambda theta, x, z: norm.logpdf(z, theta))
       >>> objective = bounds.elbo_analytic_entropy(
-      ...     model, num_samples=4, entropy=lambda phi, x: bounds.densities.gaussian_entropy(jnp.ones(1)))
+      ...     model, num_samples=4,
+      ...     entropy=lambda phi, x: bounds.densities.gaussian_entropy(jnp.ones(1)))
       >>> objective(bounds.Params(0.0, 0.5), jax.random.key(0), None).shape
       ()
 

@@ -181,7 +181,7 @@ def terms(
 
 
 def bound(
-    terms: Terms,
+    parts: Terms,
     *,
     beta: ArrayLike = 1.0,
     text_weight: ArrayLike = 1.0,
@@ -195,7 +195,7 @@ def bound(
     for beta < 1 if and only if (1 - beta) D <= KL(q(z|x) || p(z|x, y)), at a = b = 1.
 
     Args:
-      terms: of `terms`, or means of them.
+      parts: of `terms`, or means of them.
       beta: at least 0.
       text_weight: a.
       image_weight: b.
@@ -209,8 +209,8 @@ def bound(
 
     Example:
       >>> import bounds
-      >>> terms = bounds.joint.Terms(-10.0, log_q=-1.0, log_text=-2.0, log_image=-3.0)
-      >>> float(bounds.joint.bound(terms)), float(bounds.joint.bound(terms, beta=2.0))
+      >>> parts = bounds.joint.Terms(-10.0, log_q=-1.0, log_text=-2.0, log_image=-3.0)
+      >>> float(bounds.joint.bound(parts)), float(bounds.joint.bound(parts, beta=2.0))
       (-14.0, -18.0)
 
     Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
@@ -218,13 +218,13 @@ def bound(
     beta = check_at_least("beta", beta, 0.0)
     text_weight = check_at_least("text_weight", text_weight, 0.0)
     image_weight = check_at_least("image_weight", image_weight, 0.0)
-    terms = Terms(*map(at_least_float32, terms))
+    parts = Terms(*map(at_least_float32, parts))
     check_fits(
-        "the reconstruction", terms.reconstruction.shape,
-        log_q=terms.log_q, log_text=terms.log_text, log_image=terms.log_image,
+        "the reconstruction", parts.reconstruction.shape,
+        log_q=parts.log_q, log_text=parts.log_text, log_image=parts.log_image,
     )  # fmt: skip
-    weighted = _times(text_weight, terms.log_text) + _times(image_weight, terms.log_image)
-    return terms.reconstruction - _times(beta, terms.log_q - weighted)
+    weighted = _times(text_weight, parts.log_text) + _times(image_weight, parts.log_image)
+    return parts.reconstruction - _times(beta, parts.log_q - weighted)
 
 
 def relaxed(
@@ -278,10 +278,10 @@ def relaxed(
     def objective(params: Params, key: Key, datum: PyTree) -> Float[Array, ""]:
         log_probs = _log_probs(model.encode(params.phi, datum[0]))
         noisy = log_probs + jax.random.gumbel(key, log_probs.shape, log_probs.dtype)
-        relaxed = jax.nn.softmax(noisy / temperature)
+        soft = jax.nn.softmax(noisy / temperature)
         z = jnp.argmax(noisy, axis=-1)
         shape = log_probs.shape
-        found = generative(model, params.theta, datum, z, codes=relaxed, shape=shape)
+        found = generative(model, params.theta, datum, z, codes=soft, shape=shape)
         return bound(_analytic(found, log_probs), **weights)
 
     return objective
@@ -338,6 +338,6 @@ def _times(weight: Array, value: ArrayLike) -> Array:
     return jnp.where(weight == 0, 0.0, weight * jnp.where(weight == 0, 0.0, value))
 
 
-def _mean(q: Array, values: Array) -> Array:
-    """sum q values, where 0 times -inf is 0."""
-    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, values, 0.0), 0.0))
+def _mean(q: Array, value: Array) -> Array:
+    """sum q value, where 0 times -inf is 0."""
+    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, value, 0.0), 0.0))

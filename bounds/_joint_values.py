@@ -79,14 +79,14 @@ def values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> Value
         joint = log_sum_exp(log_prior + log_px, -1)
         powered = log_sum_exp(log_prior + inverse * log_px, -1)
         possible = jnp.where(jnp.isneginf(log_prior), -jnp.inf, log_px)
-        terms = (
+        parts = (
             joint, powered, jnp.max(possible, axis=-1),
             _expected(log_q, log_px), _expected(log_q, log_q - log_prior),
         )  # fmt: skip
         old_joint, old_powered, old_best, reconstruction, divergence = sums
         return (
-            _log_add(old_joint, terms[0]), _log_add(old_powered, terms[1]),
-            jnp.maximum(old_best, terms[2]), reconstruction + terms[3], divergence + terms[4],
+            _log_add(old_joint, parts[0]), _log_add(old_powered, parts[1]),
+            jnp.maximum(old_best, parts[2]), reconstruction + parts[3], divergence + parts[4],
         ), None  # fmt: skip
 
     found = _over_chunks(add, chunk, num_chunks, (-jnp.inf,) * 3 + (0.0,) * 2)
@@ -236,7 +236,7 @@ def _log_add(a: Array, b: Array) -> Array:
     return log_sum_exp(jnp.stack([a, b]), 0)
 
 
-def _expected(log_q: Array, values: Array) -> Array:
-    """sum q values over the last axis, where 0 times anything is 0."""
+def _expected(log_q: Array, value: Array) -> Array:
+    """sum q value over the last axis, where 0 times anything is 0."""
     q = jnp.exp(log_q)
-    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, values, 0.0), 0.0), axis=-1)
+    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, value, 0.0), 0.0), axis=-1)

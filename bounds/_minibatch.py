@@ -1,8 +1,8 @@
 r"""Estimates of the aggregated posterior, and of the mutual information, from a minibatch.
 
 All take log q(z_i | x_j) for each pair of a batch, z_i ~ q(z | x_i), the data drawn without
-replacement from N. `bounds.surgery.aggregated_log_prob` over all N is exact and belongs in a table; these
-are for training, and for showing what they get wrong.
+replacement from N. `bounds.surgery.aggregated_log_prob` over all N is exact and belongs in a table;
+these are for training, and for showing what they get wrong.
 """
 
 import math

@@ -119,7 +119,8 @@ def cosine_schedule(
 
     Example:
       >>> import bounds
-      >>> bool((bounds.diffusion.cosine_schedule(10)[1:] > bounds.diffusion.cosine_schedule(10)[:-1]).all())
+      >>> gamma = bounds.diffusion.cosine_schedule(10)
+      >>> bool((gamma[1:] > gamma[:-1]).all())
       True
 
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17.
@@ -188,8 +189,8 @@ def monotone_gamma(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> params = bounds.diffusion.init_monotone_gamma(8)
-      >>> gamma = bounds.diffusion.monotone_gamma(params, jnp.array([0.0, 1.0]), gamma_min=-4, gamma_max=6)
+      >>> params, ends = bounds.diffusion.init_monotone_gamma(8), jnp.array([0.0, 1.0])
+      >>> gamma = bounds.diffusion.monotone_gamma(params, ends, gamma_min=-4, gamma_max=6)
       >>> [float(g) for g in gamma]
       [-4.0, 6.0]
 
@@ -252,8 +253,8 @@ def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, 
         `continuous_estimate`'s; or the schedule does not increase.
 
     Example:
-      >>> import bounds
-      >>> [round(float(g), 2) for g in bounds.diffusion.discretize(bounds.diffusion.linear_gamma, 2)]
+      >>> from bounds import diffusion
+      >>> [round(float(g), 2) for g in diffusion.discretize(diffusion.linear_gamma, 2)]
       [-13.3, -4.15, 5.0]
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), section 3.

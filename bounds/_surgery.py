@@ -121,9 +121,10 @@ def aggregated_log_prob(
         return [D].
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> posteriors = bounds.surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
-      >>> found = bounds.surgery.aggregated_log_prob(jnp.array([9.0]), posteriors)
+      >>> import jax.numpy as jnp
+      >>> from bounds import surgery
+      >>> posteriors = surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
+      >>> found = surgery.aggregated_log_prob(jnp.array([9.0]), posteriors)
       >>> round(float(found.joint), 4)  # half of N(9; 9, 1)
       -1.6121
 
@@ -166,9 +167,10 @@ def fast_aggregated_log_prob(
       ValueError: it is below 1, or shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> posteriors = bounds.surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
-      >>> round(float(bounds.surgery.fast_aggregated_log_prob(jnp.array([9.0]), posteriors)), 4)
+      >>> import jax.numpy as jnp
+      >>> from bounds import surgery
+      >>> posteriors = surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
+      >>> round(float(surgery.fast_aggregated_log_prob(jnp.array([9.0]), posteriors)), 4)
       -1.6121
 
     Source: the sum is that of Hoffman & Johnson 2016, section 2; the form is a binomial formula.
@@ -231,10 +233,11 @@ def terms(
       ValueError: as for `aggregated_log_prob`, or `log_prior` does not return [D].
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> posteriors = bounds.surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
-      >>> one = bounds.surgery.GaussianPosteriors(*(leaf[1] for leaf in posteriors))
-      >>> terms = bounds.surgery.terms(jnp.array([9.0]), one, posteriors)
+      >>> import jax.numpy as jnp
+      >>> from bounds import surgery
+      >>> posteriors = surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
+      >>> one = surgery.GaussianPosteriors(*(leaf[1] for leaf in posteriors))
+      >>> terms = surgery.terms(jnp.array([9.0]), one, posteriors)
       >>> round(float(terms.information), 4)  # log 2: z tells which of the two it is of
       0.6931
 

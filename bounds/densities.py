@@ -1,4 +1,9 @@
-"""Log-probabilities and divergences that models are made of: each element, or a sum where it is said."""
+"""Log-probabilities and divergences that models are made of.
+
+Densities of zeros and ones, of categories, of real numbers and of pixels with a number of levels,
+and the KL divergence and the entropy of Gaussians. Each docstring says whether the value is of each
+element or a sum, and shapes that would broadcast to something else are refused.
+"""
 
 from bounds._densities import bernoulli_log_prob as bernoulli_log_prob
 from bounds._densities import categorical_log_prob as categorical_log_prob

@@ -1,4 +1,9 @@
-"""Dequantization: integers from a density of continuous data and noise, and bits per dimension."""
+"""Dequantization: log P(x) of integers from a density of continuous data.
+
+`dequantized` makes a `LatentModel` of a density and a `Dequantizer`, whose noise is the latent; the
+other functions are kinds of noise. `bits_per_dim` converts nats, and `level_logit` is for densities
+that take logits.
+"""
 
 from bounds._bits import bits_per_dim as bits_per_dim
 from bounds._dequantization import Dequantizer as Dequantizer

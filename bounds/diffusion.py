@@ -1,4 +1,9 @@
-"""Diffusion models: the bound, its terms, estimates by one drawn time, schedules and times."""
+"""The variational bound of diffusion models.
+
+A `Diffusion` is a model; `terms` and `bound` are every part of its bound and their sum,
+`trajectory` the same bound as a `LatentModel`. Training takes the estimates by one drawn time; the
+rest are schedules of the signal-to-noise ratio and ways to draw times.
+"""
 
 from bounds._diffusion import Diffusion as Diffusion
 from bounds._diffusion import Terms as Terms

@@ -1,4 +1,9 @@
-"""The joint bound of DALL-E: captions, images and tokens; values by summing over all tokens."""
+"""The joint bound of DALL-E, for images, captions and discrete tokens.
+
+A `JointModel` is a model; `terms` and `bound` are the parts of its bound and their sum, `latent`
+the same model as a `LatentModel`. `values`, `posterior_kl` and `enumerated` sum over all tokens;
+`relaxed` is the training objective with relaxed tokens, which is no bound.
+"""
 
 from bounds._joint import JointModel as JointModel
 from bounds._joint import Terms as Terms

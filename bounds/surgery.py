@@ -1,4 +1,10 @@
-"""ELBO surgery: the average KL taken apart, the aggregated posterior, minibatch estimates."""
+"""ELBO surgery: the average KL of a VAE over a data set, taken apart.
+
+`terms` gives the parts of the KL at one draw, and `aggregated_log_prob` the density of the
+aggregated posterior. The minibatch estimates say in which direction they are biased, and
+`information_sandwich` encloses the mutual information. `iwae_posterior_log_prob` is the density
+that importance weights resample from.
+"""
 
 from bounds._iwae_posterior import iwae_posterior_log_prob as iwae_posterior_log_prob
 from bounds._minibatch import information_sandwich as information_sandwich

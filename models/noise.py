@@ -1,4 +1,4 @@
-r"""Noise for dequantization, learned: every `bounds.dequantization.Dequantizer` with a network behind it.
+r"""Noise for dequantization, learned: a `Dequantizer` with a network behind it for every kind.
 
 The flow of Flow++ goes from logistic noise to v = logit(u) and sees the image through a
 convolutional network; it starts as uniform noise, exactly, because its couplings start as the

@@ -144,7 +144,7 @@ def _terms(model: Model, draws: int, temperatures: tuple[float, ...]):
 
         def values(number):
             own = jax.random.fold_in(key, number)
-            # Hard and relaxed by the same Gumbel noise: `categorical` and `relaxed_joint` draw it
+            # Hard and relaxed by the same Gumbel noise: `joint.terms` and `joint.relaxed` draw it
             # alike, so that their difference varies less than either.
             terms = bounds.joint.terms(model.joint, params, own, datum)
             relaxed = [

@@ -273,7 +273,8 @@ def test_terms_are_the_textbook_formulas(prediction, variance):
         return (out, jnp.full(x_t.shape, share)) if variance == "learned" else out
 
     model = bounds.diffusion.Diffusion(
-        gamma, lambda x: x, bounds.diffusion.denoiser(predict, prediction=prediction, variance=variance),
+        gamma, lambda x: x,
+        bounds.diffusion.denoiser(predict, prediction=prediction, variance=variance),
         lambda theta, x, x_1, x_hat: 0.0,
     )  # fmt: skip
     terms = terms_at(model, None, jnp.asarray(x), lambda t, _: jnp.asarray(noise)[t])

@@ -159,8 +159,8 @@ def test_decoder_of_ddpm_has_the_deviation_of_its_last_step(decoder):
     betas = np.array([0.05, 0.1, 0.5])
     levels = 256
     model = diffusion.ddpm(
-        bounds.diffusion.betas_schedule(betas), lambda theta, x_t, g: jnp.zeros(x_t.shape), levels=levels,
-        prediction="x", decoder=decoder,
+        bounds.diffusion.betas_schedule(betas), lambda theta, x_t, g: jnp.zeros(x_t.shape),
+        levels=levels, prediction="x", decoder=decoder,
     ).model  # fmt: skip
     x = jnp.arange(levels)
     log_p = jax.vmap(lambda v: model.log_decoder(None, v[None], jnp.zeros(1), jnp.zeros(1)))(x)
@@ -280,7 +280,7 @@ def test_schedules_that_do_not_fit_are_refused():
     continuous = model_of(bounds.diffusion.linear_gamma)
     with pytest.raises(ValueError, match="continuous_estimate"):
         bounds.diffusion.trajectory(continuous)
-    with pytest.raises(ValueError, match="diffusion_estimate"):
+    with pytest.raises(ValueError, match="discrete_estimate"):
         bounds.diffusion.continuous_estimate(
             model_of(jnp.zeros(2)), None, jax.random.key(0), jnp.ones(2), 0.5
         )

@@ -89,7 +89,7 @@ PER_DATUM = {
     "dreg": lambda key, x: OBJECTIVES["dreg"](None)(PARAMS, key, x),
     "log_weights": lambda key, x: bounds.log_weights(MODEL, PARAMS, key, x, num_samples=3),
     "ais": chain,
-    "diffusion_terms": lambda key, x: bounds.diffusion.terms(DIFFUSION, 0.5, key, x),
+    "diffusion.terms": lambda key, x: bounds.diffusion.terms(DIFFUSION, 0.5, key, x),
 }
 
 

@@ -92,22 +92,22 @@ OTHER = {
     "trajectory": lambda p, key, x: bounds.dreg(bounds.diffusion.trajectory(TRAJECTORY), **ONE)(
         p, key, x
     ),
-    "diffusion_terms": lambda p, key, x: bounds.diffusion.bound(
+    "diffusion.terms": lambda p, key, x: bounds.diffusion.bound(
         bounds.diffusion.terms(TRAJECTORY, p.theta, key, x)
     ),
-    "diffusion_estimate": lambda p, key, x: (
+    "diffusion.discrete_estimate": lambda p, key, x: (
         bounds.diffusion.discrete_estimate(TRAJECTORY, p.theta, key, x, jnp.array(2), 0.5).value
     ),
     "noise_error": lambda p, key, x: bounds.diffusion.noise_error(
         TRAJECTORY, p.theta, key, x, jnp.array(2)
     ),
-    "joint_latent": lambda p, key, x: bounds.vimco(bounds.joint.latent(JOINT), **ONE)(
+    "joint.latent": lambda p, key, x: bounds.vimco(bounds.joint.latent(JOINT), **ONE)(
         p, key, (x, "a caption")
     ),
-    "joint_terms": lambda p, key, x: bounds.joint.bound(
+    "joint.terms": lambda p, key, x: bounds.joint.bound(
         bounds.joint.terms(JOINT, p, key, (x, "a caption"))
     ),
-    "relaxed_joint": lambda p, key, x: bounds.joint.relaxed(JOINT, temperature=1.0)(
+    "joint.relaxed": lambda p, key, x: bounds.joint.relaxed(JOINT, temperature=1.0)(
         p, key, (x, "a caption")
     ),
 }

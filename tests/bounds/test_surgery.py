@@ -212,8 +212,10 @@ def test_half_precision_accumulates_in_float32(dtype):
     for found in (
         bounds.surgery.aggregated_log_prob(z, half, chunk_size=30).joint,
         bounds.surgery.fast_aggregated_log_prob(z, half, chunk_size=30),
-        bounds.surgery.aggregated_log_prob(z, half, log_q=lambda z, p: bounds.densities.gaussian_log_prob(
-            *(v[..., None] for v in (z, *p)))).joint,
+        bounds.surgery.aggregated_log_prob(
+            z, half,
+            log_q=lambda z, p: bounds.densities.gaussian_log_prob(*(v[..., None] for v in (z, *p))),
+        ).joint,
     ):  # fmt: skip
         assert found.dtype == jnp.float32
     for found in (bounds.surgery.aggregated_log_prob(z, half).joint,
@@ -352,13 +354,17 @@ MISTAKES = {
         "z must have shape",
     ),
     "batch of z": (
-        lambda: bounds.surgery.fast_aggregated_log_prob(jnp.zeros((4, 2)), GOOD), "jax.vmap over points",
+        lambda: bounds.surgery.fast_aggregated_log_prob(jnp.zeros((4, 2)), GOOD),
+        "jax.vmap over points",
     ),
     "chunk": (
-        lambda: bounds.surgery.aggregated_log_prob(POINT, GOOD, chunk_size=0), "chunk_size must be at least"
+        lambda: bounds.surgery.aggregated_log_prob(POINT, GOOD, chunk_size=0),
+        "chunk_size must be at least",
     ),
     "means": (lambda: bounds.surgery.active_units(jnp.zeros(3)), r"mean must have shape \[N, D\]"),
-    "threshold": (lambda: bounds.surgery.active_units(jnp.zeros((3, 2)), threshold=-1), "threshold must"),
+    "threshold": (
+        lambda: bounds.surgery.active_units(jnp.zeros((3, 2)), threshold=-1), "threshold must",
+    ),
 }  # fmt: skip
 
 
