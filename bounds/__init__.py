@@ -1,7 +1,7 @@
 """Lower bounds on log-likelihood in JAX: values, gradient estimators, diagnostics.
 
 Here are models and objectives, values, estimators, likelihoods, annealing and signal-to-noise
-ratios. The rooms have the rest:
+ratios. Public modules have the rest:
 
 * `bounds.densities`: log-probabilities and divergences that models are made of.
 * `bounds.dequantization`: noise that makes densities models of integers; bits per dimension.
@@ -9,7 +9,7 @@ ratios. The rooms have the rest:
 * `bounds.joint`: the joint bound of images, captions and tokens, and sums over all tokens.
 * `bounds.surgery`: the average KL of a data set taken apart, and the aggregated posterior.
 
-The names in `__all__`, here and in each room, are the public interface and follow semantic
+The names in `__all__`, here and in each of them, are the public interface and follow semantic
 versioning; everything in a module whose name starts with an underscore may change.
 """
 

@@ -135,7 +135,7 @@ def test_tests_exist(path):
 
 
 def of_the_library(text: str) -> list[str]:
-    """Dotted names after `bounds.`, rooms included."""
+    """Dotted names after `bounds.`, modules included."""
     return re.findall(r"(?<![\w./-])bounds\.([A-Za-z]\w+(?:\.[A-Za-z]\w+)*)", text)
 
 
@@ -145,7 +145,7 @@ def test_functions_of_the_library_exist(path):
         operator.attrgetter(name)(bounds)  # an unknown one raises
 
 
-def test_the_check_of_functions_looks_into_rooms():
+def test_the_check_of_functions_looks_into_modules():
     assert of_the_library("`bounds.diffusion.terms(x).prior`.") == ["diffusion.terms"]
     with pytest.raises(AttributeError, match="diffusion_terms"):
         operator.attrgetter("diffusion.diffusion_terms")(bounds)

@@ -166,39 +166,29 @@ Q, PRIOR, LIKELIHOOD = np.log([0.2, 0.3, 0.5]), np.log([0.1, 0.2, 0.3]), -np.arr
 
 # name, from `bounds` on: (function, float64 reference, inputs)
 TABLE = {
-    "surgery.active_units": (bounds.surgery.active_units, lambda m: m.var(0) > 0.01, [MEANS]),
-    "surgery.aggregated_log_prob": (
-        lambda z, *q: bounds.surgery.aggregated_log_prob(z, posteriors(*q)), aggregated,
-        [POINT, MEANS, VARIANCES],
+    "ciwae": (
+        lambda w: bounds.ciwae(w, 0.5), lambda w: (w.mean() + log_mean_exp(w)) / 2, [LOG_W]
     ),
+    "effective_sample_size": (
+        bounds.effective_sample_size,
+        lambda w: math.exp(2 * special.logsumexp(w) - special.logsumexp(2 * w)), [LOG_W],
+    ),
+    "elbo": (bounds.elbo, lambda w: w.mean(), [LOG_W]),
+    "iwae": (bounds.iwae, log_mean_exp, [LOG_W]),
+    "normalized_weights": (bounds.normalized_weights, lambda w: special.softmax(w), [LOG_W]),
+    "pareto_k_hat": (
+        bounds.pareto_k_hat,  # its formula is checked where it lives; here its precision
+        lambda w: float(bounds.pareto_k_hat(jnp.asarray(w, float))), [LOG_W],
+    ),
+    "renyi": (lambda w: bounds.renyi(w, 0.5), renyi, [LOG_W]),
     "densities.bernoulli_log_prob": (
         lambda *args: jnp.sum(bounds.densities.bernoulli_log_prob(*args)),
         lambda logits, x: np.sum(x * logits - np.logaddexp(0, logits)), [3 * NORMAL, BITS],
-    ),
-    "dequantization.bits_per_dim": (
-        lambda p: bounds.dequantization.bits_per_dim(
-            p, num_dims=3072, levels=256, data_range=(0, 1), dequantized=True),
-        lambda p: 8 - p / 3072 / math.log(2), [LOG_W],
     ),
     "densities.categorical_log_prob": (
         lambda *args: jnp.sum(bounds.densities.categorical_log_prob(*args)),
         lambda logits, x: special.log_softmax(logits, -1)[np.arange(len(x)), x.astype(int)].sum(),
         [LOGITS, TOKENS],
-    ),
-    "ciwae": (
-        lambda w: bounds.ciwae(w, 0.5), lambda w: (w.mean() + log_mean_exp(w)) / 2, [LOG_W]
-    ),
-    "diffusion.continuous_estimate": None, "diffusion.discrete_estimate": None,
-    "diffusion.noise_error": None, "diffusion.terms": None,
-    "diffusion.bound": (
-        lambda *terms: bounds.diffusion.bound(bounds.diffusion.Terms(*terms)),
-        lambda prior, diffusion, decoder: decoder - prior - diffusion.sum(-1),
-        [NORMAL[0], POSITIVE, NORMAL[1]],
-    ),
-    "diffusion.discrete_times": (
-        bounds.diffusion.discrete_times,
-        lambda t, p: (np.floor(16 * t) + 1, np.full(len(t), 1 / 16)),
-        [TIMES, PROBABILITIES],
     ),
     "densities.discretized_gaussian_log_prob": (
         lambda *args: bounds.densities.discretized_gaussian_log_prob(*args, **LEVEL),
@@ -211,15 +201,6 @@ TABLE = {
     "densities.discretized_logit_laplace_log_prob": (
         lambda *args: bounds.densities.discretized_logit_laplace_log_prob(*args, **LEVEL),
         discretized(stats.laplace.cdf, squeezed), [X, squeezed(X) + NORMAL / 4, LOG_SCALE],
-    ),
-    "effective_sample_size": (
-        bounds.effective_sample_size,
-        lambda w: math.exp(2 * special.logsumexp(w) - special.logsumexp(2 * w)), [LOG_W],
-    ),
-    "elbo": (bounds.elbo, lambda w: w.mean(), [LOG_W]),
-    "surgery.fast_aggregated_log_prob": (
-        lambda z, *q: bounds.surgery.fast_aggregated_log_prob(z, posteriors(*q)),
-        lambda *args: aggregated(*args)[0], [POINT, MEANS, VARIANCES],
     ),
     "densities.gaussian_entropy": (
         bounds.densities.gaussian_entropy,
@@ -234,41 +215,89 @@ TABLE = {
         bounds.densities.gaussian_log_prob, lambda *args: factors(*args).sum(),
         [NORMAL, NORMAL[::-1], POSITIVE],
     ),
-    "diffusion.importance_probabilities": (
-        lambda s: bounds.diffusion.importance_probabilities(s, uniform_share=0.1), importance,
-        [POSITIVE],
-    ),
-    "surgery.information_sandwich": (
-        lambda pairs: bounds.surgery.information_sandwich(pairs, num_data=100), sandwich, [PAIRS]
-    ),
-    "iwae": (bounds.iwae, log_mean_exp, [LOG_W]),
-    "joint.bound": (
-        lambda *terms: bounds.joint.bound(bounds.joint.Terms(*terms), beta=2.0),
-        lambda a, b, c, d: a - 2 * (b - c - d), [LOG_W, LOG_W[::-1], 3 * LOG_W, LOG_W / 3],
-    ),
-    "joint.terms": None,
-    "joint.values": (
-        lambda *logs: bounds.joint.values(lambda _: logs, beta=2.0), joint_values,
-        [Q, PRIOR, LIKELIHOOD],
-    ),
-    "dequantization.level_logit": (
-        lambda *args: bounds.dequantization.level_logit(*args, **LEVEL), level_logit, [X, NORMAL]
-    ),
     "densities.level_softmax_log_prob": (
         lambda *args: bounds.densities.level_softmax_log_prob(*args, **LEVEL), level_softmax,
         [X[:512], NORMAL[:512], np.asarray(-1.0)],
     ),
-    "diffusion.linear_gamma": (
-        lambda t: bounds.diffusion.linear_gamma(t, gamma_min=-4, gamma_max=6),
-        lambda t: 10 * t - 4, [TIMES],
+    "densities.logit_laplace_log_prob": (
+        bounds.densities.logit_laplace_log_prob, laplace_density, [SHARE, NORMAL, LOG_SCALE]
+    ),
+    "densities.scale_levels": (
+        lambda x: bounds.densities.scale_levels(x, **LEVEL), lambda x: x / 8 - 1, [X],
+    ),
+    "densities.unscale_levels": (
+        lambda v: bounds.densities.unscale_levels(v, **LEVEL), lambda v: 8 * (v + 1), [NORMAL]
+    ),
+    "dequantization.bits_per_dim": (
+        lambda p: bounds.dequantization.bits_per_dim(
+            p, num_dims=3072, levels=256, data_range=(0, 1), dequantized=True),
+        lambda p: 8 - p / 3072 / math.log(2), [LOG_W],
+    ),
+    "dequantization.level_logit": (
+        lambda *args: bounds.dequantization.level_logit(*args, **LEVEL), level_logit, [X, NORMAL]
     ),
     "dequantization.logistic": (
         lambda v, *args: bounds.dequantization.logistic(lambda phi, x: args).log_q(None, X, v),
         lambda v, m, a: stats.logistic.logpdf(v, m, np.exp(a)).sum(),
         [3 * NORMAL, NORMAL, LOG_SCALE],
     ),
-    "densities.logit_laplace_log_prob": (
-        bounds.densities.logit_laplace_log_prob, laplace_density, [SHARE, NORMAL, LOG_SCALE]
+    "dequantization.normal": (
+        lambda v, *args: bounds.dequantization.normal(lambda phi, x: args).log_q(None, X, v),
+        lambda v, m, a: stats.norm.logpdf(v, m, np.exp(a)).sum(), [3 * NORMAL, NORMAL, LOG_SCALE],
+    ),
+    "diffusion.bound": (
+        lambda *terms: bounds.diffusion.bound(bounds.diffusion.Terms(*terms)),
+        lambda prior, diffusion, decoder: decoder - prior - diffusion.sum(-1),
+        [NORMAL[0], POSITIVE, NORMAL[1]],
+    ),
+    "diffusion.discrete_times": (
+        bounds.diffusion.discrete_times,
+        lambda t, p: (np.floor(16 * t) + 1, np.full(len(t), 1 / 16)),
+        [TIMES, PROBABILITIES],
+    ),
+    "diffusion.importance_probabilities": (
+        lambda s: bounds.diffusion.importance_probabilities(s, uniform_share=0.1), importance,
+        [POSITIVE],
+    ),
+    "diffusion.linear_gamma": (
+        lambda t: bounds.diffusion.linear_gamma(t, gamma_min=-4, gamma_max=6),
+        lambda t: 10 * t - 4, [TIMES],
+    ),
+    "diffusion.monotone_gamma": (
+        lambda w, r, c, t: bounds.diffusion.monotone_gamma(
+            {"weights": w, "rates": r, "centres": c}, t, gamma_min=-4, gamma_max=6),
+        monotone, [NORMAL[:64], 4 + NORMAL[64:128], SHARE[:64], TIMES],
+    ),
+    "diffusion.reverse_step": (
+        lambda x_t: bounds.diffusion.reverse_step(
+            HALVES, None, x_t, jnp.asarray(-1.0), jnp.asarray(1.0)),
+        reverse_step, [NORMAL],
+    ),
+    "diffusion.continuous_estimate": None, "diffusion.discrete_estimate": None,
+    "diffusion.noise_error": None, "diffusion.terms": None,
+    "joint.bound": (
+        lambda *terms: bounds.joint.bound(bounds.joint.Terms(*terms), beta=2.0),
+        lambda a, b, c, d: a - 2 * (b - c - d), [LOG_W, LOG_W[::-1], 3 * LOG_W, LOG_W / 3],
+    ),
+    "joint.posterior_kl": (
+        lambda *logs: bounds.joint.posterior_kl(lambda _: logs), joint_gap, [Q, PRIOR, LIKELIHOOD]
+    ),
+    "joint.values": (
+        lambda *logs: bounds.joint.values(lambda _: logs, beta=2.0), joint_values,
+        [Q, PRIOR, LIKELIHOOD],
+    ),
+    "joint.terms": None,
+    "surgery.active_units": (bounds.surgery.active_units, lambda m: m.var(0) > 0.01, [MEANS]),
+    "surgery.aggregated_log_prob": (
+        lambda z, *q: bounds.surgery.aggregated_log_prob(z, posteriors(*q)), aggregated,
+        [POINT, MEANS, VARIANCES],
+    ),
+    "surgery.fast_aggregated_log_prob": (
+        lambda z, *q: bounds.surgery.fast_aggregated_log_prob(z, posteriors(*q)),
+        lambda *args: aggregated(*args)[0], [POINT, MEANS, VARIANCES],
+    ),
+    "surgery.information_sandwich": (
+        lambda pairs: bounds.surgery.information_sandwich(pairs, num_data=100), sandwich, [PAIRS]
     ),
     "surgery.minibatch_mean_log_prob": (
         bounds.surgery.minibatch_mean_log_prob, log_mean_exp, [PAIRS]
@@ -281,39 +310,10 @@ TABLE = {
         lambda pairs: bounds.surgery.minibatch_weighted_log_prob(pairs, num_data=100),
         lambda pairs: log_mean_exp(pairs) - math.log(100), [PAIRS],
     ),
-    "diffusion.monotone_gamma": (
-        lambda w, r, c, t: bounds.diffusion.monotone_gamma(
-            {"weights": w, "rates": r, "centres": c}, t, gamma_min=-4, gamma_max=6),
-        monotone, [NORMAL[:64], 4 + NORMAL[64:128], SHARE[:64], TIMES],
-    ),
-    "dequantization.normal": (
-        lambda v, *args: bounds.dequantization.normal(lambda phi, x: args).log_q(None, X, v),
-        lambda v, m, a: stats.norm.logpdf(v, m, np.exp(a)).sum(), [3 * NORMAL, NORMAL, LOG_SCALE],
-    ),
-    "normalized_weights": (bounds.normalized_weights, lambda w: special.softmax(w), [LOG_W]),
-    "pareto_k_hat": (
-        bounds.pareto_k_hat,  # its formula is checked where it lives; here its precision
-        lambda w: float(bounds.pareto_k_hat(jnp.asarray(w, float))), [LOG_W],
-    ),
-    "joint.posterior_kl": (
-        lambda *logs: bounds.joint.posterior_kl(lambda _: logs), joint_gap, [Q, PRIOR, LIKELIHOOD]
-    ),
-    "renyi": (lambda w: bounds.renyi(w, 0.5), renyi, [LOG_W]),
-    "diffusion.reverse_step": (
-        lambda x_t: bounds.diffusion.reverse_step(
-            HALVES, None, x_t, jnp.asarray(-1.0), jnp.asarray(1.0)),
-        reverse_step, [NORMAL],
-    ),
-    "densities.scale_levels": (
-        lambda x: bounds.densities.scale_levels(x, **LEVEL), lambda x: x / 8 - 1, [X],
-    ),
     "surgery.terms": (
         lambda z, *q: bounds.surgery.terms(
             z, posteriors(*(leaf[0] for leaf in q)), posteriors(*q)),
         surgery, [POINT, MEANS, VARIANCES],
-    ),
-    "densities.unscale_levels": (
-        lambda v: bounds.densities.unscale_levels(v, **LEVEL), lambda v: 8 * (v + 1), [NORMAL]
     ),
 }  # fmt: skip
 
