@@ -12,7 +12,8 @@ import sys
 import types
 
 import pytest
-from repository import ROOT, library, public_names
+from interface import library, public_names
+from repository import ROOT
 
 import bounds
 

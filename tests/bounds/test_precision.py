@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interface import public_names
 from oracles import X64
-from repository import public_names
 from scipy import special, stats
 
 import bounds

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from interface import public_names
 from jax.scipy.stats import norm
-from repository import public_names
 
 import bounds
 
