@@ -25,7 +25,7 @@ def run() -> list[Row]:
     posteriors, z = _problem(COUNT)
     slopes = jnp.concatenate([posteriors.mean, posteriors.variance], axis=1)
     features = jnp.concatenate([z, z], axis=1)
-    few = bounds.GaussianPosteriors(*(leaf[:FEW] for leaf in posteriors))
+    few = bounds.surgery.GaussianPosteriors(*(leaf[:FEW] for leaf in posteriors))
 
     @jax.jit
     def matmuls(slopes, features):
@@ -71,18 +71,18 @@ def run() -> list[Row]:
     ]  # fmt: skip
 
 
-def _problem(count: int) -> tuple[bounds.GaussianPosteriors, jax.Array]:
+def _problem(count: int) -> tuple[bounds.surgery.GaussianPosteriors, jax.Array]:
     keys = jax.random.split(jax.random.key(0), 3)
     mean = jax.random.normal(keys[0], (count, DIMS))
     variance = jnp.exp(jax.random.normal(keys[1], (count, DIMS)) - 2)
     z = mean + jnp.sqrt(variance) * jax.random.normal(keys[2], (count, DIMS))
-    return bounds.GaussianPosteriors(mean, variance), z
+    return bounds.surgery.GaussianPosteriors(mean, variance), z
 
 
 @jax.jit
 def fast(z, posteriors):
     def one(z):
-        return bounds.fast_aggregated_log_prob(z, posteriors, chunk_size=CHUNK)
+        return bounds.surgery.fast_aggregated_log_prob(z, posteriors, chunk_size=CHUNK)
 
     return jnp.mean(jax.lax.map(one, z, batch_size=POINTS))
 
@@ -90,7 +90,7 @@ def fast(z, posteriors):
 @jax.jit
 def safe(z, posteriors):
     def one(z):
-        found = bounds.aggregated_log_prob(z, posteriors, chunk_size=500)
+        found = bounds.surgery.aggregated_log_prob(z, posteriors, chunk_size=500)
         return found.joint + jnp.sum(found.marginals)
 
     return jnp.mean(jax.lax.map(one, z, batch_size=100))

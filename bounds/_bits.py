@@ -46,10 +46,10 @@ def bits_per_dim(
     Example:
       >>> import math, bounds
       >>> uniform = -3072 * math.log(256)  # of 8-bit data, in nats
-      >>> float(bounds.bits_per_dim(
+      >>> float(bounds.dequantization.bits_per_dim(
       ...     uniform, num_dims=3072, levels=256, data_range=None, dequantized=False))
       8.0
-      >>> float(bounds.bits_per_dim(  # the same as a density on [0, 1]
+      >>> float(bounds.dequantization.bits_per_dim(  # the same as a density on [0, 1]
       ...     0.0, num_dims=3072, levels=256, data_range=(0, 1), dequantized=True))
       8.0
 
@@ -67,7 +67,8 @@ def bits_per_dim(
         if not dequantized:
             raise ValueError(
                 "a density evaluated at the integers themselves bounds no probability; add noise "
-                "(bounds.dequantized), or pass data_range=None for log-probabilities of integers."
+                "(bounds.dequantization.dequantized), or pass data_range=None for "
+                "log-probabilities of integers."
             )
         per_dim = per_dim + math.log((high - low) / levels)
     return -per_dim / math.log(2)

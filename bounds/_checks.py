@@ -191,7 +191,8 @@ def check_gamma(gamma: object) -> Float[Array, "T"]:
     if callable(gamma):
         raise ValueError(
             "this model's gamma is a function of continuous time, which has no steps; use "
-            "bounds.continuous_estimate, or give the model bounds.discretize(gamma, num_steps)."
+            "bounds.diffusion.continuous_estimate, or give the model "
+            "bounds.diffusion.discretize(gamma, num_steps)."
         )
     array = jnp.asarray(gamma, float)  # type: ignore[arg-type]
     if array.ndim != 1 or array.shape[0] < 1:

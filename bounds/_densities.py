@@ -36,7 +36,7 @@ def gaussian_log_prob(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> round(float(bounds.gaussian_log_prob(jnp.zeros(2), 0.0, 1.0)), 4)  # -log 2 pi
+      >>> round(float(bounds.densities.gaussian_log_prob(jnp.zeros(2), 0.0, 1.0)), 4)  # -log 2 pi
       -1.8379
     """
     value, mean, variance = (at_least_float32(array) for array in (value, mean, variance))
@@ -70,7 +70,7 @@ def bernoulli_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, "...
 
     Example:
       >>> import bounds
-      >>> round(float(bounds.bernoulli_log_prob(0.0, 1)), 4)  # -log 2
+      >>> round(float(bounds.densities.bernoulli_log_prob(0.0, 1)), 4)  # -log 2
       -0.6931
     """
     if is_known(value):
@@ -78,7 +78,8 @@ def bernoulli_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, "...
         if not np.all((known >= 0) & (known <= 1)):
             raise ValueError(
                 f"value must be zeros and ones, got numbers from {known.min():g} to "
-                f"{known.max():g}. Pixels of more levels have bounds.discretized_logistic_log_prob."
+                f"{known.max():g}. Pixels of more levels have "
+                "bounds.densities.discretized_logistic_log_prob."
             )
     logits, value = at_least_float32(logits), at_least_float32(value)
     check_fits("logits", logits.shape, value=value)
@@ -123,7 +124,8 @@ def categorical_log_prob(logits: ArrayLike, value: ArrayLike) -> Float[Array, ".
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> round(float(bounds.categorical_log_prob(jnp.log(jnp.array([1.0, 3.0])), 1)), 4)  # 3/4
+      >>> logits = jnp.log(jnp.array([1.0, 3.0]))
+      >>> round(float(bounds.densities.categorical_log_prob(logits, 1)), 4)  # log 3/4
       -0.2877
     """
     logits = at_least_float32(logits)

@@ -54,7 +54,7 @@ def dequantized(
 
     .. math:: \log p(x, v) = \log p(x + \sigma(v)) + \sum_d \log \sigma'(v_d)
 
-    Its ELBO is the bound of Ho et al. 2019, eq. 12 (with `uniform_dequantizer` that of Theis et
+    Its ELBO is the bound of Ho et al. 2019, eq. 12 (with `uniform` that of Theis et
     al. 2016), IWAE-K and `renyi` are those of Hoogeboom et al. 2020; `log_likelihood` evaluates
     log P(x) with many samples.
 
@@ -79,7 +79,7 @@ def dequantized(
       >>> from jax.scipy.stats import logistic
       >>> def log_density(theta, x, u):  # a logistic density of one pixel
       ...     return jnp.sum(logistic.logpdf(x + u, theta))
-      >>> model = bounds.dequantized(log_density, bounds.uniform_dequantizer())
+      >>> model = bounds.dequantization.dequantized(log_density, bounds.dequantization.uniform())
       >>> value, _ = bounds.log_likelihood(
       ...     model, bounds.Params(2.5, None), jax.random.key(0), jnp.array([2.0]),
       ...     num_samples=2000, chunk_size=2000)
@@ -98,7 +98,7 @@ def dequantized(
     return LatentModel(dequantizer.propose, dequantizer.log_q, log_p)
 
 
-def uniform_dequantizer() -> Dequantizer:
+def uniform() -> Dequantizer:
     """Noise u uniform in [0, 1)^D: v is standard logistic. phi is not looked at.
 
     Args:
@@ -112,14 +112,14 @@ def uniform_dequantizer() -> Dequantizer:
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> v, log_q = bounds.uniform_dequantizer().propose(None, jax.random.key(0), jnp.zeros(3))
+      >>> v, log_q = bounds.dequantization.uniform().propose(None, jax.random.key(0), jnp.zeros(3))
       >>> v.shape, log_q.shape
       ((3,), ())
     """
-    return logistic_dequantizer(lambda phi, x: (jnp.zeros(()), jnp.zeros(())))
+    return logistic(lambda phi, x: (jnp.zeros(()), jnp.zeros(())))
 
 
-def logistic_dequantizer(parameters: Parameters) -> Dequantizer:
+def logistic(parameters: Parameters) -> Dequantizer:
     r"""Independent logistic v: the logit-logistic noise, uniform at location 0 and log scale 0.
 
     .. math:: v_d = m_d + e^{a_d} \epsilon_d, \quad \epsilon_d \sim \mathrm{Logistic}(0, 1)
@@ -135,7 +135,7 @@ def logistic_dequantizer(parameters: Parameters) -> Dequantizer:
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> q = bounds.logistic_dequantizer(lambda phi, x: (phi * x, jnp.zeros(x.shape)))
+      >>> q = bounds.dequantization.logistic(lambda phi, x: (phi * x, jnp.zeros(x.shape)))
       >>> v, log_q = q.propose(0.1, jax.random.key(0), jnp.arange(3.0))
       >>> bool(jnp.isclose(log_q, q.log_q(0.1, jnp.arange(3.0), v)))
       True
@@ -143,7 +143,7 @@ def logistic_dequantizer(parameters: Parameters) -> Dequantizer:
     return _location_scale(parameters, _logistic_sample, standard_logistic_log_prob)
 
 
-def normal_dequantizer(parameters: Parameters) -> Dequantizer:
+def normal(parameters: Parameters) -> Dequantizer:
     r"""Independent normal v: the logit-normal noise, which does not contain the uniform one.
 
     .. math:: v_d = m_d + e^{a_d} \epsilon_d, \quad \epsilon_d \sim \mathcal N(0, 1)
@@ -159,7 +159,7 @@ def normal_dequantizer(parameters: Parameters) -> Dequantizer:
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> q = bounds.normal_dequantizer(lambda phi, x: (jnp.zeros(x.shape), phi))
+      >>> q = bounds.dequantization.normal(lambda phi, x: (jnp.zeros(x.shape), phi))
       >>> q.propose(0.5, jax.random.key(0), jnp.arange(3.0))[1].shape
       ()
     """
@@ -171,7 +171,7 @@ def normal_dequantizer(parameters: Parameters) -> Dequantizer:
     return _location_scale(parameters, jax.random.normal, log_prob)
 
 
-def flow_dequantizer(
+def flow(
     forward: Callable[[PyTree, Array, Array], tuple[Array, Array]],
     inverse: Callable[[PyTree, Array, Array], tuple[Array, Array]] | None,
 ) -> Dequantizer:
@@ -195,7 +195,7 @@ def flow_dequantizer(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> q = bounds.flow_dequantizer(
+      >>> q = bounds.dequantization.flow(
       ...     lambda phi, x, e: (phi * e, e.size * jnp.log(phi)),
       ...     lambda phi, x, v: (v / phi, v.size * jnp.log(phi)))
       >>> v, log_q = q.propose(2.0, jax.random.key(0), jnp.arange(3.0))
@@ -218,7 +218,7 @@ def flow_dequantizer(
     return Dequantizer(propose, None if inverse is None else log_q)
 
 
-def autoregressive_dequantizer(
+def autoregressive(
     parameters: Callable[[PyTree, Array, Array], tuple[Array, Array]],
 ) -> Dequantizer:
     r"""Logistic v whose every entry depends on those before it.
@@ -242,7 +242,7 @@ def autoregressive_dequantizer(
       >>> def parameters(phi, x, v):
       ...     before = jnp.concatenate([jnp.zeros(1), v[:-1]])
       ...     return phi * before, jnp.zeros(x.shape)
-      >>> q = bounds.autoregressive_dequantizer(parameters)
+      >>> q = bounds.dequantization.autoregressive(parameters)
       >>> v, log_q = q.propose(0.5, jax.random.key(0), jnp.arange(3.0))
       >>> bool(jnp.isclose(log_q, q.log_q(0.5, jnp.arange(3.0), v), atol=1e-5))
       True

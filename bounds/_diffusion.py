@@ -5,7 +5,7 @@ Latents x_1 .. x_T, from little noise to nothing but noise, with fixed q and a M
     log p(x) >= E_q[log p(x | x_1)] - KL(q(x_T | x) || p(x_T))
                 - sum_{t=2}^T E_q KL(q(x_{t-1} | x_t, x) || p(x_{t-1} | x_t)).
 
-`diffusion_terms` evaluates every term, the KLs in closed form; `trajectory` is the same bound as a
+`terms` evaluates every term, the KLs in closed form; `trajectory` is the same bound as a
 `LatentModel`, whose log-weights all bounds of this package take; the estimates by a single time,
 with which one trains, are in `_diffusion_estimates`.
 
@@ -59,8 +59,8 @@ class Diffusion(NamedTuple):
     log_decoder: Callable[[PyTree, Any, Array, Array], Any]
 
 
-class DiffusionTerms(NamedTuple):
-    """The parts of the bound for one datum, in nats; their sum with signs is `diffusion_bound`.
+class Terms(NamedTuple):
+    """The parts of the bound for one datum, in nats; their sum with signs is `bound`.
 
     Attributes:
       prior: KL(q(x_T | x) || N(0, 1)).
@@ -96,7 +96,7 @@ def denoiser(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> denoise = bounds.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
+      >>> denoise = bounds.diffusion.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
       >>> x_hat, log_ratio = denoise(0.5, jnp.ones(2), jnp.array(-1.0), jnp.array(1.0))
       >>> x_hat.tolist(), float(log_ratio)
       ([0.5, 0.5], 0.0)
@@ -133,7 +133,7 @@ def denoiser(
     return denoise
 
 
-def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> DiffusionTerms:
+def terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Terms:
     r"""Every term of the bound for one datum, with x_t drawn for each t on its own.
 
     Args:
@@ -143,7 +143,7 @@ def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Diffus
       x: one datum.
 
     Returns:
-      `DiffusionTerms`; the network is evaluated once for each t, one after the other, so that
+      `Terms`; the network is evaluated once for each t, one after the other, so that
       memory does not grow with T.
 
     Raises:
@@ -151,16 +151,17 @@ def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Diffus
         shapes.
 
     Example:
-      >>> import jax, jax.numpy as jnp, bounds
+      >>> import jax, jax.numpy as jnp
       >>> from jax.scipy.stats import norm
-      >>> model = bounds.Diffusion(  # of a standard normal datum, denoised as well as can be
-      ...     bounds.cosine_schedule(8), lambda x: x,
-      ...     bounds.denoiser(lambda theta, x_t, g: jnp.sqrt(jax.nn.sigmoid(-g)) * x_t,
-      ...                     prediction="x", variance="fixed_large"),
+      >>> from bounds import diffusion
+      >>> model = diffusion.Diffusion(  # of a standard normal datum, denoised as well as can be
+      ...     diffusion.cosine_schedule(8), lambda x: x,
+      ...     diffusion.denoiser(lambda theta, x_t, g: jnp.sqrt(jax.nn.sigmoid(-g)) * x_t,
+      ...                        prediction="x", variance="fixed_large"),
       ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, theta * x_1, jnp.sqrt(1 - theta**2)))
       >>> theta = jnp.sqrt(jax.nn.sigmoid(-model.gamma[0]))
-      >>> terms = bounds.diffusion_terms(model, theta, jax.random.key(0), jnp.array(0.5))
-      >>> terms.diffusion.shape, bounds.diffusion_bound(terms).shape
+      >>> terms = diffusion.terms(model, theta, jax.random.key(0), jnp.array(0.5))
+      >>> terms.diffusion.shape, diffusion.bound(terms).shape
       ((7,), ())
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 5.
@@ -170,8 +171,8 @@ def diffusion_terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Diffus
 
 def terms_at(
     model: Diffusion, theta: PyTree, x: Any, noise: Callable[[Array, Array], Array]
-) -> DiffusionTerms:
-    """`diffusion_terms` with the noise of x_t given: (t, an array shaped as it) -> eps_t."""
+) -> Terms:
+    """`terms` with the noise of x_t given: (t, an array shaped as it) -> eps_t."""
     gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
 
     def one(_, step):
@@ -183,19 +184,17 @@ def terms_at(
     steps = (jnp.arange(2, gamma.size + 1), gamma[:-1], gamma[1:])
     _, diffusion = jax.lax.scan(one, None, steps)
     x_1 = noised(data, noise(jnp.asarray(1), data), gamma[0])
-    return DiffusionTerms(
-        prior(data, gamma[-1]), diffusion, reconstruction(model, theta, x, x_1, gamma[0])
-    )
+    return Terms(prior(data, gamma[-1]), diffusion, reconstruction(model, theta, x, x_1, gamma[0]))
 
 
-def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
+def bound(parts: Terms) -> Float[Array, "*batch"]:
     """The bound from its parts: reconstruction - prior - the sum over t.
 
     To be averaged over draws: it is no log-weight, and IWAE of several of them can exceed
     log p(x). The log-weights of the model are those of `trajectory`.
 
     Args:
-      terms: of `diffusion_terms`, with batch axes in front or without.
+      parts: of `terms`, with batch axes in front or without.
 
     Returns:
       The lower bound on log p(x) in nats, without the axis of time.
@@ -205,18 +204,18 @@ def diffusion_bound(terms: DiffusionTerms) -> Float[Array, "*batch"]:
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> terms = bounds.DiffusionTerms(jnp.array(1.0), jnp.array([2.0, 3.0]), jnp.array(-4.0))
-      >>> float(bounds.diffusion_bound(terms))
+      >>> parts = bounds.diffusion.Terms(jnp.array(1.0), jnp.array([2.0, 3.0]), jnp.array(-4.0))
+      >>> float(bounds.diffusion.bound(parts))
       -10.0
     """
-    terms = DiffusionTerms(*map(at_least_float32, terms))
-    shapes = terms.prior.shape, terms.diffusion.shape[:-1], terms.reconstruction.shape
-    if terms.diffusion.ndim == 0 or len(set(shapes)) > 1:
+    parts = Terms(*map(at_least_float32, parts))
+    shapes = parts.prior.shape, parts.diffusion.shape[:-1], parts.reconstruction.shape
+    if parts.diffusion.ndim == 0 or len(set(shapes)) > 1:
         raise ValueError(
             "the parts must be prior [...], diffusion [..., T-1] and reconstruction [...], got "
-            f"{terms.prior.shape}, {terms.diffusion.shape} and {terms.reconstruction.shape}."
+            f"{parts.prior.shape}, {parts.diffusion.shape} and {parts.reconstruction.shape}."
         )
-    return terms.reconstruction - terms.prior - jnp.sum(terms.diffusion, axis=-1)
+    return parts.reconstruction - parts.prior - jnp.sum(parts.diffusion, axis=-1)
 
 
 def trajectory(model: Diffusion) -> LatentModel:
@@ -225,7 +224,7 @@ def trajectory(model: Diffusion) -> LatentModel:
     .. math:: \log w = \log \frac{p(x_T) \prod_t p(x_{t-1} | x_t)}{\prod_t q(x_t | x_{t-1})}
        , \quad x_0 = x
 
-    Their expectation is that of `diffusion_bound`, and IWAE-K of them rises to log p(x). The
+    Their expectation is that of `bound`, and IWAE-K of them rises to log p(x). The
     closed forms lower the variance of each term, not always of the sum: under the exact reverse
     chain log w does not vary at all.
 
@@ -242,9 +241,9 @@ def trajectory(model: Diffusion) -> LatentModel:
     Example:
       >>> import jax, jax.numpy as jnp, bounds
       >>> from jax.scipy.stats import norm
-      >>> model = bounds.trajectory(bounds.Diffusion(
-      ...     bounds.cosine_schedule(4), lambda x: x,
-      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      >>> model = bounds.diffusion.trajectory(bounds.diffusion.Diffusion(
+      ...     bounds.diffusion.cosine_schedule(4), lambda x: x,
+      ...     bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
       ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, x_hat, 0.1)))
       >>> log_w = bounds.log_weights(model, bounds.Params(0.5, ()), jax.random.key(0),
       ...                            jnp.array(0.5), num_samples=8)
@@ -284,9 +283,9 @@ def trajectory(model: Diffusion) -> LatentModel:
             return None, _gaussian(x_s, mean, log_variance)
 
         _, steps = jax.lax.scan(one, None, (z[:-1], z[1:], gamma[:-1], gamma[1:]))
-        prior = _gaussian(z[-1], jnp.zeros(()), jnp.zeros(()))
+        last = _gaussian(z[-1], jnp.zeros(()), jnp.zeros(()))
         decoder = reconstruction(model, theta, x, z[0], gamma[0])
-        return decoder + jnp.sum(steps) + prior
+        return decoder + jnp.sum(steps) + last
 
     return LatentModel(propose, log_q, log_p)
 
@@ -314,8 +313,8 @@ def reverse_step(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> denoise = bounds.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
-      >>> mean, log_variance = bounds.reverse_step(
+      >>> denoise = bounds.diffusion.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
+      >>> mean, log_variance = bounds.diffusion.reverse_step(
       ...     denoise, 0.5, jnp.ones(2), jnp.array(-1.0), jnp.array(1.0))
       >>> mean.shape, log_variance.shape
       ((2,), ())
@@ -351,7 +350,9 @@ def predicted(
     """What `denoise` returns, refused where its shapes would broadcast to something else."""
     found = denoise(theta, x_t, gamma_s, gamma_t)
     if not isinstance(found, tuple) or len(found) != 2:
-        raise ValueError("denoise must return a pair (x_hat, log r); bounds.denoiser makes one.")
+        raise ValueError(
+            "denoise must return a pair (x_hat, log r); bounds.diffusion.denoiser makes one."
+        )
     x_hat, log_ratio = map(at_least_float32, found)
     if x_hat.shape != x_t.shape or jnp.broadcast_shapes(log_ratio.shape, x_t.shape) != x_t.shape:
         raise ValueError(

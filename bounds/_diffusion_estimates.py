@@ -37,7 +37,7 @@ class BoundEstimate:
     term: Float[Array, "*batch"]
 
 
-def diffusion_estimate(
+def discrete_estimate(
     model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike, probability: ArrayLike
 ) -> BoundEstimate:
     r"""The bound from one drawn step t, by one evaluation of the network.
@@ -65,11 +65,11 @@ def diffusion_estimate(
     Example:
       >>> import jax, jax.numpy as jnp, bounds
       >>> from jax.scipy.stats import norm
-      >>> model = bounds.Diffusion(
-      ...     bounds.cosine_schedule(4), lambda x: x,
-      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      >>> model = bounds.diffusion.Diffusion(
+      ...     bounds.diffusion.cosine_schedule(4), lambda x: x,
+      ...     bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
       ...     lambda theta, x, x_1, x_hat: norm.logpdf(x, x_hat, 0.1))
-      >>> found = bounds.diffusion_estimate(
+      >>> found = bounds.diffusion.discrete_estimate(
       ...     model, 0.5, jax.random.key(0), jnp.array(0.5), t=2, probability=0.25)
       >>> found.value.shape
       ()
@@ -121,13 +121,14 @@ def continuous_estimate(
         not fall all the way from gamma(0) to gamma(1).
 
     Example:
-      >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.Diffusion(
-      ...     bounds.linear_gamma, lambda x: bounds.scale_levels(x, levels=4),
-      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
-      ...     lambda theta, x, z_0, x_hat: bounds.level_softmax_log_prob(
-      ...         x, z_0, bounds.linear_gamma(0.0), levels=4))
-      >>> found = bounds.continuous_estimate(model, 0.5, jax.random.key(0), jnp.array(3), 0.7)
+      >>> import jax, jax.numpy as jnp
+      >>> from bounds import densities, diffusion
+      >>> model = diffusion.Diffusion(
+      ...     diffusion.linear_gamma, lambda x: densities.scale_levels(x, levels=4),
+      ...     diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+      ...     lambda theta, x, z_0, x_hat: densities.level_softmax_log_prob(
+      ...         x, z_0, diffusion.linear_gamma(0.0), levels=4))
+      >>> found = diffusion.continuous_estimate(model, 0.5, jax.random.key(0), jnp.array(3), 0.7)
       >>> found.value.shape
       ()
 
@@ -136,7 +137,7 @@ def continuous_estimate(
     if not callable(model.gamma):
         raise ValueError(
             "continuous_estimate takes a model whose gamma is a function of t in [0, 1]; "
-            "use diffusion_estimate for an array of steps."
+            "use discrete_estimate for an array of steps."
         )
     if jnp.shape(time) != ():
         raise ValueError(f"time must be one number, got {jnp.shape(time)}; jax.vmap over times.")
@@ -178,11 +179,11 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.Diffusion(
-      ...     bounds.cosine_schedule(4), lambda x: x,
-      ...     bounds.denoiser(lambda theta, x_t, g: theta * x_t),
+      >>> model = bounds.diffusion.Diffusion(
+      ...     bounds.diffusion.cosine_schedule(4), lambda x: x,
+      ...     bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t),
       ...     lambda theta, x, x_1, x_hat: 0.0)
-      >>> bounds.noise_error(model, 0.5, jax.random.key(0), jnp.ones(3), t=2).shape
+      >>> bounds.diffusion.noise_error(model, 0.5, jax.random.key(0), jnp.ones(3), t=2).shape
       ()
 
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 14.

@@ -41,7 +41,7 @@ def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> bounds.scale_levels(jnp.array([0, 1, 2]), levels=3).tolist()
+      >>> bounds.densities.scale_levels(jnp.array([0, 1, 2]), levels=3).tolist()
       [-1.0, 0.0, 1.0]
     """
     x, levels = check_levels(x, levels)
@@ -64,7 +64,7 @@ def unscale_levels(value: ArrayLike, *, levels: int) -> Float[Array, "..."]:
 
     Example:
       >>> import bounds
-      >>> float(bounds.unscale_levels(0.0, levels=17))
+      >>> float(bounds.densities.unscale_levels(0.0, levels=17))
       8.0
     """
     levels = check_count("levels", levels, 2)
@@ -94,8 +94,9 @@ def discretized_gaussian_log_prob(
         is not broadcastable to x.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> p = jnp.exp(bounds.discretized_gaussian_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
+      >>> import jax.numpy as jnp
+      >>> from bounds import densities
+      >>> p = jnp.exp(densities.discretized_gaussian_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 
@@ -137,8 +138,9 @@ def discretized_logistic_log_prob(
         is not broadcastable to x.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> p = jnp.exp(bounds.discretized_logistic_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
+      >>> import jax.numpy as jnp
+      >>> from bounds import densities
+      >>> p = jnp.exp(densities.discretized_logistic_log_prob(jnp.arange(17), 3.2, 0.5, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 
@@ -176,7 +178,7 @@ def logit_laplace_log_prob(
 
     Example:
       >>> import bounds
-      >>> round(float(bounds.logit_laplace_log_prob(0.5, 0.0, -1.0)), 4)  # log(2 e)
+      >>> round(float(bounds.densities.logit_laplace_log_prob(0.5, 0.0, -1.0)), 4)  # log(2 e)
       1.6931
 
     Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 2.
@@ -228,9 +230,10 @@ def discretized_logit_laplace_log_prob(
         levels - 1, or an argument is not broadcastable to x.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> p = jnp.exp(
-      ...     bounds.discretized_logit_laplace_log_prob(jnp.arange(17), 0.3, -1.0, levels=17))
+      >>> import jax.numpy as jnp
+      >>> from bounds import densities
+      >>> x = jnp.arange(17)
+      >>> p = jnp.exp(densities.discretized_logit_laplace_log_prob(x, 0.3, -1.0, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 
@@ -287,7 +290,7 @@ def level_softmax_log_prob(
       >>> import jax.numpy as jnp, bounds
       >>> x = jnp.arange(17)
       >>> z = jnp.broadcast_to(0.1, x.shape)
-      >>> p = jnp.exp(bounds.level_softmax_log_prob(x, z, -3.0, levels=17))
+      >>> p = jnp.exp(bounds.densities.level_softmax_log_prob(x, z, -3.0, levels=17))
       >>> bool(abs(p.sum() - 1) < 1e-5)
       True
 

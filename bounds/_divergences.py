@@ -34,7 +34,7 @@ def gaussian_kl(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> float(bounds.gaussian_kl(jnp.ones(3), 1.0))
+      >>> float(bounds.densities.gaussian_kl(jnp.ones(3), 1.0))
       1.5
 
     Source: Kingma & Welling 2013 (arXiv 1312.6114), appendix B, for a standard normal prior.
@@ -68,7 +68,7 @@ def gaussian_entropy(variance: ArrayLike) -> Float[Array, "..."]:
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> round(float(bounds.gaussian_entropy(jnp.ones(1))), 4)
+      >>> round(float(bounds.densities.gaussian_entropy(jnp.ones(1))), 4)
       1.4189
     """
     variance = at_least_float32(variance)

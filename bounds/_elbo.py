@@ -94,7 +94,7 @@ def elbo_analytic_kl(
       >>> objective = bounds.elbo_analytic_kl(
       ...     model, num_samples=4,
       ...     log_px_given_z=lambda theta, x, z: norm.logpdf(x, theta * z),
-      ...     kl=lambda params, x: bounds.gaussian_kl(params.phi[None], 1.0))
+      ...     kl=lambda params, x: bounds.densities.gaussian_kl(params.phi[None], 1.0))
       >>> objective(bounds.Params(1.0, jnp.array(0.5)), jax.random.key(0), 1.0).shape
       ()
 
@@ -148,7 +148,8 @@ def elbo_analytic_entropy(
       ...     return z, norm.logpdf(z, phi)
       >>> model = bounds.LatentModel(propose, None, lambda theta, x, z: norm.logpdf(z, theta))
       >>> objective = bounds.elbo_analytic_entropy(
-      ...     model, num_samples=4, entropy=lambda phi, x: bounds.gaussian_entropy(jnp.ones(1)))
+      ...     model, num_samples=4,
+      ...     entropy=lambda phi, x: bounds.densities.gaussian_entropy(jnp.ones(1)))
       >>> objective(bounds.Params(0.0, 0.5), jax.random.key(0), None).shape
       ()
 

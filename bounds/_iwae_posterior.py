@@ -56,7 +56,7 @@ def iwae_posterior_log_prob(
       ...     propose=lambda phi, key, x: (z := jax.random.normal(key), norm.logpdf(z)),
       ...     log_q=lambda phi, x, z: norm.logpdf(z),
       ...     log_p=lambda theta, x, z: norm.logpdf(z) + norm.logpdf(x, z))
-      >>> found = bounds.iwae_posterior_log_prob(
+      >>> found = bounds.surgery.iwae_posterior_log_prob(
       ...     model, bounds.Params(None, None), jax.random.key(0), 1.0, jnp.array(0.5),
       ...     num_samples=1000, num_sets=100)
       >>> exact = norm.logpdf(0.5, 0.5, jnp.sqrt(0.5))  # the posterior

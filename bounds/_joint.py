@@ -47,7 +47,7 @@ class JointModel(NamedTuple):
     log_px: Callable[[PyTree, PyTree, PyTree, Any], Any]
 
 
-class JointTerms(NamedTuple):
+class Terms(NamedTuple):
     """The parts of the joint bound for one datum and one z ~ q, in nats.
 
     Attributes:
@@ -68,7 +68,7 @@ class JointTerms(NamedTuple):
         return self.log_q - self.log_image - self.log_text
 
 
-def joint_latent(
+def latent(
     model: JointModel,
     *,
     beta: ArrayLike = 1.0,
@@ -85,7 +85,7 @@ def joint_latent(
 
     Args:
       model: the model.
-      beta: above 0; for beta = 0 use `enumerated_joint` or `relaxed_joint`.
+      beta: above 0; for beta = 0 use `enumerated` or `relaxed`.
       text_weight: a.
       image_weight: b.
 
@@ -97,13 +97,13 @@ def joint_latent(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.JointModel(
+      >>> model = bounds.joint.JointModel(
       ...     encode=lambda phi, x: phi[x],
       ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
       ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
       >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
       >>> log_w = bounds.log_weights(
-      ...     bounds.joint_latent(model), params, jax.random.key(0), (1, 0), num_samples=4)
+      ...     bounds.joint.latent(model), params, jax.random.key(0), (1, 0), num_samples=4)
       >>> [round(float(v), 4) for v in log_w]  # p(x, y) = 1/4, and q is the posterior
       [-1.3863, -1.3863, -1.3863, -1.3863]
 
@@ -111,7 +111,7 @@ def joint_latent(
     """
     beta = check_at_least(
         "beta", beta, 0.0, strictly=True,
-        instead="use bounds.enumerated_joint or bounds.relaxed_joint for a beta of 0",
+        instead="use bounds.joint.enumerated or bounds.joint.relaxed for a beta of 0",
     )  # fmt: skip
     text_weight = check_at_least("text_weight", text_weight, 0.0)
     image_weight = check_at_least("image_weight", image_weight, 0.0)
@@ -133,9 +133,9 @@ def joint_latent(
     return LatentModel(propose, log_q, log_p)
 
 
-def joint_terms(
+def terms(
     model: JointModel, params: Params, key: Key, datum: PyTree, *, analytic: bool = True
-) -> JointTerms:
+) -> Terms:
     r"""The parts of the joint bound by one draw of z.
 
     With `analytic` the divergence is a sum of KLs in closed form, each given the tokens before it,
@@ -143,7 +143,7 @@ def joint_terms(
     .. math:: D = \sum_n \mathrm{KL}(q(z_n | x) \| p(z_n | y, z_{<n})) - \log p(y),
 
     and otherwise the log-ratio :math:`\log q(z | x) - \log p(y, z)`. Both have the mean D; the
-    first varies less, and only the second may enter a logsumexp (see `joint_latent`).
+    first varies less, and only the second may enter a logsumexp (see `latent`).
 
     Args:
       model: the model.
@@ -153,19 +153,19 @@ def joint_terms(
       analytic: whether to take means over each token where they have a closed form.
 
     Returns:
-      `JointTerms` of scalars.
+      `Terms` of scalars.
 
     Raises:
       ValueError: a function of the model returns a wrong shape.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.JointModel(
+      >>> model = bounds.joint.JointModel(
       ...     encode=lambda phi, x: phi[x],
       ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
       ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
       >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
-      >>> terms = bounds.joint_terms(model, params, jax.random.key(0), (1, 0))
+      >>> terms = bounds.joint.terms(model, params, jax.random.key(0), (1, 0))
       >>> round(float(terms.divergence), 4)  # KL = 0, -log p(y) = log 2
       0.6931
 
@@ -177,11 +177,11 @@ def joint_terms(
     if analytic:
         return _analytic(found, log_probs)
     log_q, log_image = _log_prob(log_probs, z), _log_prob(found.log_prior, z)
-    return JointTerms(found.reconstruction, log_q, found.log_text, log_image)
+    return Terms(found.reconstruction, log_q, found.log_text, log_image)
 
 
-def joint_bound(
-    terms: JointTerms,
+def bound(
+    parts: Terms,
     *,
     beta: ArrayLike = 1.0,
     text_weight: ArrayLike = 1.0,
@@ -195,7 +195,7 @@ def joint_bound(
     for beta < 1 if and only if (1 - beta) D <= KL(q(z|x) || p(z|x, y)), at a = b = 1.
 
     Args:
-      terms: of `joint_terms`, or means of them.
+      parts: of `terms`, or means of them.
       beta: at least 0.
       text_weight: a.
       image_weight: b.
@@ -209,8 +209,8 @@ def joint_bound(
 
     Example:
       >>> import bounds
-      >>> terms = bounds.JointTerms(-10.0, log_q=-1.0, log_text=-2.0, log_image=-3.0)
-      >>> float(bounds.joint_bound(terms)), float(bounds.joint_bound(terms, beta=2.0))
+      >>> parts = bounds.joint.Terms(-10.0, log_q=-1.0, log_text=-2.0, log_image=-3.0)
+      >>> float(bounds.joint.bound(parts)), float(bounds.joint.bound(parts, beta=2.0))
       (-14.0, -18.0)
 
     Source: Ramesh et al. 2021 (arXiv 2102.12092), eq. 1.
@@ -218,16 +218,16 @@ def joint_bound(
     beta = check_at_least("beta", beta, 0.0)
     text_weight = check_at_least("text_weight", text_weight, 0.0)
     image_weight = check_at_least("image_weight", image_weight, 0.0)
-    terms = JointTerms(*map(at_least_float32, terms))
+    parts = Terms(*map(at_least_float32, parts))
     check_fits(
-        "the reconstruction", terms.reconstruction.shape,
-        log_q=terms.log_q, log_text=terms.log_text, log_image=terms.log_image,
+        "the reconstruction", parts.reconstruction.shape,
+        log_q=parts.log_q, log_text=parts.log_text, log_image=parts.log_image,
     )  # fmt: skip
-    weighted = _times(text_weight, terms.log_text) + _times(image_weight, terms.log_image)
-    return terms.reconstruction - _times(beta, terms.log_q - weighted)
+    weighted = _times(text_weight, parts.log_text) + _times(image_weight, parts.log_image)
+    return parts.reconstruction - _times(beta, parts.log_q - weighted)
 
 
-def relaxed_joint(
+def relaxed(
     model: JointModel,
     *,
     temperature: ArrayLike,
@@ -241,7 +241,7 @@ def relaxed_joint(
        - b \log p(z | y)]
 
     with g of Gumbel noise, the brackets' log q and log p(z | y) the closed-form means of
-    `joint_terms` for the unrelaxed q, and the hard z = argmax(log q + g) as the prefix of the
+    `terms` for the unrelaxed q, and the hard z = argmax(log q + g) as the prefix of the
     prior. No gradient flows through that prefix; for a uniform prior there is none to flow. The
     softmax tells the decoder more than a token does, so the value may exceed log p(x, y).
 
@@ -260,12 +260,12 @@ def relaxed_joint(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.JointModel(
+      >>> model = bounds.joint.JointModel(
       ...     encode=lambda phi, x: phi[x],
       ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
       ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
       >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
-      >>> objective = bounds.relaxed_joint(model, temperature=0.5)
+      >>> objective = bounds.joint.relaxed(model, temperature=0.5)
       >>> jax.grad(objective)(params, jax.random.key(0), (1, 0)).phi.shape
       (2, 1, 3)
 
@@ -278,11 +278,11 @@ def relaxed_joint(
     def objective(params: Params, key: Key, datum: PyTree) -> Float[Array, ""]:
         log_probs = _log_probs(model.encode(params.phi, datum[0]))
         noisy = log_probs + jax.random.gumbel(key, log_probs.shape, log_probs.dtype)
-        relaxed = jax.nn.softmax(noisy / temperature)
+        soft = jax.nn.softmax(noisy / temperature)
         z = jnp.argmax(noisy, axis=-1)
         shape = log_probs.shape
-        found = generative(model, params.theta, datum, z, codes=relaxed, shape=shape)
-        return joint_bound(_analytic(found, log_probs), **weights)
+        found = generative(model, params.theta, datum, z, codes=soft, shape=shape)
+        return bound(_analytic(found, log_probs), **weights)
 
     return objective
 
@@ -312,11 +312,11 @@ def generative(
     return _Generative(reconstruction, check_scalar("prior's log p(y)", text), log_prior)
 
 
-def _analytic(found: _Generative, log_probs: Array) -> JointTerms:
+def _analytic(found: _Generative, log_probs: Array) -> Terms:
     """Terms with closed-form means over each token, given the tokens before it."""
     q = jnp.exp(log_probs)
     means = _mean(q, log_probs), found.log_text, _mean(q, found.log_prior)
-    return JointTerms(found.reconstruction, *means)
+    return Terms(found.reconstruction, *means)
 
 
 def _log_probs(logits: Any, name: str = "encode", shape: tuple[int, ...] = ()) -> Array:
@@ -338,6 +338,6 @@ def _times(weight: Array, value: ArrayLike) -> Array:
     return jnp.where(weight == 0, 0.0, weight * jnp.where(weight == 0, 0.0, value))
 
 
-def _mean(q: Array, values: Array) -> Array:
-    """sum q values, where 0 times -inf is 0."""
-    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, values, 0.0), 0.0))
+def _mean(q: Array, value: Array) -> Array:
+    """sum q value, where 0 times -inf is 0."""
+    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, value, 0.0), 0.0))

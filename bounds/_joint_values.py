@@ -20,7 +20,7 @@ Chunk = Callable[[Array], tuple[Any, Any, Any]]
 """Index of a chunk -> log q(z | x), log p(y, z) and log p(x | y, z), each [..., C] over its z."""
 
 
-class JointValues(NamedTuple):
+class Values(NamedTuple):
     """What sums over all z give, in nats, shaped as one of the data.
 
     Attributes:
@@ -40,7 +40,7 @@ class JointValues(NamedTuple):
     supremum: Float[Array, "..."]
 
 
-def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> JointValues:
+def values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> Values:
     r"""Exact values of the joint bound and of log p(x, y), by summing over z.
 
     .. math:: \log p(x, y) = \log \sum_z p(y, z) \, p(x | y, z), \qquad
@@ -55,7 +55,7 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
       beta: at least 0, may be traced.
 
     Returns:
-      `JointValues` of shape [...].
+      `Values` of shape [...].
 
     Raises:
       TypeError: `num_chunks` is not an integer.
@@ -64,7 +64,7 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
     Example:
       >>> import jax.numpy as jnp, bounds
       >>> q, prior, likelihood = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.1]), jnp.array([0.5, 0.5])
-      >>> found = bounds.joint_values(lambda _: (jnp.log(q), jnp.log(prior), jnp.log(likelihood)))
+      >>> found = bounds.joint.values(lambda _: (jnp.log(q), jnp.log(prior), jnp.log(likelihood)))
       >>> round(float(jnp.exp(found.log_p)), 4), bool(found.bound < found.log_p)
       (0.15, True)
 
@@ -79,21 +79,21 @@ def joint_values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) ->
         joint = log_sum_exp(log_prior + log_px, -1)
         powered = log_sum_exp(log_prior + inverse * log_px, -1)
         possible = jnp.where(jnp.isneginf(log_prior), -jnp.inf, log_px)
-        terms = (
+        parts = (
             joint, powered, jnp.max(possible, axis=-1),
             _expected(log_q, log_px), _expected(log_q, log_q - log_prior),
         )  # fmt: skip
         old_joint, old_powered, old_best, reconstruction, divergence = sums
         return (
-            _log_add(old_joint, terms[0]), _log_add(old_powered, terms[1]),
-            jnp.maximum(old_best, terms[2]), reconstruction + terms[3], divergence + terms[4],
+            _log_add(old_joint, parts[0]), _log_add(old_powered, parts[1]),
+            jnp.maximum(old_best, parts[2]), reconstruction + parts[3], divergence + parts[4],
         ), None  # fmt: skip
 
     found = _over_chunks(add, chunk, num_chunks, (-jnp.inf,) * 3 + (0.0,) * 2)
     log_p, powered, best, reconstruction, divergence = found
     supremum = jnp.where(beta == 0, best, beta * powered)
     bound = reconstruction - _times(beta, divergence)
-    return JointValues(log_p, reconstruction, divergence, bound, supremum)
+    return Values(log_p, reconstruction, divergence, bound, supremum)
 
 
 def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
@@ -103,7 +103,7 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
        [\log q(z | x) - \log p(y, z) - \log p(x | y, z)] + \log \sum_z p(y, z) \, p(x | y, z)
 
     Args:
-      chunk: as for `joint_values`.
+      chunk: as for `values`.
       num_chunks: how many.
 
     Returns:
@@ -117,8 +117,8 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
       >>> import jax.numpy as jnp, bounds
       >>> q, prior, likelihood = jnp.array([0.5, 0.5]), jnp.array([0.2, 0.1]), jnp.array([0.5, 0.5])
       >>> chunk = lambda _: (jnp.log(q), jnp.log(prior), jnp.log(likelihood))
-      >>> found = bounds.joint_values(chunk)
-      >>> gap = bounds.posterior_kl(chunk)
+      >>> found = bounds.joint.values(chunk)
+      >>> gap = bounds.joint.posterior_kl(chunk)
       >>> bool(jnp.allclose(gap, found.log_p - found.bound))
       True
 
@@ -144,7 +144,7 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
     return mean + normaliser
 
 
-def enumerated_joint(
+def enumerated(
     model: JointModel, *, num_codes: int, beta: ArrayLike = 1.0, chunk_size: int | None = None
 ) -> Objective:
     r"""The joint bound as an objective without noise: value and gradient are sums over all z.
@@ -170,12 +170,12 @@ def enumerated_joint(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> model = bounds.JointModel(
+      >>> model = bounds.joint.JointModel(
       ...     encode=lambda phi, x: phi[x],
       ...     prior=lambda theta, y, z: (jnp.log(0.5), jnp.zeros((1, 3))),
       ...     log_px=lambda theta, x, y, codes: jnp.log(codes[0] @ theta[:, x]))
       >>> params = bounds.Params(jnp.full((3, 2), 0.5), jnp.zeros((2, 1, 3)))
-      >>> objective = bounds.enumerated_joint(model, num_codes=3)
+      >>> objective = bounds.joint.enumerated(model, num_codes=3)
       >>> round(float(objective(params, None, (1, 0))), 4)  # log 1/4
       -1.3863
 
@@ -189,7 +189,7 @@ def enumerated_joint(
     def objective(params: Params, key: Any, datum: PyTree) -> Float[Array, ""]:
         del key
         chunk, num_chunks = model_chunks(model, params, datum, num_codes, chunk_size)
-        return joint_values(chunk, num_chunks, beta=beta).bound
+        return values(chunk, num_chunks, beta=beta).bound
 
     return objective
 
@@ -236,7 +236,7 @@ def _log_add(a: Array, b: Array) -> Array:
     return log_sum_exp(jnp.stack([a, b]), 0)
 
 
-def _expected(log_q: Array, values: Array) -> Array:
-    """sum q values over the last axis, where 0 times anything is 0."""
+def _expected(log_q: Array, value: Array) -> Array:
+    """sum q value over the last axis, where 0 times anything is 0."""
     q = jnp.exp(log_q)
-    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, values, 0.0), 0.0), axis=-1)
+    return jnp.sum(jnp.where(q > 0, q * jnp.where(q > 0, value, 0.0), 0.0), axis=-1)

@@ -39,9 +39,10 @@ def level_logit(x: ArrayLike, v: ArrayLike, *, levels: int) -> tuple[Array, Arra
       >>> import jax, jax.numpy as jnp, bounds
       >>> from jax.scipy.stats import norm
       >>> def log_density(theta, x, v):  # a logit-normal density of pixels of 256 levels
-      ...     y, log_slope = bounds.level_logit(x, v, levels=256)
+      ...     y, log_slope = bounds.dequantization.level_logit(x, v, levels=256)
       ...     return jnp.sum(norm.logpdf(y, *theta) + log_slope)
-      >>> model = bounds.dequantized(log_density, bounds.uniform_dequantizer(), pre_sigmoid=True)
+      >>> model = bounds.dequantization.dequantized(
+      ...     log_density, bounds.dequantization.uniform(), pre_sigmoid=True)
       >>> log_w = bounds.log_weights(model, bounds.Params((0.0, 2.0), None), jax.random.key(0),
       ...                            jnp.array([0, 128, 255]), num_samples=4)
       >>> bool(jnp.isfinite(log_w).all())

@@ -1,8 +1,8 @@
 r"""Estimates of the aggregated posterior, and of the mutual information, from a minibatch.
 
 All take log q(z_i | x_j) for each pair of a batch, z_i ~ q(z | x_i), the data drawn without
-replacement from N. `bounds.aggregated_log_prob` over all N is exact and belongs in a table; these
-are for training, and for showing what they get wrong.
+replacement from N. `bounds.surgery.aggregated_log_prob` over all N is exact and belongs in a table;
+these are for training, and for showing what they get wrong.
 """
 
 import math
@@ -35,7 +35,7 @@ def minibatch_mean_log_prob(log_pairs: ArrayLike) -> Float[Array, "... B"]:
     Example:
       >>> import jax.numpy as jnp, bounds
       >>> far_apart = jnp.where(jnp.eye(4) > 0, 0.0, -jnp.inf)
-      >>> [round(float(v), 4) for v in bounds.minibatch_mean_log_prob(far_apart)]  # -log B
+      >>> [round(float(v), 4) for v in bounds.surgery.minibatch_mean_log_prob(far_apart)]  # -log B
       [-1.3863, -1.3863, -1.3863, -1.3863]
 
     Source: the batch form of van den Oord et al. 2018 (arXiv 1807.03748), eq. 4.
@@ -66,7 +66,7 @@ def minibatch_weighted_log_prob(log_pairs: ArrayLike, *, num_data: int) -> Float
     Example:
       >>> import jax.numpy as jnp, bounds
       >>> collapsed = jnp.zeros((4, 4))
-      >>> found = bounds.minibatch_weighted_log_prob(collapsed, num_data=256)
+      >>> found = bounds.surgery.minibatch_weighted_log_prob(collapsed, num_data=256)
       >>> [round(float(v), 4) for v in found]  # -log N, where log q(z) is 0
       [-5.5452, -5.5452, -5.5452, -5.5452]
 
@@ -101,7 +101,7 @@ def minibatch_stratified_log_prob(log_pairs: ArrayLike, *, num_data: int) -> Flo
     Example:
       >>> import jax.numpy as jnp, bounds
       >>> far_apart = jnp.where(jnp.eye(4) > 0, 0.0, -jnp.inf)
-      >>> found = bounds.minibatch_stratified_log_prob(far_apart, num_data=256)
+      >>> found = bounds.surgery.minibatch_stratified_log_prob(far_apart, num_data=256)
       >>> [round(float(v), 4) for v in found]  # -log N, exactly
       [-5.5452, -5.5452, -5.5452, -5.5452]
 
@@ -144,7 +144,7 @@ def information_sandwich(
     Example:
       >>> import jax.numpy as jnp, bounds
       >>> far_apart = jnp.where(jnp.eye(4) > 0, 0.0, -jnp.inf)
-      >>> lower, upper = bounds.information_sandwich(far_apart, num_data=256)
+      >>> lower, upper = bounds.surgery.information_sandwich(far_apart, num_data=256)
       >>> round(float(lower[0]), 4), round(float(upper[0]), 4)  # log B, log N
       (1.3863, 5.5452)
 

@@ -42,7 +42,7 @@ def betas_schedule(betas: ArrayLike | Sequence[float]) -> Float[Array, "T"]:
 
     Example:
       >>> import bounds, jax
-      >>> gamma = bounds.betas_schedule([0.5, 0.5])  # abar = 1/2, 1/4
+      >>> gamma = bounds.diffusion.betas_schedule([0.5, 0.5])  # abar = 1/2, 1/4
       >>> [round(float(a), 4) for a in jax.nn.sigmoid(-gamma)]
       [0.5, 0.25]
     """
@@ -82,7 +82,7 @@ def linear_schedule(
 
     Example:
       >>> import bounds
-      >>> bounds.linear_schedule(1000).shape
+      >>> bounds.diffusion.linear_schedule(1000).shape
       (1000,)
 
     Source: Ho et al. 2020 (arXiv 2006.11239), section 4.
@@ -119,7 +119,8 @@ def cosine_schedule(
 
     Example:
       >>> import bounds
-      >>> bool((bounds.cosine_schedule(10)[1:] > bounds.cosine_schedule(10)[:-1]).all())
+      >>> gamma = bounds.diffusion.cosine_schedule(10)
+      >>> bool((gamma[1:] > gamma[:-1]).all())
       True
 
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17.
@@ -155,7 +156,7 @@ def linear_gamma(
 
     Example:
       >>> import bounds
-      >>> float(bounds.linear_gamma(0.5, gamma_min=-4.0, gamma_max=6.0))
+      >>> float(bounds.diffusion.linear_gamma(0.5, gamma_min=-4.0, gamma_max=6.0))
       1.0
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), appendix D.
@@ -188,8 +189,8 @@ def monotone_gamma(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> params = bounds.init_monotone_gamma(8)
-      >>> gamma = bounds.monotone_gamma(params, jnp.array([0.0, 1.0]), gamma_min=-4, gamma_max=6)
+      >>> params, ends = bounds.diffusion.init_monotone_gamma(8), jnp.array([0.0, 1.0])
+      >>> gamma = bounds.diffusion.monotone_gamma(params, ends, gamma_min=-4, gamma_max=6)
       >>> [float(g) for g in gamma]
       [-4.0, 6.0]
 
@@ -225,7 +226,7 @@ def init_monotone_gamma(num_units: int) -> dict[str, Float[Array, "J"]]:
 
     Example:
       >>> import bounds
-      >>> sorted(bounds.init_monotone_gamma(8))
+      >>> sorted(bounds.diffusion.init_monotone_gamma(8))
       ['centres', 'rates', 'weights']
     """
     num_units = check_count("num_units", num_units)
@@ -252,8 +253,8 @@ def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, 
         `continuous_estimate`'s; or the schedule does not increase.
 
     Example:
-      >>> import bounds
-      >>> [round(float(g), 2) for g in bounds.discretize(bounds.linear_gamma, 2)]
+      >>> from bounds import diffusion
+      >>> [round(float(g), 2) for g in diffusion.discretize(diffusion.linear_gamma, 2)]
       [-13.3, -4.15, 5.0]
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), section 3.

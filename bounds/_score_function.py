@@ -53,7 +53,7 @@ def reinforce(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> bernoulli = lambda logit, z: bounds.bernoulli_log_prob(logit, z)
+      >>> bernoulli = lambda logit, z: bounds.densities.bernoulli_log_prob(logit, z)
       >>> def propose(phi, key, x):
       ...     z = jax.random.bernoulli(key, jax.nn.sigmoid(phi)).astype(jnp.int32)
       ...     return z, bernoulli(phi, z)
@@ -111,7 +111,7 @@ def vimco(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> bernoulli = lambda logit, z: bounds.bernoulli_log_prob(logit, z)
+      >>> bernoulli = lambda logit, z: bounds.densities.bernoulli_log_prob(logit, z)
       >>> def propose(phi, key, x):
       ...     z = jax.random.bernoulli(key, jax.nn.sigmoid(phi)).astype(jnp.int32)
       ...     return z, bernoulli(phi, z)
@@ -177,7 +177,7 @@ def rws(
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
-      >>> bernoulli = lambda logit, z: bounds.bernoulli_log_prob(logit, z)
+      >>> bernoulli = lambda logit, z: bounds.densities.bernoulli_log_prob(logit, z)
       >>> def propose(phi, key, x):
       ...     z = jax.random.bernoulli(key, jax.nn.sigmoid(phi)).astype(jnp.int32)
       ...     return z, bernoulli(phi, z)

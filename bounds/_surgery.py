@@ -47,7 +47,7 @@ class Aggregated(NamedTuple):
     marginals: Float[Array, "D"]
 
 
-class SurgeryTerms(NamedTuple):
+class Terms(NamedTuple):
     """The parts of KL(q(z | x) || p(z)) at one draw of z, in nats; any of them may be negative.
 
     For every draw kl = information + marginal_kl, and marginal_kl = total_correlation +
@@ -121,9 +121,10 @@ def aggregated_log_prob(
         return [D].
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> posteriors = bounds.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
-      >>> found = bounds.aggregated_log_prob(jnp.array([9.0]), posteriors)
+      >>> import jax.numpy as jnp
+      >>> from bounds import surgery
+      >>> posteriors = surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
+      >>> found = surgery.aggregated_log_prob(jnp.array([9.0]), posteriors)
       >>> round(float(found.joint), 4)  # half of N(9; 9, 1)
       -1.6121
 
@@ -166,9 +167,10 @@ def fast_aggregated_log_prob(
       ValueError: it is below 1, or shapes do not fit.
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> posteriors = bounds.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
-      >>> round(float(bounds.fast_aggregated_log_prob(jnp.array([9.0]), posteriors)), 4)
+      >>> import jax.numpy as jnp
+      >>> from bounds import surgery
+      >>> posteriors = surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
+      >>> round(float(surgery.fast_aggregated_log_prob(jnp.array([9.0]), posteriors)), 4)
       -1.6121
 
     Source: the sum is that of Hoffman & Johnson 2016, section 2; the form is a binomial formula.
@@ -196,7 +198,7 @@ def fast_aggregated_log_prob(
     return _log_mean_exp(chunk, posteriors, chunk_size)
 
 
-def surgery_terms(
+def terms(
     z: PyTree,
     posterior: PyTree,
     posteriors: PyTree,
@@ -204,7 +206,7 @@ def surgery_terms(
     log_q: Factors = gaussian_factors,
     log_prior: Callable[[Any], Any] = normal_factors,
     chunk_size: int | None = None,
-) -> SurgeryTerms:
+) -> Terms:
     r"""The parts of the KL of one posterior from the prior, at one draw z ~ q(z | x_n).
 
     .. math:: \log\frac{q(z | x_n)}{p(z)} = \log\frac{q(z | x_n)}{q(z)} + \log\frac{q(z)}{p(z)},
@@ -224,17 +226,18 @@ def surgery_terms(
       chunk_size: as for `aggregated_log_prob`.
 
     Returns:
-      `SurgeryTerms`.
+      `Terms`.
 
     Raises:
       TypeError: `chunk_size` is not an integer.
       ValueError: as for `aggregated_log_prob`, or `log_prior` does not return [D].
 
     Example:
-      >>> import jax.numpy as jnp, bounds
-      >>> posteriors = bounds.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
-      >>> one = bounds.GaussianPosteriors(*(leaf[1] for leaf in posteriors))
-      >>> terms = bounds.surgery_terms(jnp.array([9.0]), one, posteriors)
+      >>> import jax.numpy as jnp
+      >>> from bounds import surgery
+      >>> posteriors = surgery.GaussianPosteriors(jnp.array([[-9.0], [9.0]]), jnp.ones((2, 1)))
+      >>> one = surgery.GaussianPosteriors(*(leaf[1] for leaf in posteriors))
+      >>> terms = surgery.terms(jnp.array([9.0]), one, posteriors)
       >>> round(float(terms.information), 4)  # log 2: z tells which of the two it is of
       0.6931
 
@@ -249,7 +252,7 @@ def surgery_terms(
             f"got {prior.shape[0]}."
         )
     dimensions = found.marginals - prior
-    return SurgeryTerms(
+    return Terms(
         kl=own - jnp.sum(prior),
         information=own - found.joint,
         marginal_kl=found.joint - jnp.sum(prior),
@@ -275,7 +278,7 @@ def active_units(mean: ArrayLike, *, threshold: ArrayLike = 0.01) -> Bool[Array,
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> bounds.active_units(jnp.array([[-1.0, 0.01], [1.0, -0.01]])).tolist()
+      >>> bounds.surgery.active_units(jnp.array([[-1.0, 0.01], [1.0, -0.01]])).tolist()
       [True, False]
 
     Source: Burda et al. 2015 (arXiv 1509.00519), section 5.2.

@@ -25,7 +25,7 @@ def uniform_times(key: Key, num_examples: int) -> Float[Array, "N"]:
 
     Example:
       >>> import jax, bounds
-      >>> bounds.uniform_times(jax.random.key(0), 4).shape
+      >>> bounds.diffusion.uniform_times(jax.random.key(0), 4).shape
       (4,)
     """
     return jax.random.uniform(key, (check_count("num_examples", num_examples),))
@@ -53,7 +53,7 @@ def low_discrepancy_times(key: Key, num_examples: int) -> Float[Array, "N"]:
 
     Example:
       >>> import jax, bounds
-      >>> times = bounds.low_discrepancy_times(jax.random.key(0), 4)
+      >>> times = bounds.diffusion.low_discrepancy_times(jax.random.key(0), 4)
       >>> sorted(int(4 * t) for t in times)
       [0, 1, 2, 3]
 
@@ -74,7 +74,7 @@ def discrete_times(
         `importance_probabilities`.
 
     Returns:
-      (t, p_t), each shaped as `times`, for `diffusion_estimate`; p_t is NaN where a traced time is
+      (t, p_t), each shaped as `times`, for `discrete_estimate`; p_t is NaN where a traced time is
       not in [0, 1].
 
     Raises:
@@ -83,7 +83,7 @@ def discrete_times(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> t, p = bounds.discrete_times(jnp.array([0.1, 0.9]), jnp.array([0.75, 0.25]))
+      >>> t, p = bounds.diffusion.discrete_times(jnp.array([0.1, 0.9]), jnp.array([0.75, 0.25]))
       >>> t.tolist(), p.tolist()
       ([1, 2], [0.75, 0.25])
     """
@@ -133,7 +133,7 @@ def importance_probabilities(
 
     Example:
       >>> import jax.numpy as jnp, bounds
-      >>> p = bounds.importance_probabilities(jnp.array([1.0, 9.0]), uniform_share=0.2)
+      >>> p = bounds.diffusion.importance_probabilities(jnp.array([1.0, 9.0]), uniform_share=0.2)
       >>> [round(float(v), 3) for v in p]
       [0.3, 0.7]
 

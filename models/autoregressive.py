@@ -75,8 +75,8 @@ class Autoregressive(NamedTuple):
     Attributes:
       init: (key, pixel_mean [D], pixel_sd [D]) -> params.
       log_prob: (params, x, dropout key or None) -> exact log P(x) in nats.
-      log_density: (params, x, u, dropout key or None) -> log p(x + u), as `bounds.dequantized`
-        wants it; None for the discretised kind.
+      log_density: (params, x, u, dropout key or None) -> log p(x + u), as
+        `bounds.dequantization.dequantized` wants it; None for the discretised kind.
       simulate: (params, key) -> x.
     """
 

@@ -1,8 +1,8 @@
 """Networks that predict, from x_t and gamma_t, the noise, the datum or v: a U-Net and an MLP.
 
 They take one datum [h, w, c] and return an array shaped as it, or with a learned variance a pair
-(prediction, share in [0, 1]), as `bounds.denoiser` wants it. They start at zero. Dropout acts where
-a key for it is given.
+(prediction, share in [0, 1]), as `bounds.diffusion.denoiser` wants it. They start at zero. Dropout
+acts where a key for it is given.
 """
 
 import math

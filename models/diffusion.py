@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, PyTree
 import bounds
 
 Predict = Callable[..., Any]
-"""(theta, x_t, gamma_t) -> prediction, see `bounds.denoiser`."""
+"""(theta, x_t, gamma_t) -> prediction, see `bounds.diffusion.denoiser`."""
 
 DECODERS = {
-    "gaussian": bounds.discretized_gaussian_log_prob,
-    "logistic": bounds.discretized_logistic_log_prob,
+    "gaussian": bounds.densities.discretized_gaussian_log_prob,
+    "logistic": bounds.densities.discretized_logistic_log_prob,
 }
 
 
@@ -28,7 +28,7 @@ class IntegerDiffusion(NamedTuple):
       decode: (theta, x_1) -> the most likely integers.
     """
 
-    model: bounds.Diffusion
+    model: bounds.diffusion.Diffusion
     decode: Callable[[PyTree, Array], Array]
 
 
@@ -54,7 +54,7 @@ def ddpm(
         raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {decoder!r}.")
     if gamma.shape[0] < 2:
         raise ValueError("DDPM's decoder takes its variance from t = 2; take at least two steps.")
-    denoise = bounds.denoiser(predict, prediction=prediction, variance=variance)
+    denoise = bounds.diffusion.denoiser(predict, prediction=prediction, variance=variance)
     smallest = jax.nn.log_sigmoid(gamma[0]) + jnp.log(-jnp.expm1(gamma[0] - gamma[1]))
     log_scale = 0.5 * smallest + math.log((levels - 1) / 2)
     if decoder == "logistic":
@@ -62,15 +62,17 @@ def ddpm(
 
     def log_decoder(theta, x, x_1, x_hat):
         del theta, x_1
-        mean = bounds.unscale_levels(x_hat, levels=levels)
+        mean = bounds.densities.unscale_levels(x_hat, levels=levels)
         return jnp.sum(DECODERS[decoder](x, mean, log_scale, levels=levels))
 
     def decode(theta, x_1):
         x_hat, _ = denoise(theta, x_1, gamma[0], gamma[0])
-        return jnp.clip(jnp.round(bounds.unscale_levels(x_hat, levels=levels)), 0, levels - 1)
+        return jnp.clip(
+            jnp.round(bounds.densities.unscale_levels(x_hat, levels=levels)), 0, levels - 1
+        )
 
-    encode = functools.partial(bounds.scale_levels, levels=levels)
-    return IntegerDiffusion(bounds.Diffusion(gamma, encode, denoise, log_decoder), decode)
+    encode = functools.partial(bounds.densities.scale_levels, levels=levels)
+    return IntegerDiffusion(bounds.diffusion.Diffusion(gamma, encode, denoise, log_decoder), decode)
 
 
 def vdm(
@@ -86,24 +88,33 @@ def vdm(
     Source: Kingma et al. 2021 (arXiv 2107.00630).
     """
     first = gamma(jnp.zeros(()))
-    schedule = bounds.discretize(gamma, num_steps) if num_steps else gamma
-    denoise = bounds.denoiser(predict, prediction=prediction)
+    schedule = bounds.diffusion.discretize(gamma, num_steps) if num_steps else gamma
+    denoise = bounds.diffusion.denoiser(predict, prediction=prediction)
 
     def log_decoder(theta, x, z_0, x_hat):
         del theta, x_hat
-        return jnp.sum(bounds.level_softmax_log_prob(x, z_0, first, levels=levels))
+        return jnp.sum(bounds.densities.level_softmax_log_prob(x, z_0, first, levels=levels))
 
     def decode(theta, z_0):
         del theta
         x_hat = z_0 * jnp.exp(-0.5 * jax.nn.log_sigmoid(-first))
-        return jnp.clip(jnp.round(bounds.unscale_levels(x_hat, levels=levels)), 0, levels - 1)
+        return jnp.clip(
+            jnp.round(bounds.densities.unscale_levels(x_hat, levels=levels)), 0, levels - 1
+        )
 
-    encode = functools.partial(bounds.scale_levels, levels=levels)
-    return IntegerDiffusion(bounds.Diffusion(schedule, encode, denoise, log_decoder), decode)
+    encode = functools.partial(bounds.densities.scale_levels, levels=levels)
+    return IntegerDiffusion(
+        bounds.diffusion.Diffusion(schedule, encode, denoise, log_decoder), decode
+    )
 
 
 def reverse_chain(
-    model: bounds.Diffusion, theta: PyTree, key: Array, shape: tuple[int, ...], *, kept: int
+    model: bounds.diffusion.Diffusion,
+    theta: PyTree,
+    key: Array,
+    shape: tuple[int, ...],
+    *,
+    kept: int,
 ) -> Float[Array, "kept *shape"]:
     """A draw of x_T .. x_1 under the model, of which `kept` stay: x_T, evenly spread ones, x_1."""
     gamma = jnp.asarray(model.gamma)
@@ -113,7 +124,7 @@ def reverse_chain(
 
     def back(carry, t):
         x_t, pictures = carry
-        mean, log_variance = bounds.reverse_step(
+        mean, log_variance = bounds.diffusion.reverse_step(
             model.denoise, theta, x_t, gamma[t - 2], gamma[t - 1]
         )
         noise = jax.random.normal(jax.random.fold_in(key, t), shape)

@@ -1,4 +1,4 @@
-r"""Noise for dequantization, learned: every `bounds.Dequantizer` with a network behind it.
+r"""Noise for dequantization, learned: a `Dequantizer` with a network behind it for every kind.
 
 The flow of Flow++ goes from logistic noise to v = logit(u) and sees the image through a
 convolutional network; it starts as uniform noise, exactly, because its couplings start as the
@@ -31,21 +31,21 @@ class LearnedNoise(NamedTuple):
 
     Attributes:
       init: (key, x) -> phi, from one datum.
-      make: (dropout key or None) -> the `bounds.Dequantizer` of ONE datum.
+      make: (dropout key or None) -> the `bounds.dequantization.Dequantizer` of ONE datum.
     """
 
     init: Callable[[Array, Array], PyTree]
-    make: Callable[[Any], bounds.Dequantizer]
+    make: Callable[[Any], bounds.dequantization.Dequantizer]
 
 
 def uniform_noise() -> LearnedNoise:
     """Noise without parameters."""
-    return LearnedNoise(lambda key, x: (), lambda dropout: bounds.uniform_dequantizer())
+    return LearnedNoise(lambda key, x: (), lambda dropout: bounds.dequantization.uniform())
 
 
-BASES: dict[str, Callable[[Any], bounds.Dequantizer]] = {
-    "logistic": bounds.logistic_dequantizer,
-    "normal": bounds.normal_dequantizer,
+BASES: dict[str, Callable[[Any], bounds.dequantization.Dequantizer]] = {
+    "logistic": bounds.dequantization.logistic,
+    "normal": bounds.dequantization.normal,
 }
 
 
@@ -90,7 +90,7 @@ def autoregressive_noise(levels: int, hidden: Sequence[int]) -> LearnedNoise:
             own["kernel"] = jnp.zeros_like(own["kernel"])
         return variables
 
-    return LearnedNoise(init, lambda dropout: bounds.autoregressive_dequantizer(parameters))
+    return LearnedNoise(init, lambda dropout: bounds.dequantization.autoregressive(parameters))
 
 
 def _centred(x: Array, levels: int) -> Array:
@@ -175,7 +175,7 @@ def image_noise(
         def context(phi, x):
             return Context(features_of(phi[0], x, dropout_key), dropout_key)
 
-        return bounds.flow_dequantizer(
+        return bounds.dequantization.flow(
             lambda phi, x, epsilon: flow.forward(phi[1], epsilon, context(phi, x)),
             lambda phi, x, v: flow.inverse(phi[1], v, context(phi, x)),
         )

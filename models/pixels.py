@@ -43,7 +43,7 @@ def bernoulli() -> PixelLikelihood:
     """Pixels of zeros and ones; the output is the logit of a one (Burda et al. 2015)."""
 
     def log_prob(outputs: Float[Array, "d 1"], x: Float[Array, "d"]) -> Float[Array, ""]:
-        return jnp.sum(bounds.bernoulli_log_prob(outputs[:, 0], x))
+        return jnp.sum(bounds.densities.bernoulli_log_prob(outputs[:, 0], x))
 
     def mean(outputs):
         return jax.nn.sigmoid(outputs[:, 0])
@@ -64,7 +64,7 @@ def categorical(levels: int) -> PixelLikelihood:
     values = jnp.arange(levels, dtype=jnp.float32)
 
     def log_prob(outputs: Float[Array, "d p"], x: Float[Array, "d"]) -> Float[Array, ""]:
-        return jnp.sum(bounds.categorical_log_prob(outputs, x))
+        return jnp.sum(bounds.densities.categorical_log_prob(outputs, x))
 
     def mean(outputs):
         return jnp.sum(jax.nn.softmax(outputs) * values[None], axis=-1)
@@ -119,18 +119,20 @@ def discretized_logit_laplace(levels: int) -> PixelLikelihood:
     r"""DALL-E's logit-Laplace density, integrated over cells: probabilities, which sum to 1.
 
     The outputs are mu and log b on the scale of the logits, kept within +-30 and +-10. See
-    `bounds.discretized_logit_laplace_log_prob`.
+    `bounds.densities.discretized_logit_laplace_log_prob`.
     """
     _check_levels(levels)
     values = jnp.arange(levels, dtype=jnp.float32)
 
     def log_prob(outputs: Float[Array, "d 2"], x: Float[Array, "d"]) -> Float[Array, ""]:
         mean, log_scale = _laplace_parameters(outputs)
-        return jnp.sum(bounds.discretized_logit_laplace_log_prob(x, mean, log_scale, levels=levels))
+        return jnp.sum(
+            bounds.densities.discretized_logit_laplace_log_prob(x, mean, log_scale, levels=levels)
+        )
 
     def mean(outputs):
         mean, log_scale = _laplace_parameters(outputs)
-        log_probs = bounds.discretized_logit_laplace_log_prob(
+        log_probs = bounds.densities.discretized_logit_laplace_log_prob(
             jnp.broadcast_to(values, (len(mean), levels)), mean[:, None], log_scale[:, None],
             levels=levels,
         )  # fmt: skip
@@ -155,7 +157,7 @@ def logit_laplace(levels: int) -> PixelLikelihood:
 
     def log_prob(outputs: Float[Array, "d 2"], x: Float[Array, "d"]) -> Float[Array, ""]:
         mean, log_scale = _laplace_parameters(outputs)
-        return jnp.sum(bounds.logit_laplace_log_prob(squeeze(x, levels), mean, log_scale))
+        return jnp.sum(bounds.densities.logit_laplace_log_prob(squeeze(x, levels), mean, log_scale))
 
     def mean(outputs):
         # As in the released code: the squeezed pixel whose logit is mu.
@@ -215,7 +217,7 @@ def _logistic_log_pmf(
     levels: int, outputs: Float[Array, "d 2"], x: Float[Array, "d"]
 ) -> Float[Array, "d"]:
     location, log_scale = _logistic_parameters(levels, outputs)
-    return bounds.discretized_logistic_log_prob(x, location, log_scale, levels=levels)
+    return bounds.densities.discretized_logistic_log_prob(x, location, log_scale, levels=levels)
 
 
 def _logistic_bias(levels: int, pixel_mean: Array, pixel_sd: Array) -> Array:

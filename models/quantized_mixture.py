@@ -58,7 +58,7 @@ def discretized_log_prob(
     """log P(x) in nats of the discretised mixture (Salimans et al. 2017, arXiv 1701.05517)."""
     mixture = _spread(mixture, x)
     each = jnp.broadcast_to(x[..., None], mixture.means.shape)
-    terms = bounds.discretized_logistic_log_prob(
+    terms = bounds.densities.discretized_logistic_log_prob(
         each, mixture.means, mixture.log_scales, levels=levels
     )
     return jax.nn.logsumexp(mixture.log_weights + terms, axis=-1)

@@ -48,7 +48,7 @@ class TokenPrior(NamedTuple):
     num_tokens: int
 
     def __call__(self, theta: PyTree, y: Any, z: Any, dropout: Any = None) -> tuple[Array, Array]:
-        """(log p(y), image logits [N, K]): the `prior` of a `bounds.JointModel`."""
+        """(log p(y), image logits [N, K]): the `prior` of a `bounds.joint.JointModel`."""
         text, image = self.logits(theta, y, z, dropout)
         return picked(text, jnp.asarray(y)), image
 
@@ -177,7 +177,7 @@ def make_prior(
 
 def picked(logits: Float[Array, "n k"], tokens: Int[Array, "n"]) -> Float[Array, ""]:
     """sum_n log p(token n)."""
-    return jnp.sum(bounds.categorical_log_prob(logits, tokens))
+    return jnp.sum(bounds.densities.categorical_log_prob(logits, tokens))
 
 
 def check_tokens(name: str, tokens: Any, length: int, count: int) -> Array:

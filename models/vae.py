@@ -150,14 +150,14 @@ def make_vae(
 
     def layer_log_prob(net, variables, value, z):
         mean, log_scale = _apply(net, variables, value)
-        return bounds.gaussian_log_prob(z, mean, jnp.exp(2 * log_scale))
+        return bounds.densities.gaussian_log_prob(z, mean, jnp.exp(2 * log_scale))
 
     def propose(phi, key, x):
         below, z, log_prob = scaled(x), [], 0.0
         for net, variables, k in zip(encoders, phi, jax.random.split(key, len(phi)), strict=True):
             mean, log_scale = _apply(net, variables, below)
             below = mean + jnp.exp(log_scale) * jax.random.normal(k, mean.shape)
-            log_prob += bounds.gaussian_log_prob(below, mean, jnp.exp(2 * log_scale))
+            log_prob += bounds.densities.gaussian_log_prob(below, mean, jnp.exp(2 * log_scale))
             z.append(below)
         return tuple(z), log_prob
 
@@ -169,7 +169,7 @@ def make_vae(
         )
 
     def log_p(theta, x, z):
-        top = bounds.gaussian_log_prob(z[-1], 0.0, 1.0)
+        top = bounds.densities.gaussian_log_prob(z[-1], 0.0, 1.0)
         outputs = _apply(decoders[0], theta[0], z[0])
         pixels = likelihood.log_prob(outputs, x.astype(jnp.float32))
         return sum(

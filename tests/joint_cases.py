@@ -35,7 +35,7 @@ def log_px(theta, x, y, codes):
     return jnp.log(weights @ jax.nn.softmax(theta.pixels[y], axis=-1)[:, x])
 
 
-MODEL = bounds.JointModel(lambda phi, x: phi[x], prior, log_px)
+MODEL = bounds.joint.JointModel(lambda phi, x: phi[x], prior, log_px)
 
 
 def params_of(seed, scale=1.5):
@@ -102,7 +102,7 @@ def chunk_of(params, x, y, q=None):
 
 @jax.jit
 def _values(arrays, beta):
-    return bounds.joint_values(lambda index: arrays, beta=beta)
+    return bounds.joint.values(lambda index: arrays, beta=beta)
 
 
 def values_of(params, x, y, q=None, beta=1.0):

@@ -60,7 +60,7 @@ def gaussians(seed, count, dims, *, spread, scale, dtype=None):
     rng = np.random.default_rng(seed)
     mean = spread * rng.normal(size=(count, dims))
     variance = np.square(scale * np.exp(0.3 * rng.normal(size=(count, dims))))
-    return bounds.GaussianPosteriors(jnp.asarray(mean, dtype), jnp.asarray(variance, dtype))
+    return bounds.surgery.GaussianPosteriors(jnp.asarray(mean, dtype), jnp.asarray(variance, dtype))
 
 
 def gaussian_table(z, posteriors):

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import operator
 import pathlib
 import re
 import runpy
@@ -133,7 +134,18 @@ def test_tests_exist(path):
         assert name in tests()[file], f"{file} has no {name}"
 
 
+def of_the_library(text: str) -> list[str]:
+    """Dotted names after `bounds.`, modules included."""
+    return re.findall(r"(?<![\w./-])bounds\.([A-Za-z]\w+(?:\.[A-Za-z]\w+)*)", text)
+
+
 @pytest.mark.parametrize("path", TODAY, ids=name_of)
 def test_functions_of_the_library_exist(path):
-    for name in re.findall(r"(?<![\w./-])bounds\.([A-Za-z]\w+)", text_of(path)):
-        assert hasattr(bounds, name), f"bounds.{name}"
+    for name in of_the_library(text_of(path)):
+        operator.attrgetter(name)(bounds)  # an unknown one raises
+
+
+def test_the_check_of_functions_looks_into_modules():
+    assert of_the_library("`bounds.diffusion.terms(x).prior`.") == ["diffusion.terms"]
+    with pytest.raises(AttributeError, match="diffusion_terms"):
+        operator.attrgetter("diffusion.diffusion_terms")(bounds)

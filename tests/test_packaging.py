@@ -12,6 +12,7 @@ import sys
 import types
 
 import pytest
+from interface import library, public_names
 from repository import ROOT
 
 import bounds
@@ -182,38 +183,49 @@ def test_importing_the_library_loads_none_of_the_experiments_libraries():
     assert answer.stderr == ""
 
 
-def public_functions() -> list[str]:
-    return [n for n in bounds.__all__ if not isinstance(getattr(bounds, n), type)]
+FUNCTIONS = {n: value for n, value in public_names().items() if not isinstance(value, type)}
 
 
-def test_all_lists_exactly_the_public_names():
-    public = {
-        name
-        for name, value in vars(bounds).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert set(bounds.__all__) == public
-    assert bounds.__all__ == sorted(set(bounds.__all__))
+@pytest.mark.parametrize("module", library().values(), ids=library())
+def test_all_lists_exactly_the_public_names(module):
+    # The hook that checks shapes in tests puts `jaxtyping` into every module.
+    public = {name for name in vars(module) if not name.startswith("_")} - {"jaxtyping"}
+    assert set(module.__all__) == public
+    assert module.__all__ == sorted(set(module.__all__))
 
 
-@pytest.mark.parametrize("name", public_functions())
+def test_every_public_module_is_listed():
+    files = {p.stem for p in (ROOT / "bounds").glob("*.py") if not p.stem.startswith("_")}
+    assert library().keys() == {"bounds", *(f"bounds.{name}" for name in files)}
+
+
+def test_nothing_public_has_two_names():
+    by_object: dict[int, list[str]] = {}
+    for name, value in public_names().items():
+        by_object.setdefault(id(value), []).append(name)
+    assert [names for names in by_object.values() if len(names) > 1] == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_public_function_is_documented_with_an_example(name):
-    doc = inspect.getdoc(getattr(bounds, name)) or ""
+    doc = inspect.getdoc(FUNCTIONS[name]) or ""
     assert re.match(r".+\.(\n\n|$)", doc), "a one-line summary comes first"
     assert "Example:" in doc
     example = doc.split("Example:")[1]
     assert ">>> " in example
-    assert re.search(rf"\b{name}\b", example), "the example uses the name"
+    # With its module: many a variable is called `terms` or `bound` too.
+    own = re.escape(".".join(name.split(".")[-2:]))
+    assert re.search(rf"\b{own}\b", example), "the example uses the name"
 
 
-@pytest.mark.parametrize("name", public_functions())
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_public_function_documents_arguments_result_and_errors(name):
-    function = getattr(bounds, name)
+    function = FUNCTIONS[name]
     doc = inspect.getdoc(function) or ""
     same_as = re.search(r"^Args, Returns, Raises: as `(\w+)`", doc, re.MULTILINE)
     if same_as:
-        assert same_as[1] in bounds.__all__
-        doc = inspect.getdoc(getattr(bounds, same_as[1])) or ""
+        neighbour = f"{name.rpartition('.')[0]}.{same_as[1]}"
+        doc = inspect.getdoc(FUNCTIONS[neighbour]) or ""
     sections = dict(re.findall(r"^(Args|Returns|Raises):\n((?:  .*\n?|\n)+)", doc, re.MULTILINE))
     assert sections.keys() == {"Args", "Returns", "Raises"}
     described = set(re.findall(r"^  (\w+): \S", sections["Args"], re.MULTILINE))

@@ -65,10 +65,10 @@ class Model(NamedTuple):
     dvae: DVAE
     prior: TokenPrior
     init: Callable[[Array], bounds.Params]
-    joint: bounds.JointModel
-    images: bounds.JointModel
+    joint: bounds.joint.JointModel
+    images: bounds.joint.JointModel
 
-    def with_dropout(self, key: Any) -> bounds.JointModel:
+    def with_dropout(self, key: Any) -> bounds.joint.JointModel:
         """`joint` with dropout in the prior; without where there is no key."""
         return self.joint._replace(prior=functools.partial(_prior, self.prior, dropout=key))
 
@@ -153,7 +153,7 @@ def make_model(data: Data, trained: settings.Trained) -> Model:
         return dvae.log_px(theta["decoder"], x, codes)
 
     flat = jnp.zeros((dvae.num_tokens, dvae.num_codes))
-    joint = bounds.JointModel(dvae.encode, functools.partial(_prior, prior), log_px)
+    joint = bounds.joint.JointModel(dvae.encode, functools.partial(_prior, prior), log_px)
     images = joint._replace(prior=lambda theta, y, z: (jnp.zeros(()), flat))
     return Model(dvae, prior, init, joint, images)
 

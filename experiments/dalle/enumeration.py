@@ -27,12 +27,12 @@ class Enumerated(NamedTuple):
     """Exact numbers of each image [M], in nats.
 
     Attributes:
-      values: see `bounds.JointValues`.
+      values: see `bounds.joint.Values`.
       gap: KL(q(z | x) || p(z | x, y)) by a sum of its own.
       log_text: log p(y).
     """
 
-    values: bounds.JointValues
+    values: bounds.joint.Values
     gap: Any
     log_text: Any
 
@@ -103,7 +103,7 @@ def enumerated(
 
 def of_images(
     model: Model, params: bounds.Params, images: np.ndarray, sequences: np.ndarray
-) -> bounds.JointValues:
+) -> bounds.joint.Values:
     """Sums over all codes for every image x alone, with the captions `sequences` summed out.
 
     Its log_p is log p(x), and its bound that of q(z | x) on it, if these are all captions.
@@ -129,8 +129,8 @@ def _sums_of(model: Model):
     def sums(params, images, own, text, image):
         log_prior = text[:, None] + image
         chunk = functools.partial(_chunk, model, params, images, codes, log_prior, own)
-        values = bounds.joint_values(chunk, len(codes))
-        gap = bounds.posterior_kl(chunk, len(codes))
+        values = bounds.joint.values(chunk, len(codes))
+        gap = bounds.joint.posterior_kl(chunk, len(codes))
         return Enumerated(values, gap, text[own])
 
     return sums
@@ -145,7 +145,7 @@ def log_likelihoods(model: Model):
     @precise
     def log_p(params, images, own, log_prior):
         chunk = functools.partial(_chunk, model, params, images, codes, log_prior, own)
-        return bounds.joint_values(chunk, len(codes)).log_p
+        return bounds.joint.values(chunk, len(codes)).log_p
 
     return log_p
 
@@ -154,7 +154,7 @@ def _chunk(
     model: Model, params: Any, images: Array, codes: Array, log_prior: Array, own: Array,
     index: Array,
 ):  # fmt: skip
-    """See `bounds.joint_values`: [M, codes of the chunk] of each; log_prior [C, K^N], own [M]."""
+    """See `bounds.joint.values`: [M, codes of the chunk] of each; log_prior [C, K^N], own [M]."""
     one_hot = codes_of(codes[index], model.num_codes)
     size = codes.shape[1]
     tables = jax.vmap(lambda c: _levels_of(model, params, c))(

@@ -116,7 +116,7 @@ def sampled_rows(
 
 @functools.cache
 def _latent_of(model: Model) -> bounds.LatentModel:
-    return bounds.joint_latent(model.joint)
+    return bounds.joint.latent(model.joint)
 
 
 def _terms_of(
@@ -129,7 +129,7 @@ def _terms_of(
         evaluate, params, _test(data, wanted), key, images_per_pass=memory.images_per_pass
     )
     return {
-        "log_probs": log_probs, "tokens": tokens, "terms": bounds.JointTerms(*terms),
+        "log_probs": log_probs, "tokens": tokens, "terms": bounds.joint.Terms(*terms),
         "hard": hard, "relaxed": relaxed, "squared_error": squared_error,
     }  # fmt: skip
 
@@ -144,16 +144,16 @@ def _terms(model: Model, draws: int, temperatures: tuple[float, ...]):
 
         def values(number):
             own = jax.random.fold_in(key, number)
-            # Hard and relaxed by the same Gumbel noise: `categorical` and `relaxed_joint` draw it
+            # Hard and relaxed by the same Gumbel noise: `joint.terms` and `joint.relaxed` draw it
             # alike, so that their difference varies less than either.
-            terms = bounds.joint_terms(model.joint, params, own, datum)
+            terms = bounds.joint.terms(model.joint, params, own, datum)
             relaxed = [
-                bounds.relaxed_joint(model.joint, temperature=t)(
+                bounds.joint.relaxed(model.joint, temperature=t)(
                     params, jax.random.clone(own), datum
                 )
                 for t in temperatures
             ]
-            return tuple(terms), bounds.joint_bound(terms), jnp.stack(relaxed)
+            return tuple(terms), bounds.joint.bound(terms), jnp.stack(relaxed)
 
         terms, hard, relaxed = jax.tree.map(
             lambda v: jnp.mean(v, axis=0), jax.lax.map(values, jnp.arange(draws))
@@ -252,7 +252,7 @@ def _sampler_of(model: Model):
     return sample
 
 
-def _parts(terms: bounds.JointTerms) -> list[tuple[str, Any]]:
+def _parts(terms: bounds.joint.Terms) -> list[tuple[str, Any]]:
     """The parts of the bound by draws of z, under the names of `exact_rows`."""
     rate = terms.log_q - terms.log_image
     return [

@@ -113,7 +113,7 @@ def _elbo(model: Model, draws: int):
 
 def latent_model(model: Model, sequences: Array) -> bounds.LatentModel:
     """p(x, z) and q(z | x) of data (x, ()), with the captions `sequences` [C, T] summed out."""
-    latent = bounds.joint_latent(model.images)
+    latent = bounds.joint.latent(model.images)
 
     def log_p(theta, datum, z):
         def one(y):

@@ -90,24 +90,24 @@ def make_dvae_loss(model: Model, wanted: Objective) -> LossFn:
 
 
 def _relaxed(model: Model, num_samples: int, beta, temperature):
-    return bounds.relaxed_joint(model.images, temperature=temperature, beta=beta)
+    return bounds.joint.relaxed(model.images, temperature=temperature, beta=beta)
 
 
 def _vimco(model: Model, num_samples: int, beta, temperature):
-    # beta times IWAE of the power p(x | z)^(1 / beta), see `bounds.joint_latent`.
-    latent = bounds.joint_latent(model.images, beta=beta)
+    # beta times IWAE of the power p(x | z)^(1 / beta), see `bounds.joint.latent`.
+    latent = bounds.joint.latent(model.images, beta=beta)
     objective = bounds.vimco(latent, num_samples=num_samples)
     return lambda params, key, datum: beta * objective(params, key, datum)
 
 
 def _reinforce(model: Model, num_samples: int, beta, temperature):
-    latent = bounds.joint_latent(model.images, beta=beta)
+    latent = bounds.joint.latent(model.images, beta=beta)
     objective = bounds.reinforce(latent, num_samples=num_samples, bound=bounds.elbo)
     return lambda params, key, datum: beta * objective(params, key, datum)
 
 
 def _enumerated(model: Model, num_samples: int, beta, temperature):
-    return bounds.enumerated_joint(
+    return bounds.joint.enumerated(
         model.images, num_codes=model.num_codes, beta=beta, chunk_size=model.num_codes
     )
 
@@ -150,7 +150,7 @@ def make_prior_loss(data: Data, model: Model, wanted: Prior) -> LossFn:
         joint = model.with_dropout(dropout if wanted.dropout > 0 else None)
         fixed = params._replace(phi=jax.lax.stop_gradient(params.phi))
         if wanted.tokens == "sampled":
-            found = bounds.joint_terms(joint, fixed, z_key, (x, y))
+            found = bounds.joint.terms(joint, fixed, z_key, (x, y))
             return found.log_text, found.log_image
         z = jnp.argmax(model.dvae.encode(fixed.phi, x), axis=-1)
         text, logits = joint.prior(params.theta, y, z)
@@ -179,12 +179,12 @@ def _validation(
         x, y = pair
         datum = x, y if of_prior else ()
         each = jax.random.split(key, trained.training.validation_samples)
-        found = jax.vmap(functools.partial(bounds.joint_terms, joint), (None, 0, None))(
+        found = jax.vmap(functools.partial(bounds.joint.terms, joint), (None, 0, None))(
             params, each, datum
         )
         terms = jax.tree.map(jnp.mean, found)
         if not of_prior:
-            return bounds.joint_bound(terms, beta=trained.objective.beta)
+            return bounds.joint.bound(terms, beta=trained.objective.beta)
         return prior.text_weight * terms.log_text + prior.image_weight * terms.log_image
 
     pairs = as_images(data.problem.dataset.validation), data.tokens["validation"]

@@ -64,7 +64,7 @@ class Model(NamedTuple):
         log_density = functools.partial(
             self.density.log_density, dropout=None if noise_only else dropout
         )
-        return bounds.dequantized(log_density, self.noise.make(dropout))
+        return bounds.dequantization.dequantized(log_density, self.noise.make(dropout))
 
 
 def make_model(problem: Problem, trained: Trained) -> Model:

@@ -20,8 +20,8 @@ from models.quantized_mixture import EXAMPLE, EXAMPLE_LEVELS
 
 # A location and a log scale for each x: noise as free as its family allows.
 FAMILIES = {
-    "logit-normal": bounds.normal_dequantizer,
-    "logit-logistic": bounds.logistic_dequantizer,
+    "logit-normal": bounds.dequantization.normal,
+    "logit-logistic": bounds.dequantization.logistic,
 }
 GROUPS = 200  # of the largest k of IWAE-k
 
@@ -124,14 +124,16 @@ def rows(control: Control, *, num_steps: int, learning_rate: float, counts: tupl
 def fitted(control: Control, name: str, x: Array, num_steps: int, learning_rate: float):
     """(model, phi) of a noise, fitted by the integrated ELBO of every x at once."""
     if name == "uniform":
-        return bounds.dequantized(control.log_density, bounds.uniform_dequantizer()), ()
+        return bounds.dequantization.dequantized(
+            control.log_density, bounds.dequantization.uniform()
+        ), ()
 
     def parameters(phi, x):
         base = control.levels ** jnp.arange(control.num_dims)[::-1]
         index = jnp.sum(x.astype(jnp.int32) * base)
         return phi[0][index], phi[1][index]
 
-    model = bounds.dequantized(control.log_density, FAMILIES[name](parameters))
+    model = bounds.dequantization.dequantized(control.log_density, FAMILIES[name](parameters))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def loss(phi):
@@ -198,8 +200,8 @@ def degenerate_and_dequantized(
     probabilities = np.exp(quantized_mixture.truncated_log_prob(EXAMPLE, control.levels, x[:, 0]))
     noises = {
         "no noise": None,
-        "uniform noise": bounds.uniform_dequantizer(),
-        "fitted noise": bounds.logistic_dequantizer(
+        "uniform noise": bounds.dequantization.uniform(),
+        "fitted noise": bounds.dequantization.logistic(
             lambda phi, x: (phi[0][x.astype(jnp.int32)], phi[1][x.astype(jnp.int32)])
         ),
     }
@@ -223,7 +225,7 @@ def degenerate_and_dequantized(
             if dequantizer is None:
                 values = jax.vmap(lambda x: log_density(params.theta, x, jnp.zeros(1)))(x)
             else:
-                model = bounds.dequantized(log_density, dequantizer)
+                model = bounds.dequantization.dequantized(log_density, dequantizer)
 
                 def one(key, x):
                     return bounds.elbo(bounds.log_weights(model, params, key, x, num_samples=64))

@@ -16,7 +16,7 @@ from models import denoisers, diffusion
 from models.diffusion import IntegerDiffusion
 
 # Schedules of discrete time alone.
-DISCRETE = {"linear": bounds.linear_schedule, "cosine": bounds.cosine_schedule}
+DISCRETE = {"linear": bounds.diffusion.linear_schedule, "cosine": bounds.diffusion.cosine_schedule}
 SCHEDULE_UNITS = 32  # of a learned one
 
 
@@ -80,8 +80,8 @@ def make_model(problem: Problem, trained: Trained) -> Model:
 
 def _bound(model: Model):
     def bound(params, key, x):
-        terms = bounds.diffusion_terms(model.evaluated(params).model, params, key, x)
-        return bounds.diffusion_bound(terms)
+        terms = bounds.diffusion.terms(model.evaluated(params).model, params, key, x)
+        return bounds.diffusion.bound(terms)
 
     return bound
 
@@ -114,12 +114,12 @@ def _vdm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
     evaluation = chain.evaluation_timesteps or chain.timesteps
     ends = {"gamma_min": chain.gamma_min, "gamma_max": chain.gamma_max}
     learned = chain.schedule == "vdm_learned"
-    start = bounds.init_monotone_gamma(SCHEDULE_UNITS) if learned else ()
+    start = bounds.diffusion.init_monotone_gamma(SCHEDULE_UNITS) if learned else ()
 
     def make(params, dropout, timesteps):
-        gamma = functools.partial(bounds.linear_gamma, **ends)
+        gamma = functools.partial(bounds.diffusion.linear_gamma, **ends)
         if learned:
-            gamma = functools.partial(bounds.monotone_gamma, params["schedule"], **ends)
+            gamma = functools.partial(bounds.diffusion.monotone_gamma, params["schedule"], **ends)
         return diffusion.vdm(
             gamma, _predictor(denoiser, dropout), levels=problem.levels, num_steps=timesteps,
             prediction=chain.prediction,

@@ -32,7 +32,7 @@ LIMIT = "ELBO, T = infinity"  # the row of the bound of continuous time
 
 
 class Terms(NamedTuple):
-    """Of each image, in nats; see `bounds.DiffusionTerms`."""
+    """Of each image, in nats; see `bounds.diffusion.Terms`."""
 
     prior: np.ndarray
     diffusion: np.ndarray
@@ -68,12 +68,12 @@ def _continuous_of(model: Model, count: int):
     def one(params, key, x, index):
         time_key, key = jax.random.split(jax.random.fold_in(key, index))
         made = model.make(params, None, 0).model
-        times = bounds.low_discrepancy_times(time_key, count)
+        times = bounds.diffusion.low_discrepancy_times(time_key, count)
 
         def value(drawn):
             number, time = drawn
             here = jax.random.fold_in(key, number)
-            return bounds.continuous_estimate(made, params, here, x, time).value
+            return bounds.diffusion.continuous_estimate(made, params, here, x, time).value
 
         # Not a running total, whose rounding grows with the number of times.
         return (jnp.mean(jax.lax.map(value, (jnp.arange(count), times))),)
@@ -85,7 +85,7 @@ def _continuous_of(model: Model, count: int):
 def _terms_of(model: Model):
     def one(params, key, x, index):
         made = model.evaluated(params).model
-        return tuple(bounds.diffusion_terms(made, params, jax.random.fold_in(key, index), x))
+        return tuple(bounds.diffusion.terms(made, params, jax.random.fold_in(key, index), x))
 
     return held_out.compiled(one)
 
@@ -151,7 +151,7 @@ def single_time(
     probabilities = {
         "uniform": uniform, "low_discrepancy": uniform,
         # By the squares on these very images: better than a memory of training can be.
-        "importance": np.asarray(bounds.importance_probabilities(jnp.asarray(squares))),
+        "importance": np.asarray(bounds.diffusion.importance_probabilities(jnp.asarray(squares))),
     }  # fmt: skip
     out = []
     x = jnp.asarray(as_images(images))
@@ -177,8 +177,8 @@ def _estimates_of(model: Model, name: str):
 
         def batch_mean(key):
             time_key, key = jax.random.split(key)
-            t, p = bounds.discrete_times(TIMES[name](time_key, len(x)), probabilities)
-            found = jax.vmap(bounds.diffusion_estimate, (None, None, 0, 0, 0, 0))(
+            t, p = bounds.diffusion.discrete_times(TIMES[name](time_key, len(x)), probabilities)
+            found = jax.vmap(bounds.diffusion.discrete_estimate, (None, None, 0, 0, 0, 0))(
                 made, params, jax.random.split(key, len(x)), x, t, p
             )
             return jnp.mean(found.value)

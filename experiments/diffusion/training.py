@@ -18,9 +18,9 @@ from experiments.studies import training
 from experiments.studies.images import Problem, as_images, training_stream
 
 TIMES = {
-    "uniform": bounds.uniform_times,
-    "low_discrepancy": bounds.low_discrepancy_times,
-    "importance": bounds.low_discrepancy_times,  # through other probabilities
+    "uniform": bounds.diffusion.uniform_times,
+    "low_discrepancy": bounds.diffusion.low_discrepancy_times,
+    "importance": bounds.diffusion.low_discrepancy_times,  # through other probabilities
 }
 _REMEMBERED = 0.9  # of a running mean of about ten values
 
@@ -82,7 +82,7 @@ def make_loss(model: Model, trained: Trained) -> LossFn:
 
             def estimate(params, key, x, time):
                 made, key = prepared(key, params)
-                return bounds.continuous_estimate(made, params, key, x, time)
+                return bounds.diffusion.continuous_estimate(made, params, key, x, time)
 
             found = jax.vmap(estimate, (None, 0, 0, 0))(params, keys, x, times)
             value = jnp.mean(found.value)
@@ -96,21 +96,21 @@ def make_loss(model: Model, trained: Trained) -> LossFn:
         probabilities = jnp.full(gamma.shape, 1 / gamma.size)
         if importance:
             known_all = jnp.all(extra > 0)  # until then every step is as likely
-            weighted = bounds.importance_probabilities(extra)
+            weighted = bounds.diffusion.importance_probabilities(extra)
             probabilities = jnp.where(known_all, weighted, probabilities)
-        t, probability = bounds.discrete_times(times, probabilities)
+        t, probability = bounds.diffusion.discrete_times(times, probabilities)
         if simple:
 
             def error(key, x, t):
                 made, key = prepared(key, params)
-                return bounds.noise_error(made, params, key, x, t) / x.size
+                return bounds.diffusion.noise_error(made, params, key, x, t) / x.size
 
             loss = jnp.mean(jax.vmap(error)(keys, x, t))
             return loss, (extra, {"squared_error": loss})
 
         def estimate_of_step(key, x, t, probability):
             made, key = prepared(key, params)
-            return bounds.diffusion_estimate(made, params, key, x, t, probability)
+            return bounds.diffusion.discrete_estimate(made, params, key, x, t, probability)
 
         found = jax.vmap(estimate_of_step)(keys, x, t, probability)
         value = jnp.mean(found.value)
@@ -154,10 +154,10 @@ def validation(
     def value(params, key, x):
         time_key, key = jax.random.split(key)
         made = model.evaluated(params).model
-        times = bounds.low_discrepancy_times(time_key, count)
+        times = bounds.diffusion.low_discrepancy_times(time_key, count)
         steps = made.gamma.size
-        t, probability = bounds.discrete_times(times, jnp.full(steps, 1 / steps))
-        found = jax.vmap(bounds.diffusion_estimate, (None, None, 0, None, 0, 0))(
+        t, probability = bounds.diffusion.discrete_times(times, jnp.full(steps, 1 / steps))
+        found = jax.vmap(bounds.diffusion.discrete_estimate, (None, None, 0, None, 0, 0))(
             made, params, jax.random.split(key, count), x, t, probability
         )
         return jnp.mean(found.value)

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     def bits(self, log_prob: Any) -> np.ndarray:
         """log P(x) in nats, or a bound on it, as bits/dim."""
         return np.asarray(
-            bounds.bits_per_dim(
+            bounds.dequantization.bits_per_dim(
                 log_prob, num_dims=int(np.prod(self.shape)), levels=self.levels,
                 data_range=None, dequantized=False,
             ), np.float64,

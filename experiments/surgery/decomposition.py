@@ -40,12 +40,12 @@ class Parts(NamedTuple):
     """Parts of the KL, in nats: of one draw, or averages with leading axes.
 
     Attributes:
-      terms: `bounds.SurgeryTerms`.
+      terms: `bounds.surgery.Terms`.
       dimension_wise: the sum of `terms.dimension_kl`.
       dimension_information: log q(z_d | x) - log q(z_d), [D].
     """
 
-    terms: bounds.SurgeryTerms
+    terms: bounds.surgery.Terms
     dimension_wise: Array
     dimension_information: Array
 
@@ -58,7 +58,7 @@ class Measured(NamedTuple):
 
 
 def measure(
-    posteriors: bounds.GaussianPosteriors,
+    posteriors: bounds.surgery.GaussianPosteriors,
     key: Array,
     *,
     num_draws: int,
@@ -90,10 +90,12 @@ def _evaluator(num_draws: int, posteriors_per_pass: int):
 
         def parts(number):
             z = draw(jax.random.fold_in(key, number), posterior)
-            terms = bounds.surgery_terms(z, posterior, posteriors, chunk_size=posteriors_per_pass)
+            terms = bounds.surgery.terms(z, posterior, posteriors, chunk_size=posteriors_per_pass)
             # Of each dimension, as the sum over an axis of one.
-            own = bounds.gaussian_log_prob(z[:, None], *(leaf[:, None] for leaf in posterior))
-            prior = bounds.gaussian_log_prob(z[:, None], 0.0, 1.0)
+            own = bounds.densities.gaussian_log_prob(
+                z[:, None], *(leaf[:, None] for leaf in posterior)
+            )
+            prior = bounds.densities.gaussian_log_prob(z[:, None], 0.0, 1.0)
             information = own - (terms.dimension_kl + prior)
             return Parts(terms, jnp.sum(terms.dimension_kl), information)
 
@@ -106,7 +108,7 @@ def _evaluator(num_draws: int, posteriors_per_pass: int):
     return held_out.compiled(one)
 
 
-def draw(key: Array, posterior: bounds.GaussianPosteriors) -> Array:
+def draw(key: Array, posterior: bounds.surgery.GaussianPosteriors) -> Array:
     """z ~ q(z | x)."""
     mean, variance = posterior
     return mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape, mean.dtype)
@@ -124,10 +126,12 @@ def stratified(mean: Any, variance: Any, num_draws: int) -> tuple[Any, Any]:
     return mean.mean(axis=0), np.sqrt(variance.mean(axis=0) / (num_draws * len(mean)))
 
 
-def closed_kl(posteriors: bounds.GaussianPosteriors) -> np.ndarray:
+def closed_kl(posteriors: bounds.surgery.GaussianPosteriors) -> np.ndarray:
     """KL(q(z_d | x_n) || N(0, 1)) of each dimension, in closed form, [N, D]."""
     mean, variance = (np.asarray(leaf, np.float64) for leaf in posteriors)
-    return np.asarray(bounds.gaussian_kl(mean[..., None], variance[..., None]), np.float64)
+    return np.asarray(
+        bounds.densities.gaussian_kl(mean[..., None], variance[..., None]), np.float64
+    )
 
 
 class Minibatch(NamedTuple):
@@ -139,7 +143,7 @@ class Minibatch(NamedTuple):
 
 
 def from_minibatches(
-    posteriors: bounds.GaussianPosteriors, key: Array, *, batch: int, num_batches: int
+    posteriors: bounds.surgery.GaussianPosteriors, key: Array, *, batch: int, num_batches: int
 ) -> Minibatch:
     """Estimates of I by batches of `batch` data, drawn without replacement, one z for each."""
     found = _of_batches(batch, num_batches)(posteriors, key)
@@ -158,11 +162,11 @@ def _of_batches(batch: int, num_batches: int):
             index = jax.random.choice(which, count, (batch,), replace=False)
             chosen = jax.tree.map(lambda leaf: leaf[index], posteriors)
             z = draw(noise, chosen)
-            of_one = jax.vmap(bounds.gaussian_log_prob, (None, 0, 0))
+            of_one = jax.vmap(bounds.densities.gaussian_log_prob, (None, 0, 0))
             log_pairs = jax.vmap(of_one, (0, None, None))(z, *chosen)
             own = jnp.diagonal(log_pairs)
-            lower, upper = bounds.information_sandwich(log_pairs, num_data=count)
-            weighted = bounds.minibatch_weighted_log_prob(log_pairs, num_data=count)
+            lower, upper = bounds.surgery.information_sandwich(log_pairs, num_data=count)
+            weighted = bounds.surgery.minibatch_weighted_log_prob(log_pairs, num_data=count)
             return jnp.mean(lower), jnp.mean(own - weighted), jnp.mean(upper)
 
         return jax.lax.map(one, jnp.arange(num_batches))
@@ -216,7 +220,7 @@ def training_images(model: Loaded, settings: Surgery) -> np.ndarray:
 
 def aggregated(
     model: Loaded, params: bounds.Params, images: np.ndarray, memory: Memory
-) -> bounds.GaussianPosteriors:
+) -> bounds.surgery.GaussianPosteriors:
     """The posteriors of images by the encoder with these parameters."""
     q = encoders.encoded(model.problem.vae, params.phi, images, memory.images_per_pass)
     return encoders.posteriors(q)
@@ -231,7 +235,10 @@ def measure_for(posteriors, key: Array, num_draws: int, memory: Memory) -> Measu
 
 
 def totals(
-    at: dict[str, Any], posteriors: bounds.GaussianPosteriors, measured: Measured, num_draws: int
+    at: dict[str, Any],
+    posteriors: bounds.surgery.GaussianPosteriors,
+    measured: Measured,
+    num_draws: int,
 ) -> list[Row]:
     """The average KL, its parts, and two checks of them."""
     count = len(posteriors.mean)
@@ -253,7 +260,7 @@ def totals(
             row(name, at, kind="estimate", unit="nats", value=value, standard_error=error,
                 **each, **extra)
         )  # fmt: skip
-    active = bounds.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
+    active = bounds.surgery.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
     sampled, error = found[SAMPLED_KL]
     rest = sampled - found[INFORMATION][0] - found[MARGINAL_KL][0]
     difference = closed - sampled
@@ -279,7 +286,10 @@ def minibatch_rows(at: dict[str, Any], estimates: Minibatch) -> list[Row]:
 
 
 def dimension_rows(
-    at: dict[str, Any], posteriors: bounds.GaussianPosteriors, measured: Measured, num_draws: int
+    at: dict[str, Any],
+    posteriors: bounds.surgery.GaussianPosteriors,
+    measured: Measured,
+    num_draws: int,
 ) -> list[Row]:
     """For every dimension its average KL, the two parts of it, and whether it is active."""
     count = len(posteriors.mean)
@@ -292,7 +302,7 @@ def dimension_rows(
                    num_draws),
     ]  # fmt: skip
     variances = np.asarray(posteriors.mean, np.float64).var(axis=0)
-    active = bounds.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
+    active = bounds.surgery.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
     out = []
     for d, average in enumerate(averages):
         where = {**at, "dimension": d + 1}

@@ -46,10 +46,10 @@ def encoded(vae: VAE, phi: PyTree, images: np.ndarray, images_per_pass: int) -> 
     return DatumQ(*found)
 
 
-def posteriors(q: DatumQ) -> bounds.GaussianPosteriors:
+def posteriors(q: DatumQ) -> bounds.surgery.GaussianPosteriors:
     """The same with variances, whose mixture is the aggregated posterior."""
     variance: Any = np.exp(2 * q.log_scale)
-    return bounds.GaussianPosteriors(q.mean, variance)
+    return bounds.surgery.GaussianPosteriors(q.mean, variance)
 
 
 @functools.cache
@@ -76,10 +76,10 @@ def per_datum(log_p: Callable[[PyTree, Any, Array], Array]) -> bounds.LatentMode
         noise = jax.random.normal(key, phi.mean.shape, phi.mean.dtype)
         z = phi.mean + jnp.exp(phi.log_scale) * noise
         # log q(z) from the noise itself: the same number, and cheaper than through z.
-        return z, bounds.gaussian_log_prob(noise, 0.0, 1.0) - jnp.sum(phi.log_scale)
+        return z, bounds.densities.gaussian_log_prob(noise, 0.0, 1.0) - jnp.sum(phi.log_scale)
 
     def log_q(phi, x, z):
         del x
-        return bounds.gaussian_log_prob(z, phi.mean, jnp.exp(2 * phi.log_scale))
+        return bounds.densities.gaussian_log_prob(z, phi.mean, jnp.exp(2 * phi.log_scale))
 
     return bounds.LatentModel(propose, log_q, log_p)

@@ -23,7 +23,9 @@ _SHARES = np.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0
 _HEIGHTS = (0.01, 0.1, 0.3, 0.6, 0.9)
 
 
-def surgery(rows: list[Row], densities: dict[str, bounds.GaussianPosteriors], title: str) -> Any:
+def surgery(
+    rows: list[Row], densities: dict[str, bounds.surgery.GaussianPosteriors], title: str
+) -> Any:
     """One row of panels for each model.
 
     Args:
@@ -50,7 +52,7 @@ def surgery(rows: list[Row], densities: dict[str, bounds.GaussianPosteriors], ti
     return figure
 
 
-def _aggregated(axis, posteriors: bounds.GaussianPosteriors, name: str) -> None:
+def _aggregated(axis, posteriors: bounds.surgery.GaussianPosteriors, name: str) -> None:
     """The aggregated posterior of the two dimensions whose means vary most."""
     variances = np.asarray(posteriors.mean).var(axis=0)
     chosen = np.sort(np.argsort(variances)[::-1][:2])
@@ -75,12 +77,12 @@ def _aggregated(axis, posteriors: bounds.GaussianPosteriors, name: str) -> None:
     axis.set_title(f"{name}: aggregated posterior")
 
 
-def _log_density(posteriors: bounds.GaussianPosteriors, z: np.ndarray) -> np.ndarray:
+def _log_density(posteriors: bounds.surgery.GaussianPosteriors, z: np.ndarray) -> np.ndarray:
     @jax.jit
     @precise
     def run(posteriors, z):
         def one(z):
-            return bounds.aggregated_log_prob(z, posteriors, chunk_size=500).joint
+            return bounds.surgery.aggregated_log_prob(z, posteriors, chunk_size=500).joint
 
         return jax.lax.map(one, z, batch_size=200)
 

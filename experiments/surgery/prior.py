@@ -49,14 +49,16 @@ def with_prior(model: bounds.LatentModel, old: LogDensity, new: LogDensity) -> b
     return model._replace(log_p=lambda theta, x, z: model.log_p(theta, x, z) + new(z) - old(z))
 
 
-def aggregated(posteriors: bounds.GaussianPosteriors, chunk_size: int | None = None) -> LogDensity:
+def aggregated(
+    posteriors: bounds.surgery.GaussianPosteriors, chunk_size: int | None = None
+) -> LogDensity:
     """log q(z) of the aggregated posterior."""
-    return lambda z: bounds.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
+    return lambda z: bounds.surgery.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
 
 
 def standard_normal(z: Array) -> Array:
     """log N(z; 0, I)."""
-    return bounds.gaussian_log_prob(z, 0.0, 1.0)
+    return bounds.densities.gaussian_log_prob(z, 0.0, 1.0)
 
 
 def measure(
@@ -64,7 +66,7 @@ def measure(
     theta: PyTree,
     images: np.ndarray,
     q: DatumQ,
-    posteriors: bounds.GaussianPosteriors,
+    posteriors: bounds.surgery.GaussianPosteriors,
     key: Array,
     *,
     num_draws: int,

@@ -226,7 +226,7 @@ def _kept(vae: VAE, num_samples: int, num_sets: int):
     @precise
     def run(params, key, x, z):
         def one(z):
-            return bounds.iwae_posterior_log_prob(
+            return bounds.surgery.iwae_posterior_log_prob(
                 vae.model, params, key, x, (z,), num_samples=num_samples, num_sets=num_sets
             )
 

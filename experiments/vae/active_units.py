@@ -35,7 +35,7 @@ def active_units(
 
     @jax.jit
     def active(layer, index):
-        return jnp.sum(bounds.active_units(layer[index], threshold=ACTIVE_VARIANCE))
+        return jnp.sum(bounds.surgery.active_units(layer[index], threshold=ACTIVE_VARIANCE))
 
     return [
         (int(active(v, every)), float(np.std([active(v, i) for i in resampled], ddof=1)))

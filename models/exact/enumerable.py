@@ -48,13 +48,13 @@ def _propose(phi, key, x):
 
 def log_q(phi: Float[Array, "V S"], x: Int[Array, ""], z: Int[Array, ""]) -> Float[Array, ""]:
     """log q(z | x)."""
-    return bounds.categorical_log_prob(phi[x], z)
+    return bounds.densities.categorical_log_prob(phi[x], z)
 
 
 def log_p(theta: Generative, x: Int[Array, ""], z: Int[Array, ""]) -> Float[Array, ""]:
     """log p(z) + log p(x | z)."""
-    log_prior = bounds.categorical_log_prob(theta.prior, z)
-    return log_prior + bounds.categorical_log_prob(theta.emission[z], x)
+    log_prior = bounds.densities.categorical_log_prob(theta.prior, z)
+    return log_prior + bounds.densities.categorical_log_prob(theta.emission[z], x)
 
 
 def simulate(theta: Generative, key: Array) -> tuple[Int[Array, ""], Int[Array, ""]]:

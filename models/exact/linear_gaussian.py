@@ -51,13 +51,15 @@ def make_model(variance: float = PAPER_VARIANCE) -> bounds.LatentModel:
         z = mean + jnp.sqrt(jnp.asarray(variance, mean.dtype)) * noise
         # log q(z) from the noise itself: the same number, and cheaper than through z.
         log_scale = 0.5 * math.log(variance)
-        return z, bounds.gaussian_log_prob(noise, 0.0, 1.0) - mean.shape[-1] * log_scale
+        return z, bounds.densities.gaussian_log_prob(noise, 0.0, 1.0) - mean.shape[-1] * log_scale
 
     def log_q(phi, x, z):
-        return bounds.gaussian_log_prob(z, phi.weight @ x + phi.bias, variance)
+        return bounds.densities.gaussian_log_prob(z, phi.weight @ x + phi.bias, variance)
 
     def log_p(theta, x, z):
-        return bounds.gaussian_log_prob(z, theta, 1.0) + bounds.gaussian_log_prob(x, z, 1.0)
+        return bounds.densities.gaussian_log_prob(
+            z, theta, 1.0
+        ) + bounds.densities.gaussian_log_prob(x, z, 1.0)
 
     return bounds.LatentModel(propose, log_q, log_p)
 
@@ -89,7 +91,7 @@ def perturb(params: bounds.Params, key: Array, scale: float) -> bounds.Params:
 
 def log_likelihood(theta: Float[Array, "D"], x: Float[Array, "D"]) -> Float[Array, ""]:
     """Exact log p(x) = log N(x; mu, 2 I), in nats; differentiable."""
-    return bounds.gaussian_log_prob(x, theta, 2.0)
+    return bounds.densities.gaussian_log_prob(x, theta, 2.0)
 
 
 def posterior(
@@ -114,7 +116,9 @@ def elbo_gap(delta: Float[Array, "D"], variance: float = PAPER_VARIANCE) -> Floa
 
     .. math:: \frac D2 (2v - 1 - \log 2v) + \|\delta\|^2
     """
-    return bounds.gaussian_kl(delta, jnp.full_like(delta, variance), 0.0, POSTERIOR_VARIANCE)
+    return bounds.densities.gaussian_kl(
+        delta, jnp.full_like(delta, variance), 0.0, POSTERIOR_VARIANCE
+    )
 
 
 def expected_elbo(

@@ -46,7 +46,7 @@ def integrate(
     num_nodes: int = 401,
     limit: float = 25.0,
 ) -> Integrals:
-    """Integrals of `bounds.dequantized` models over the cell of every x, differentiable.
+    """Integrals of `bounds.dequantization.dequantized` models over each cell, differentiable.
 
     Args:
       model: of one datum [D], D = 1 or 2, with `log_q`.

@@ -71,16 +71,16 @@ def log_q(phi: Inference, x: Float[Array, "D"], z: Latents) -> Float[Array, ""]:
 def log_p(theta: Generative, x: Float[Array, "D"], z: Latents) -> Float[Array, ""]:
     """log p(z2) + log p(z1 | z2) + log p(x | z1)."""
     return (
-        bounds.gaussian_log_prob(z.z2, theta.prior_mean, 1.0)
-        + bounds.gaussian_log_prob(z.z1, theta.upper * z.z2, LAYER_VARIANCE)
-        + bounds.gaussian_log_prob(x, theta.lower * z.z1, NOISE_VARIANCE)
+        bounds.densities.gaussian_log_prob(z.z2, theta.prior_mean, 1.0)
+        + bounds.densities.gaussian_log_prob(z.z1, theta.upper * z.z2, LAYER_VARIANCE)
+        + bounds.densities.gaussian_log_prob(x, theta.lower * z.z1, NOISE_VARIANCE)
     )
 
 
 def log_likelihood(theta: Generative, x: Float[Array, "D"]) -> Float[Array, ""]:
     """Exact log p(x) in nats; differentiable."""
     mean, variance = _marginal_z1(theta)
-    return bounds.gaussian_log_prob(
+    return bounds.densities.gaussian_log_prob(
         x, theta.lower * mean, jnp.square(theta.lower) * variance + NOISE_VARIANCE
     )
 
@@ -113,6 +113,6 @@ def _sample(layer: Layer, key, value):
 
 
 def _layer_log_prob(layer: Layer, value, z):
-    return bounds.gaussian_log_prob(
+    return bounds.densities.gaussian_log_prob(
         z, layer.weight * value + layer.bias, jnp.exp(2 * layer.log_scale)
     )

@@ -89,12 +89,12 @@ PHI = {
 }
 FLOW = {"a": jnp.asarray(0.7), "b": jnp.asarray(0.3)}
 DEQUANTIZERS = {
-    "uniform": (bounds.uniform_dequantizer(), None),
-    "logistic": (bounds.logistic_dequantizer(shifted), PHI),
-    "normal": (bounds.normal_dequantizer(shifted), PHI),
-    "flow": (bounds.flow_dequantizer(skewed, unskewed), FLOW),
+    "uniform": (bounds.dequantization.uniform(), None),
+    "logistic": (bounds.dequantization.logistic(shifted), PHI),
+    "normal": (bounds.dequantization.normal(shifted), PHI),
+    "flow": (bounds.dequantization.flow(skewed, unskewed), FLOW),
     "autoregressive": (
-        bounds.autoregressive_dequantizer(lambda phi, x, v: shifted(phi, x)), PHI,
+        bounds.dequantization.autoregressive(lambda phi, x, v: shifted(phi, x)), PHI,
     ),
 }  # fmt: skip
 each = pytest.mark.parametrize(("dequantizer", "phi"), DEQUANTIZERS.values(), ids=DEQUANTIZERS)
@@ -103,11 +103,11 @@ each = pytest.mark.parametrize(("dequantizer", "phi"), DEQUANTIZERS.values(), id
 def test_published_bits_of_the_one_dimensional_example():
     """Exact 2.2789 and uniform 2.4415; the best logit-normal 2.3038, found here by descent."""
     assert bits(log_mass()) == pytest.approx(2.2789, abs=3e-4)
-    uniform = bounds.dequantized(density, bounds.uniform_dequantizer())
+    uniform = bounds.dequantization.dequantized(density, bounds.dequantization.uniform())
     _, _, elbo, _ = exact_parts(uniform, bounds.Params(THETA, None))
     assert bits(elbo) == pytest.approx(2.4415, abs=3e-4)
 
-    model = bounds.dequantized(density, bounds.normal_dequantizer(shifted))
+    model = bounds.dequantization.dequantized(density, bounds.dequantization.normal(shifted))
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     epsilon = jnp.asarray(nodes, jnp.float32)
     weights = jnp.asarray(weights / weights.sum(), jnp.float32)
@@ -136,7 +136,7 @@ def test_published_bits_of_the_one_dimensional_example():
 @each
 def test_gap_is_the_divergence_of_the_noise(dequantizer, phi):
     """log P = ELBO + KL in every cell, where the integral of p(x, v) is P(x) and that of q is 1."""
-    model = bounds.dequantized(density, dequantizer)
+    model = bounds.dequantization.dequantized(density, dequantizer)
     mass, total, elbo, kl = exact_parts(model, bounds.Params(THETA, phi))
     np.testing.assert_allclose(np.log(mass), log_mass(), atol=1e-4)
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
@@ -172,8 +172,8 @@ def test_draws_are_of_the_density_they_state(dequantizer, phi):
 
 def broken(name):
     """Defects met in published code; each must fail the identities above."""
-    uniform = bounds.uniform_dequantizer()
-    right = bounds.dequantized(density, uniform)
+    uniform = bounds.dequantization.uniform()
+    right = bounds.dequantization.dequantized(density, uniform)
 
     def without_sigmoid(theta, x, v):
         return density(theta, x, jax.nn.sigmoid(v))
@@ -224,7 +224,7 @@ def test_known_defects_are_rejected(name):
 
 def test_bounds_rise_with_the_samples_to_the_exact_answer():
     """IWAE-k by quadrature over k = 1 and by draws over more, each below log P by 3 errors."""
-    model = bounds.dequantized(density, bounds.uniform_dequantizer())
+    model = bounds.dequantization.dequantized(density, bounds.dequantization.uniform())
     params, x = bounds.Params(THETA, None), jnp.asarray([2.0])
 
     @jax.jit
@@ -248,7 +248,7 @@ def test_bounds_rise_with_the_samples_to_the_exact_answer():
 @pytest.mark.parametrize("objective", ["elbo", "iwae", "renyi", "dreg", "stl"])
 def test_noise_is_trained_through_every_objective(objective):
     """Learned noise closes the gap of the uniform one, from where it starts as the uniform one."""
-    model = bounds.dequantized(density, bounds.logistic_dequantizer(shifted))
+    model = bounds.dequantization.dequantized(density, bounds.dequantization.logistic(shifted))
     objectives = {
         "elbo": bounds.pathwise(model, num_samples=4, bound=bounds.elbo),
         "iwae": bounds.pathwise(model, num_samples=4),
@@ -295,8 +295,8 @@ def test_posterior_noise_has_no_gap():
             jax.nn.log_sigmoid(v - t) + jax.nn.log_sigmoid(t - v) - jnp.log(u) - jnp.log1p(-u)
         )
 
-    noise = bounds.logistic_dequantizer(lambda phi, x: (t, jnp.zeros(1)))
-    model = bounds.dequantized(log_density, noise)
+    noise = bounds.dequantization.logistic(lambda phi, x: (t, jnp.zeros(1)))
+    model = bounds.dequantization.dequantized(log_density, noise)
     log_w = bounds.log_weights(
         model, bounds.Params(None, None), jax.random.key(0), jnp.zeros(1), num_samples=200
     )
@@ -308,7 +308,7 @@ def test_autoregressive_noise_is_a_density_and_sees_what_is_before_it():
         before = jnp.concatenate([jnp.zeros(1), v[:-1]])
         return phi * jnp.tanh(before), 0.2 * jnp.tanh(before)
 
-    noise = bounds.autoregressive_dequantizer(parameters)
+    noise = bounds.dequantization.autoregressive(parameters)
     x = jnp.zeros(2)
     nodes, weights = np.polynomial.legendre.leggauss(200)
     nodes, weights = 25 * nodes, 25 * weights
@@ -331,12 +331,14 @@ def test_every_unit_of_the_data_gives_the_same_bits():
     """log p of 6 pixels with 17 levels in the units [0, 17], [0, 1] and [-1, 1]."""
     log_p = -9.3
     one = {"num_dims": 6, "levels": 17, "dequantized": True}
-    in_levels = bounds.bits_per_dim(log_p, data_range=(0, 17), **one)
+    in_levels = bounds.dequantization.bits_per_dim(log_p, data_range=(0, 17), **one)
     assert float(in_levels) == pytest.approx(9.3 / 6 / math.log(2), rel=1e-6)
-    in_unit = bounds.bits_per_dim(log_p + 6 * math.log(17), data_range=(0, 1), **one)
-    symmetric = bounds.bits_per_dim(log_p + 6 * math.log(17 / 2), data_range=(-1, 1), **one)
+    in_unit = bounds.dequantization.bits_per_dim(log_p + 6 * math.log(17), data_range=(0, 1), **one)
+    symmetric = bounds.dequantization.bits_per_dim(
+        log_p + 6 * math.log(17 / 2), data_range=(-1, 1), **one
+    )
     np.testing.assert_allclose([in_unit, symmetric], in_levels, rtol=1e-6)
-    mass = bounds.bits_per_dim(
+    mass = bounds.dequantization.bits_per_dim(
         jnp.array([log_p, 0.0]), num_dims=6, levels=17, data_range=None, dequantized=False
     )
     np.testing.assert_allclose(mass, [in_levels, 0.0], rtol=1e-6)
@@ -355,12 +357,12 @@ def test_every_unit_of_the_data_gives_the_same_bits():
 def test_bits_that_would_mean_nothing_are_refused(changes, error, wanted):
     given = {"num_dims": 3, "levels": 8, "data_range": (0, 1), "dequantized": True, **changes}
     with pytest.raises(error, match=wanted):
-        bounds.bits_per_dim(-1.0, **given)
+        bounds.dequantization.bits_per_dim(-1.0, **given)
 
 
 def test_noise_without_a_density_leaves_the_pathwise_estimator():
-    noise = bounds.flow_dequantizer(skewed, None)
-    model = bounds.dequantized(density, noise)
+    noise = bounds.dequantization.flow(skewed, None)
+    model = bounds.dequantization.dequantized(density, noise)
     value = bounds.pathwise(model, num_samples=3)(
         bounds.Params(THETA, FLOW), jax.random.key(0), jnp.asarray([3.0])
     )

@@ -98,8 +98,8 @@ def test_iwae_over_trajectories_rises_to_the_exact_value():
 
 
 DECODERS = {
-    "gaussian": bounds.discretized_gaussian_log_prob,
-    "logistic": bounds.discretized_logistic_log_prob,
+    "gaussian": bounds.densities.discretized_gaussian_log_prob,
+    "logistic": bounds.densities.discretized_logistic_log_prob,
 }
 
 
@@ -119,7 +119,9 @@ def test_discretised_probabilities_sum_to_one(name, levels):
 def test_probabilities_of_levels_given_a_latent_sum_to_one(levels):
     x = jnp.arange(levels)
     for gamma, z in itertools.product((-13.3, -5.0, 0.0, 5.0), (-1.5, 0.02, 0.7)):
-        log_p = bounds.level_softmax_log_prob(x, jnp.full(levels, z), gamma, levels=levels)
+        log_p = bounds.densities.level_softmax_log_prob(
+            x, jnp.full(levels, z), gamma, levels=levels
+        )
         np.testing.assert_allclose(np.exp(np.asarray(log_p, np.float64)).sum(), 1, atol=2e-4)
 
 
@@ -128,7 +130,9 @@ def test_discretised_gaussian_is_right_far_in_the_tails(log_scale):
     """Against float64, where no clamp hides: its neighbours' code is off by a nat there."""
     x, levels, scale = np.arange(256), 256, np.exp(log_scale)
     for mean in (-40.0, 3.3, 128.0, 255.0):
-        found = bounds.discretized_gaussian_log_prob(jnp.asarray(x), mean, log_scale, levels=levels)
+        found = bounds.densities.discretized_gaussian_log_prob(
+            jnp.asarray(x), mean, log_scale, levels=levels
+        )
         a, b = (x - 0.5 - mean) / scale, (x + 0.5 - mean) / scale
         a[0], b[-1] = -np.inf, np.inf
         flip = a + b > 0
@@ -155,8 +159,8 @@ def test_decoder_of_ddpm_has_the_deviation_of_its_last_step(decoder):
     betas = np.array([0.05, 0.1, 0.5])
     levels = 256
     model = diffusion.ddpm(
-        bounds.betas_schedule(betas), lambda theta, x_t, g: jnp.zeros(x_t.shape), levels=levels,
-        prediction="x", decoder=decoder,
+        bounds.diffusion.betas_schedule(betas), lambda theta, x_t, g: jnp.zeros(x_t.shape),
+        levels=levels, prediction="x", decoder=decoder,
     ).model  # fmt: skip
     x = jnp.arange(levels)
     log_p = jax.vmap(lambda v: model.log_decoder(None, v[None], jnp.zeros(1), jnp.zeros(1)))(x)
@@ -175,17 +179,19 @@ def test_one_network_evaluation_serves_decoder_and_step_under_vmap():
         calls.append(1)
         return x_t
 
-    model = diffusion.ddpm(bounds.cosine_schedule(5), predict, levels=4).model
-    jax.vmap(lambda key, t: bounds.diffusion_estimate(model, None, key, jnp.ones(3), t, 0.2).value)(
-        jax.random.split(jax.random.key(0), 6), jnp.array([1, 2, 3, 4, 5, 1])
-    )
+    model = diffusion.ddpm(bounds.diffusion.cosine_schedule(5), predict, levels=4).model
+    jax.vmap(
+        lambda key, t: (
+            bounds.diffusion.discrete_estimate(model, None, key, jnp.ones(3), t, 0.2).value
+        )
+    )(jax.random.split(jax.random.key(0), 6), jnp.array([1, 2, 3, 4, 5, 1]))
     assert len(calls) == 1
 
 
 def test_means_of_closed_forms_are_no_log_weights():
     """IWAE of several bounds exceeds log p(x): their docstring says so."""
-    gamma = bounds.cosine_schedule(8)
-    model = bounds.Diffusion(
+    gamma = bounds.diffusion.cosine_schedule(8)
+    model = bounds.diffusion.Diffusion(
         gamma, lambda x: x, diffusion.gaussian_denoise(1.0),
         lambda theta, x, x_1, x_hat: stats_norm(
             x, x_hat, diffusion.gaussian_posterior_variance(1.0, gamma[0])
@@ -193,10 +199,14 @@ def test_means_of_closed_forms_are_no_log_weights():
     )  # fmt: skip
     x = jnp.array(1.5)
     values = jax.jit(
-        jax.vmap(lambda k: bounds.diffusion_bound(bounds.diffusion_terms(model, None, k, x)))
+        jax.vmap(lambda k: bounds.diffusion.bound(bounds.diffusion.terms(model, None, k, x)))
     )(jax.random.split(jax.random.key(0), 20_000))
     log_w = bounds.log_weights(
-        bounds.trajectory(model), bounds.Params((), ()), jax.random.key(1), x, num_samples=100
+        bounds.diffusion.trajectory(model),
+        bounds.Params((), ()),
+        jax.random.key(1),
+        x,
+        num_samples=100,
     )
     exact = float(stats.norm.logpdf(1.5))
     assert float(bounds.iwae(values)) > exact + 0.2
@@ -213,23 +223,29 @@ def stats_norm(x, mean, variance):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: bounds.betas_schedule(np.array([0.1, 1.0])), "strictly between 0 and 1"),
-        (lambda: bounds.linear_schedule(10), "take more steps or cosine_schedule"),
-        (lambda: bounds.linear_schedule(0), "num_steps must be at least 1"),
+        (lambda: bounds.diffusion.betas_schedule(np.array([0.1, 1.0])), "strictly between 0 and 1"),
+        (lambda: bounds.diffusion.linear_schedule(10), "take more steps or cosine_schedule"),
+        (lambda: bounds.diffusion.linear_schedule(0), "num_steps must be at least 1"),
         (
-            lambda: bounds.linear_gamma(0.5, gamma_min=5.0, gamma_max=-5.0),
+            lambda: bounds.diffusion.linear_gamma(0.5, gamma_min=5.0, gamma_max=-5.0),
             "gamma_min must be below",
         ),
-        (lambda: bounds.linear_gamma(0.5, gamma_min=-100.0), "both within"),
-        (lambda: bounds.discrete_times(jnp.zeros(2), jnp.arange(1.0, 4.0)), "sum to 1"),
-        (lambda: bounds.discrete_times(jnp.zeros(2), jnp.array([1.5, -0.5])), "not be negative"),
-        (lambda: bounds.discretize(bounds.linear_gamma, 0), "continuous time"),
-        (lambda: bounds.discretize(lambda t: -t, 4), "increase strictly"),
-        (lambda: bounds.denoiser(lambda *a: 0, prediction="epsilon"), "eps, x, v"),
-        (lambda: bounds.denoiser(lambda *a: 0, variance="small"), "fixed_small"),
-        (lambda: bounds.scale_levels(jnp.array([0, 17]), levels=17), "from 0 to 16"),
-        (lambda: bounds.scale_levels(jnp.array([0.5]), levels=17), "whole numbers"),
-        (lambda: bounds.importance_probabilities(jnp.ones(3), uniform_share=0.0), "uniform_share"),
+        (lambda: bounds.diffusion.linear_gamma(0.5, gamma_min=-100.0), "both within"),
+        (lambda: bounds.diffusion.discrete_times(jnp.zeros(2), jnp.arange(1.0, 4.0)), "sum to 1"),
+        (
+            lambda: bounds.diffusion.discrete_times(jnp.zeros(2), jnp.array([1.5, -0.5])),
+            "not be negative",
+        ),
+        (lambda: bounds.diffusion.discretize(bounds.diffusion.linear_gamma, 0), "continuous time"),
+        (lambda: bounds.diffusion.discretize(lambda t: -t, 4), "increase strictly"),
+        (lambda: bounds.diffusion.denoiser(lambda *a: 0, prediction="epsilon"), "eps, x, v"),
+        (lambda: bounds.diffusion.denoiser(lambda *a: 0, variance="small"), "fixed_small"),
+        (lambda: bounds.densities.scale_levels(jnp.array([0, 17]), levels=17), "from 0 to 16"),
+        (lambda: bounds.densities.scale_levels(jnp.array([0.5]), levels=17), "whole numbers"),
+        (
+            lambda: bounds.diffusion.importance_probabilities(jnp.ones(3), uniform_share=0.0),
+            "uniform_share",
+        ),
         (lambda: diffusion.ddpm(jnp.zeros(1), lambda *a: 0, levels=4), "at least two steps"),
         (lambda: diffusion.ddpm(jnp.zeros(2), lambda *a: 0, levels=4, decoder="tanh"), "logistic"),
     ],
@@ -240,36 +256,36 @@ def test_wrong_settings_are_refused(call, said):
 
 
 def model_of(gamma):
-    return bounds.Diffusion(
+    return bounds.diffusion.Diffusion(
         gamma,
         lambda x: x,
-        bounds.denoiser(lambda theta, x_t, g: x_t),
+        bounds.diffusion.denoiser(lambda theta, x_t, g: x_t),
         lambda theta, x, x_1, x_hat: 0.0,
     )
 
 
 @pytest.mark.parametrize("t", [0, 5, -1])
 def test_steps_out_of_range_are_refused(t):
-    model = model_of(bounds.cosine_schedule(4))
+    model = model_of(bounds.diffusion.cosine_schedule(4))
     with pytest.raises(ValueError, match=r"t must lie in 1 \.\. 4"):
-        bounds.diffusion_estimate(model, None, jax.random.key(0), jnp.ones(2), t, 0.25)
+        bounds.diffusion.discrete_estimate(model, None, jax.random.key(0), jnp.ones(2), t, 0.25)
     with pytest.raises(ValueError, match=r"t must lie in 1 \.\. 4"):
-        bounds.noise_error(model, None, jax.random.key(0), jnp.ones(2), t)
+        bounds.diffusion.noise_error(model, None, jax.random.key(0), jnp.ones(2), t)
 
 
 def test_schedules_that_do_not_fit_are_refused():
     falling = model_of(jnp.array([1.0, 0.5]))
     with pytest.raises(ValueError, match="increase strictly"):
-        bounds.diffusion_terms(falling, None, jax.random.key(0), jnp.ones(2))
-    continuous = model_of(bounds.linear_gamma)
+        bounds.diffusion.terms(falling, None, jax.random.key(0), jnp.ones(2))
+    continuous = model_of(bounds.diffusion.linear_gamma)
     with pytest.raises(ValueError, match="continuous_estimate"):
-        bounds.trajectory(continuous)
-    with pytest.raises(ValueError, match="diffusion_estimate"):
-        bounds.continuous_estimate(
+        bounds.diffusion.trajectory(continuous)
+    with pytest.raises(ValueError, match="discrete_estimate"):
+        bounds.diffusion.continuous_estimate(
             model_of(jnp.zeros(2)), None, jax.random.key(0), jnp.ones(2), 0.5
         )
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        bounds.continuous_estimate(continuous, None, jax.random.key(0), jnp.ones(2), 1.5)
+        bounds.diffusion.continuous_estimate(continuous, None, jax.random.key(0), jnp.ones(2), 1.5)
 
 
 def test_order_is_looked_at_under_jit_too():
@@ -277,7 +293,9 @@ def test_order_is_looked_at_under_jit_too():
         return -10.0 * t
 
     def estimate(key):
-        return bounds.continuous_estimate(model_of(falling), None, key, jnp.ones(2), 0.5).value
+        return bounds.diffusion.continuous_estimate(
+            model_of(falling), None, key, jnp.ones(2), 0.5
+        ).value
 
     def dips(t):
         return jnp.sin(6 * t) + 2 * t
@@ -285,12 +303,14 @@ def test_order_is_looked_at_under_jit_too():
     with pytest.raises(ValueError, match="increase strictly"):
         jax.jit(estimate)(jax.random.key(0))
     with pytest.raises(ValueError, match="increase strictly"):
-        jax.jit(lambda: bounds.discretize(falling, 4))()
+        jax.jit(lambda: bounds.diffusion.discretize(falling, 4))()
     with pytest.raises(ValueError, match="increase strictly"):
-        bounds.continuous_estimate(model_of(dips), None, jax.random.key(0), jnp.ones(2), 0.5)
+        bounds.diffusion.continuous_estimate(
+            model_of(dips), None, jax.random.key(0), jnp.ones(2), 0.5
+        )
     # A good one passes, of integers too.
     model = model_of(jnp.array([-3, 0, 3]))
-    jax.jit(lambda key: bounds.diffusion_terms(model, None, key, jnp.ones(2)))(jax.random.key(0))
+    jax.jit(lambda key: bounds.diffusion.terms(model, None, key, jnp.ones(2)))(jax.random.key(0))
 
 
 @pytest.mark.parametrize(
@@ -299,26 +319,31 @@ def test_order_is_looked_at_under_jit_too():
         (lambda theta, x_t, s, t: x_t, "must return a pair"),
         (lambda theta, x_t, s, t: (jnp.ones((2, 2)), 0.0), "x_hat shaped as x_t"),
         (lambda theta, x_t, s, t: (jnp.ones(()), 0.0), "x_hat shaped as x_t"),
-        (bounds.denoiser(lambda *a: jnp.ones(2), variance="learned"), "variance='learned'"),
-        (bounds.denoiser(lambda *a: (jnp.ones(2), 1.0)), "variance='learned'"),
+        (
+            bounds.diffusion.denoiser(lambda *a: jnp.ones(2), variance="learned"),
+            "variance='learned'",
+        ),
+        (bounds.diffusion.denoiser(lambda *a: (jnp.ones(2), 1.0)), "variance='learned'"),
     ],
 )
 def test_networks_of_wrong_shapes_are_refused(denoise, said):
-    model = model_of(bounds.cosine_schedule(4))._replace(denoise=denoise)
+    model = model_of(bounds.diffusion.cosine_schedule(4))._replace(denoise=denoise)
     with pytest.raises(ValueError, match=said):
-        bounds.diffusion_terms(model, None, jax.random.key(0), jnp.ones(2))
+        bounds.diffusion.terms(model, None, jax.random.key(0), jnp.ones(2))
 
 
 @pytest.mark.parametrize("probability", [0.0, -1.0, 1.5, np.full(4, 0.25)])
 def test_what_is_no_probability_is_refused(probability):
-    model = model_of(bounds.cosine_schedule(4))
+    model = model_of(bounds.diffusion.cosine_schedule(4))
     with pytest.raises(ValueError, match="probability must"):
-        bounds.diffusion_estimate(model, None, jax.random.key(0), jnp.ones(2), 2, probability)
+        bounds.diffusion.discrete_estimate(
+            model, None, jax.random.key(0), jnp.ones(2), 2, probability
+        )
 
 
 def test_an_estimate_by_one_time_is_no_log_weight():
-    model = model_of(bounds.cosine_schedule(4))
-    found = bounds.diffusion_estimate(model, None, jax.random.key(0), jnp.ones(2), 2, 0.25)
+    model = model_of(bounds.diffusion.cosine_schedule(4))
+    found = bounds.diffusion.discrete_estimate(model, None, jax.random.key(0), jnp.ones(2), 2, 0.25)
     for bound in (bounds.iwae, bounds.elbo, bounds.normalized_weights):
         with pytest.raises(TypeError, match="BoundEstimate"):
             bound(found)

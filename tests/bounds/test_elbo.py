@@ -18,14 +18,14 @@ X = jnp.array([1.5, -0.5])
 
 def readings(num_samples):
     def log_px_given_z(theta, x, z):
-        return bounds.gaussian_log_prob(x, z, 1.0)
+        return bounds.densities.gaussian_log_prob(x, z, 1.0)
 
     def kl(params, x):
         mean = params.phi.weight @ x + params.phi.bias
-        return bounds.gaussian_kl(mean, linear_gaussian.PAPER_VARIANCE, params.theta, 1.0)
+        return bounds.densities.gaussian_kl(mean, linear_gaussian.PAPER_VARIANCE, params.theta, 1.0)
 
     def entropy(phi, x):
-        return bounds.gaussian_entropy(jnp.full(2, linear_gaussian.PAPER_VARIANCE))
+        return bounds.densities.gaussian_entropy(jnp.full(2, linear_gaussian.PAPER_VARIANCE))
 
     return {
         "log-ratio": bounds.elbo_log_ratio(GAUSSIAN, num_samples=num_samples),

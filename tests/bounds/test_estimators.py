@@ -231,10 +231,10 @@ def stopped_distribution_parameters(model):
 
     def log_q(phi, x, z):
         z1 = jax.lax.stop_gradient(z.z1)
-        lower = bounds.gaussian_log_prob(
+        lower = bounds.densities.gaussian_log_prob(
             z.z1, phi.lower.weight * x + phi.lower.bias, jnp.exp(2 * phi.lower.log_scale)
         )
-        upper = bounds.gaussian_log_prob(
+        upper = bounds.densities.gaussian_log_prob(
             z.z2, phi.upper.weight * z1 + phi.upper.bias, jnp.exp(2 * phi.upper.log_scale)
         )
         return lower + upper

@@ -44,7 +44,7 @@ def test_density_does_not_drown_in_log_p():
     )
     far = coarse._replace(log_p=lambda *a: coarse.log_p(*a) - 8192.0)
     densities = [
-        bounds.iwae_posterior_log_prob(
+        bounds.surgery.iwae_posterior_log_prob(
             model, params, jax.random.key(0), x, z, num_samples=10, num_sets=50
         )
         for model in (coarse, far)
@@ -60,7 +60,7 @@ def test_density_is_the_enumerated_one():
         np.testing.assert_allclose(exact.sum(), 1.0, atol=10 * TOLERANCE)
         found = jax.jit(
             jax.vmap(
-                lambda z, k=num_samples: bounds.iwae_posterior_log_prob(
+                lambda z, k=num_samples: bounds.surgery.iwae_posterior_log_prob(
                     model, params, jax.random.key(2), x, z,
                     num_samples=k, num_sets=20_000, chunk_size=2000,
                 )
@@ -92,11 +92,13 @@ def test_at_the_exact_posterior_it_is_the_posterior():
     params = bounds.Params(theta, linear_gaussian.exact_inference(theta))
     model = linear_gaussian.make_model(variance=0.5)
     x, z = jnp.array([1.0, 0.5]), jnp.array([0.1, -0.7])
-    found = bounds.iwae_posterior_log_prob(
+    found = bounds.surgery.iwae_posterior_log_prob(
         model, params, jax.random.key(0), x, z, num_samples=5, num_sets=3
     )
     mean, variance = linear_gaussian.posterior(theta, x)
-    np.testing.assert_allclose(found, bounds.gaussian_log_prob(z, mean, variance), atol=1e-4)
+    np.testing.assert_allclose(
+        found, bounds.densities.gaussian_log_prob(z, mean, variance), atol=1e-4
+    )
 
 
 def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
@@ -105,7 +107,7 @@ def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
     model = enumerable.make_model()
 
     def at(z, chunk_size):
-        return bounds.iwae_posterior_log_prob(
+        return bounds.surgery.iwae_posterior_log_prob(
             model, params, jax.random.key(0), jnp.array(0), z,
             num_samples=3, num_sets=10, chunk_size=chunk_size,
         )  # fmt: skip
@@ -116,7 +118,7 @@ def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
         for where, z in ((params, 1), (never, 2)):  # p(x, z) = 0, q(z | x) = 0
 
             def log_prob(params, k=num_samples, z=z):
-                return bounds.iwae_posterior_log_prob(
+                return bounds.surgery.iwae_posterior_log_prob(
                     model, params, jax.random.key(0), jnp.array(0), jnp.array(z),
                     num_samples=k, num_sets=4,
                 )  # fmt: skip
@@ -132,6 +134,6 @@ def test_mistakes_are_named():
     params = enumerable.init(jax.random.key(1), STATES, 2)
     arguments = (model, params, jax.random.key(0), jnp.array(0), jnp.array(0))
     with pytest.raises(ValueError, match="this model has log_q=None"):
-        bounds.iwae_posterior_log_prob(*arguments, num_samples=2, num_sets=3)
+        bounds.surgery.iwae_posterior_log_prob(*arguments, num_samples=2, num_sets=3)
     with pytest.raises(ValueError, match="num_sets must be at least 1"):
-        bounds.iwae_posterior_log_prob(*arguments, num_samples=2, num_sets=0)
+        bounds.surgery.iwae_posterior_log_prob(*arguments, num_samples=2, num_sets=0)

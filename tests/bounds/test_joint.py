@@ -30,8 +30,8 @@ def test_gap_is_the_divergence_from_the_posterior(seed):
     params = params_of(seed)
     for x, y in PAIRS:
         chunk, exact = chunk_of(params, x, y), known(params, x, y)
-        found = bounds.joint_values(chunk)
-        gap = bounds.posterior_kl(chunk)
+        found = bounds.joint.values(chunk)
+        gap = bounds.joint.posterior_kl(chunk)
         np.testing.assert_allclose(found.log_p, exact.log_p, atol=TOLERANCE)
         np.testing.assert_allclose(found.bound, exact.bound(), atol=TOLERANCE)
         np.testing.assert_allclose(gap, exact.gap, atol=TOLERANCE)
@@ -51,7 +51,7 @@ def test_gap_does_not_drown_in_log_p():
     q /= q.sum()  # in float32 it is normalised to 1e-7 only
     exact = np.sum(q * (log_q - joint)) + np.logaddexp.reduce(joint.ravel())
     arrays = [jnp.asarray(v, jnp.float32) for v in (log_q, log_prior, log_px)]
-    found = bounds.posterior_kl(lambda index: tuple(v[index] for v in arrays), 8)
+    found = bounds.joint.posterior_kl(lambda index: tuple(v[index] for v in arrays), 8)
     assert exact > 0.1
     np.testing.assert_allclose(found, exact, atol=1e-5)
 
@@ -201,8 +201,8 @@ def test_weights_of_at_least_one_keep_a_bound(a, b):
                 exact.reconstruction, np.sum(q * np.log(q)), exact.log_text,
                 np.sum(q * np.log(image[y])),
             )  # fmt: skip
-            terms = bounds.JointTerms(*(jnp.asarray(mean, float) for mean in means))
-            value = bounds.joint_bound(terms, text_weight=a, image_weight=b)
+            terms = bounds.joint.Terms(*(jnp.asarray(mean, float) for mean in means))
+            value = bounds.joint.bound(terms, text_weight=a, image_weight=b)
             exceeded |= bool(value > exact.log_p + TOLERANCE)
     assert exceeded == (min(a, b) < 1)  # at the posterior any smaller weight breaks it
 
@@ -232,10 +232,10 @@ def test_gradients_where_a_chunk_of_tokens_is_impossible(impossible):
         "divergence": 0.0,
         "bound": slopes.mean(),
     }
-    found = jax.jacobian(lambda t: bounds.joint_values(chunk(t), 2))(1.0)
+    found = jax.jacobian(lambda t: bounds.joint.values(chunk(t), 2))(1.0)
     for name, slope in exact.items():
         np.testing.assert_allclose(getattr(found, name), slope, rtol=1e-5, err_msg=name)
-    gap = jax.grad(lambda t: bounds.posterior_kl(chunk(t), 2))(1.0)
+    gap = jax.grad(lambda t: bounds.joint.posterior_kl(chunk(t), 2))(1.0)
     np.testing.assert_allclose(gap, exact["log_p"] - exact["bound"], rtol=1e-5)
     # What JAX's own sum makes of it.
     naive = jax.grad(lambda t: jnp.logaddexp(
@@ -250,6 +250,6 @@ def test_nothing_possible_has_a_bound_of_nothing_and_no_gradient():
         nothing = jnp.full(2, -jnp.inf)
         return lambda _: (jnp.log(jnp.array([0.5, 0.5])), nothing, t * jnp.ones(2))
 
-    value, slope = jax.value_and_grad(lambda t: bounds.joint_values(chunk(t), 2).log_p)(1.0)
+    value, slope = jax.value_and_grad(lambda t: bounds.joint.values(chunk(t), 2).log_p)(1.0)
     assert value == -np.inf
     assert slope == 0

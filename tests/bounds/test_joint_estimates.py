@@ -35,12 +35,12 @@ def test_terms_have_the_exact_means(analytic):
     exact = known(params, x, y)
     keys = jax.random.split(jax.random.key(1), 20_000)
     terms = jax.jit(
-        jax.vmap(lambda k: bounds.joint_terms(MODEL, params, k, (x, y), analytic=analytic))
+        jax.vmap(lambda k: bounds.joint.terms(MODEL, params, k, (x, y), analytic=analytic))
     )(keys)
     for values, mean in (
         (terms.divergence, exact.divergence),
         (terms.reconstruction, exact.reconstruction),
-        (bounds.joint_bound(terms, beta=1.7), exact.bound(1.7)),
+        (bounds.joint.bound(terms, beta=1.7), exact.bound(1.7)),
     ):
         assert abs(z_score(values, mean)) < oracles.z_limit(3)
     # A term left out would be seen.
@@ -51,7 +51,7 @@ def test_closed_form_divergence_varies_less_than_the_log_ratio():
     params = params_of(7)
     keys = jax.random.split(jax.random.key(2), 4000)
     deviations = [
-        np.std(jax.vmap(lambda k, a=a: bounds.joint_terms(MODEL, params, k, (0, 1), analytic=a))(
+        np.std(jax.vmap(lambda k, a=a: bounds.joint.terms(MODEL, params, k, (0, 1), analytic=a))(
             jax.random.clone(keys)).divergence)
         for a in (True, False)
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_closed_form_divergence_varies_less_than_the_log_ratio():
 @pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
 def test_latent_model_gives_the_bound_and_climbs_to_its_supremum(beta):
     params = params_of(8)
-    latent = bounds.joint_latent(MODEL, beta=beta)
+    latent = bounds.joint.latent(MODEL, beta=beta)
     for x, y in PAIRS[::3]:
         log_q = jax.vmap(lambda z: latent.log_q(params.phi, (x, y), z))(CODES)  # noqa: B023
         log_p = jax.vmap(lambda z: latent.log_p(params.theta, (x, y), z))(CODES)  # noqa: B023
@@ -83,8 +83,8 @@ def test_latent_model_gives_the_bound_and_climbs_to_its_supremum(beta):
 def test_objectives_have_the_exact_gradient():
     """REINFORCE at one sample and VIMCO at two, forced through every outcome."""
     params, x, y = params_of(9), 2, 1
-    latent = bounds.joint_latent(MODEL, beta=2.0)
-    exact = jax.jit(jax.grad(bounds.enumerated_joint(MODEL, num_codes=K, beta=2.0)))(
+    latent = bounds.joint.latent(MODEL, beta=2.0)
+    exact = jax.jit(jax.grad(bounds.joint.enumerated(MODEL, num_codes=K, beta=2.0)))(
         params, None, (x, y)
     )
     log_q = jax.vmap(lambda z: latent.log_q(params.phi, (x, y), z))(CODES)
@@ -118,7 +118,7 @@ def test_objectives_have_the_exact_gradient():
 @pytest.mark.parametrize("chunk_size", [1, 2, None])
 def test_enumeration_is_the_same_in_chunks_and_its_gradient_too(chunk_size):
     params = params_of(10)
-    objective = bounds.enumerated_joint(MODEL, num_codes=K, beta=1.5, chunk_size=chunk_size)
+    objective = bounds.joint.enumerated(MODEL, num_codes=K, beta=1.5, chunk_size=chunk_size)
     value, grads = jax.jit(jax.value_and_grad(objective))(params, None, (1, 0))
     np.testing.assert_allclose(value, known(params, 1, 0).bound(1.5), atol=5 * TOLERANCE)
 
@@ -147,12 +147,12 @@ def test_relaxed_objective_is_no_bound():
     model = MODEL._replace(log_px=sees_softness)
     params = bounds.Params(uniform, jnp.zeros((X, N, K)))
     keys = jax.random.split(jax.random.key(3), 4000)
-    objective = bounds.relaxed_joint(model, temperature=5.0)
+    objective = bounds.joint.relaxed(model, temperature=5.0)
     values = np.asarray(jax.vmap(objective, (None, 0, None))(params, keys, (0, 0)), np.float64)
     truth = np.log(1 / 3) + known(params, 0, 0).log_text  # p(x | y, z) is 1/3 whatever z is
     assert z_score(values, truth) > 10
     # The divergence is that of hard codes: cold enough, the value is the bound.
-    cold = bounds.relaxed_joint(model, temperature=1e-3)
+    cold = bounds.joint.relaxed(model, temperature=1e-3)
     values = np.asarray(jax.vmap(cold, (None, 0, None))(params, jax.random.clone(keys), (0, 0)))
     bound = np.log(1 / 3) - known(params, 0, 0).divergence
     assert abs(values.mean() - bound) < 5 * values.std() / np.sqrt(len(values)) + 1e-3
@@ -165,11 +165,11 @@ def test_relaxed_objective_without_a_gap_in_the_decoder_is_the_bound_in_expectat
     hard_values = jax.vmap(lambda z: jnp.sum(jax.nn.one_hot(z, K) * params.theta.first[1][None]))(
         CODES
     )
-    q = jnp.exp(jax.vmap(lambda z: bounds.joint_latent(flat).log_q(params.phi, (0, 1), z))(CODES))
+    q = jnp.exp(jax.vmap(lambda z: bounds.joint.latent(flat).log_q(params.phi, (0, 1), z))(CODES))
     exact = float(jnp.sum(q * hard_values)) - known(params, 0, 1).divergence
     keys = jax.random.split(jax.random.key(4), 20_000)
     # Gumbel-softmax weights at temperature 1 do not have the mean q; near 0 they do.
-    objective = bounds.relaxed_joint(flat, temperature=0.01)
+    objective = bounds.joint.relaxed(flat, temperature=0.01)
     values = np.asarray(jax.vmap(objective, (None, 0, None))(params, keys, (0, 1)), np.float64)
     assert abs(z_score(values, exact)) < oracles.z_limit(1) + 1  # the temperature is not 0
 
@@ -179,7 +179,7 @@ def test_temperature_and_beta_may_be_traced():
 
     @jax.jit
     def value(temperature, beta):
-        objective = bounds.relaxed_joint(MODEL, temperature=temperature, beta=beta)
+        objective = bounds.joint.relaxed(MODEL, temperature=temperature, beta=beta)
         return jax.grad(objective)(params, jax.random.key(0), (0, 0)).phi
 
     assert jnp.all(jnp.isfinite(value(0.5, 1.0)))
@@ -189,41 +189,41 @@ def test_temperature_and_beta_may_be_traced():
 
 def terms_of(**changes):
     model = MODEL._replace(**changes)
-    return bounds.joint_terms(model, params_of(0), jax.random.key(0), (0, 0))
+    return bounds.joint.terms(model, params_of(0), jax.random.key(0), (0, 0))
 
 
 def enumerated(**settings):
-    return bounds.enumerated_joint(MODEL, **settings)(params_of(0), None, (0, 0))
+    return bounds.joint.enumerated(MODEL, **settings)(params_of(0), None, (0, 0))
 
 
-NO_TERMS = bounds.JointTerms(*jnp.zeros(4))
+NO_TERMS = bounds.joint.Terms(*jnp.zeros(4))
 
 
 def test_impossible_codes_and_zero_weights_leave_no_nan():
     q, prior, pixels = (np.array(v) for v in ([0.5, 0.5, 0.0], [0.3, 0.0, 0.2], [0.5, 0.9, 0.1]))
     with np.errstate(divide="ignore"):
         arrays = tuple(jnp.asarray(np.log(v), float) for v in (q, prior, pixels))
-    found = bounds.joint_values(lambda index: arrays, beta=0.0)
+    found = bounds.joint.values(lambda index: arrays, beta=0.0)
     np.testing.assert_allclose(found.bound, np.mean(np.log([0.5, 0.9])), atol=TOLERANCE)
     np.testing.assert_allclose(found.supremum, np.log(0.5), atol=TOLERANCE)  # 0.9 is impossible
-    assert jnp.isneginf(bounds.joint_values(lambda index: arrays).bound)
+    assert jnp.isneginf(bounds.joint.values(lambda index: arrays).bound)
     tiny = (jnp.array([0.0, -1e4]), jnp.array([-1.0, -jnp.inf]), jnp.zeros(2))
-    np.testing.assert_allclose(bounds.joint_values(lambda index: tiny).divergence, 1.0, rtol=1e-6)
-    terms = bounds.JointTerms(*(jnp.asarray(v, float) for v in (-3.0, -1.0, -np.inf, -2.0)))
-    assert bounds.joint_bound(terms, beta=0.0) == -3.0
-    assert bounds.joint_bound(terms, text_weight=0.0) == -4.0
+    np.testing.assert_allclose(bounds.joint.values(lambda index: tiny).divergence, 1.0, rtol=1e-6)
+    terms = bounds.joint.Terms(*(jnp.asarray(v, float) for v in (-3.0, -1.0, -np.inf, -2.0)))
+    assert bounds.joint.bound(terms, beta=0.0) == -3.0
+    assert bounds.joint.bound(terms, text_weight=0.0) == -4.0
 
 
 def test_certain_posteriors_have_finite_terms_and_gradients():
     logits = jnp.array([[0.0, -jnp.inf], [-jnp.inf, 0.0]])
     model = MODEL._replace(encode=lambda phi, x: logits)
     params = params_of(1)
-    terms = bounds.joint_terms(model, params, jax.random.key(0), (0, 1))
+    terms = bounds.joint.terms(model, params, jax.random.key(0), (0, 1))
     exact = known(params, 0, 1, np.eye(Z)[1])
     np.testing.assert_allclose(terms.divergence, exact.divergence, atol=TOLERANCE)
     grads = jax.grad(
         lambda theta: (
-            bounds.joint_terms(
+            bounds.joint.terms(
                 model, params._replace(theta=theta), jax.random.key(0), (0, 1)
             ).divergence
         )
@@ -233,7 +233,7 @@ def test_certain_posteriors_have_finite_terms_and_gradients():
 
 def test_enumeration_in_chunks_stands_shard_map():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-    objective = bounds.enumerated_joint(MODEL, num_codes=K, chunk_size=2)
+    objective = bounds.joint.enumerated(MODEL, num_codes=K, chunk_size=2)
     params = params_of(2)
     spec = jax.sharding.PartitionSpec("data")
     both = jax.shard_map(
@@ -247,32 +247,32 @@ def test_enumeration_in_chunks_stands_shard_map():
 
 MISTAKES = {
     "beta": (
-        lambda: bounds.joint_bound(NO_TERMS, beta=-1.0),
+        lambda: bounds.joint.bound(NO_TERMS, beta=-1.0),
         "beta must be a finite number at least 0, got -1",
     ),
     "nan": (
-        lambda: bounds.relaxed_joint(MODEL, temperature=1.0, beta=float("nan")),
+        lambda: bounds.joint.relaxed(MODEL, temperature=1.0, beta=float("nan")),
         "beta must be a finite number",
     ),
-    "weight": (lambda: bounds.joint_latent(MODEL, text_weight=-0.1), "text_weight must be"),
-    "zero beta": (lambda: bounds.joint_latent(MODEL, beta=0.0), "use bounds.enumerated_joint"),
-    "vanishing": (lambda: bounds.joint_latent(MODEL, beta=1e-400), "beta must be a finite"),
+    "weight": (lambda: bounds.joint.latent(MODEL, text_weight=-0.1), "text_weight must be"),
+    "zero beta": (lambda: bounds.joint.latent(MODEL, beta=0.0), "use bounds.joint.enumerated"),
+    "vanishing": (lambda: bounds.joint.latent(MODEL, beta=1e-400), "beta must be a finite"),
     "temperature": (
-        lambda: bounds.relaxed_joint(MODEL, temperature=0.0),
+        lambda: bounds.joint.relaxed(MODEL, temperature=0.0),
         "temperature must be a finite number above 0",
     ),
-    "cold": (lambda: bounds.relaxed_joint(MODEL, temperature=-1.0), "above 0, got -1"),
+    "cold": (lambda: bounds.joint.relaxed(MODEL, temperature=-1.0), "above 0, got -1"),
     "chunk": (
         lambda: enumerated(num_codes=K, chunk_size=3),
         "chunk_size must divide the 4 values",
     ),
     "codes": (lambda: enumerated(num_codes=3), r"logits \[N, 3\]"),
     "token": (
-        lambda: bounds.joint_latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.array([0, K])),
+        lambda: bounds.joint.latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.array([0, K])),
         "z must hold whole numbers from 0 to 1, got 0 to 2",
     ),
     "tokens": (
-        lambda: bounds.joint_latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.zeros(3, int)),
+        lambda: bounds.joint.latent(MODEL).log_q(params_of(0).phi, (0, 0), jnp.zeros(3, int)),
         "z must be 2 tokens",
     ),
     "encode": (lambda: terms_of(encode=lambda phi, x: phi[x][0]), "encode must return logits"),

@@ -52,7 +52,7 @@ CHUNKED = {
     "log_likelihood": lambda key, c: bounds.log_likelihood(
         MODEL, PARAMS, key, 1.0, num_samples=6, chunk_size=c or 6
     )[0],
-    "iwae_posterior_log_prob": lambda key, c: bounds.iwae_posterior_log_prob(
+    "iwae_posterior_log_prob": lambda key, c: bounds.surgery.iwae_posterior_log_prob(
         MODEL, PARAMS, key, 1.0, jnp.ones(2), num_samples=3, num_sets=6, chunk_size=c
     ),
     "gradient_moments": lambda key, c: bounds.gradient_moments(
@@ -79,17 +79,17 @@ def chain(key, x):
     )[0]
 
 
-DIFFUSION = bounds.Diffusion(
-    bounds.cosine_schedule(4),
+DIFFUSION = bounds.diffusion.Diffusion(
+    bounds.diffusion.cosine_schedule(4),
     lambda x: x,
-    bounds.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
+    bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="x"),
     lambda theta, x, x_1, x_hat: norm.logpdf(x, x_hat, 0.1),
 )
 PER_DATUM = {
     "dreg": lambda key, x: OBJECTIVES["dreg"](None)(PARAMS, key, x),
     "log_weights": lambda key, x: bounds.log_weights(MODEL, PARAMS, key, x, num_samples=3),
     "ais": chain,
-    "diffusion_terms": lambda key, x: bounds.diffusion_terms(DIFFUSION, 0.5, key, x),
+    "diffusion.terms": lambda key, x: bounds.diffusion.terms(DIFFUSION, 0.5, key, x),
 }
 
 

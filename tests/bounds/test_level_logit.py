@@ -35,14 +35,16 @@ PLACES = [
 
 @pytest.mark.parametrize(("x", "v"), PLACES)
 def test_logits_and_their_slopes_are_exact(x, v):
-    found = bounds.level_logit(x, np.float32(v), levels=LEVELS)
+    found = bounds.dequantization.level_logit(x, np.float32(v), levels=LEVELS)
     np.testing.assert_allclose(found, exact(x, v), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("x", "v"), PLACES)
 def test_their_derivatives_in_v(x, v):
     """sigma'(v) times the slope of the logit, and of the log-slope, from the formulas."""
-    slopes = jax.jacobian(lambda v: bounds.level_logit(x, v, levels=LEVELS))(float(v))
+    slopes = jax.jacobian(lambda v: bounds.dequantization.level_logit(x, v, levels=LEVELS))(
+        float(v)
+    )
     u, rest = 1 / (1 + np.exp(-np.float64(v))), 1 / (1 + np.exp(np.float64(v)))
     density = u * rest
     below, above = x + u, LEVELS - 1 - x + rest
@@ -68,14 +70,14 @@ def by_sum(theta, x, u):
 
 
 def by_logit(theta, x, v):
-    y, log_slope = bounds.level_logit(x, v, levels=LEVELS)
+    y, log_slope = bounds.dequantization.level_logit(x, v, levels=LEVELS)
     return jnp.sum(norm.logpdf(y, *theta) + log_slope)
 
 
-NOISE = bounds.uniform_dequantizer()
+NOISE = bounds.dequantization.uniform()
 MODELS = {
-    "sum": bounds.dequantized(by_sum, NOISE),
-    "logit": bounds.dequantized(by_logit, NOISE, pre_sigmoid=True),
+    "sum": bounds.dequantization.dequantized(by_sum, NOISE),
+    "logit": bounds.dequantization.dequantized(by_logit, NOISE, pre_sigmoid=True),
 }
 
 

@@ -31,10 +31,10 @@ def published_stratified(log_pairs, *, num_data):
 
 
 ESTIMATORS = {
-    "mean": lambda log_pairs, num_data: bounds.minibatch_mean_log_prob(log_pairs),
+    "mean": lambda log_pairs, num_data: bounds.surgery.minibatch_mean_log_prob(log_pairs),
     "published": published_stratified,
-    "stratified": bounds.minibatch_stratified_log_prob,
-    "weighted": bounds.minibatch_weighted_log_prob,
+    "stratified": bounds.surgery.minibatch_stratified_log_prob,
+    "weighted": bounds.surgery.minibatch_weighted_log_prob,
 }
 
 
@@ -81,7 +81,7 @@ def measured(spread):
         of_pairs = jax.vmap(jax.vmap(gaussian_factors, (None, 0)), (0, None))
         log_pairs = of_pairs(z, (mean, variance)).sum(-1)
         own = jnp.diagonal(log_pairs)
-        joint = jax.vmap(lambda z: bounds.fast_aggregated_log_prob(z, posteriors))(z)
+        joint = jax.vmap(lambda z: bounds.surgery.fast_aggregated_log_prob(z, posteriors))(z)
         found = {name: information(name, log_pairs, N) for name in ESTIMATORS}
         return {"exact": jnp.mean(own - joint), **found}
 
@@ -147,7 +147,7 @@ def test_stratified_density_is_unbiased_given_z():
 
     exact = np.exp(log_q[:, z]).mean()
     np.testing.assert_allclose(
-        mean_density(bounds.minibatch_stratified_log_prob), exact, rtol=10 * TOLERANCE
+        mean_density(bounds.surgery.minibatch_stratified_log_prob), exact, rtol=10 * TOLERANCE
     )
     assert abs(mean_density(ESTIMATORS["mean"]) / exact - 1) > 0.01
 
@@ -158,18 +158,18 @@ def test_published_stratified_weights_are_wrong():
     own = -np.asarray(published_stratified(log_pairs, num_data=N))
     np.testing.assert_allclose(own[0], np.log(N), atol=TOLERANCE)
     assert np.all(own[1:] < np.log(N) - 2)
-    ours = -np.asarray(bounds.minibatch_stratified_log_prob(log_pairs, num_data=N))
+    ours = -np.asarray(bounds.surgery.minibatch_stratified_log_prob(log_pairs, num_data=N))
     np.testing.assert_allclose(ours, np.log(N), atol=TOLERANCE)
 
 
 def test_pointwise_ceilings():
     log_pairs = 30 * jax.random.normal(jax.random.key(0), (50, B, B))
-    lower, upper = bounds.information_sandwich(log_pairs, num_data=N)
+    lower, upper = bounds.surgery.information_sandwich(log_pairs, num_data=N)
     assert jnp.all(lower <= np.log(B) + TOLERANCE)
     assert jnp.all(upper <= np.log(N) + TOLERANCE)
     assert lower.shape == upper.shape == (50, B)
     own = jnp.diagonal(log_pairs, axis1=-2, axis2=-1)
-    weighted = own - bounds.minibatch_weighted_log_prob(log_pairs, num_data=N)
+    weighted = own - bounds.surgery.minibatch_weighted_log_prob(log_pairs, num_data=N)
     assert jnp.max(weighted) > np.log(N)  # what MWS lacks
 
 
@@ -197,14 +197,17 @@ def test_half_precision_accumulates_in_float32(dtype):
 
 PAIRS = jnp.zeros((4, 4))
 MISTAKES = {
-    "shape": (lambda: bounds.minibatch_mean_log_prob(jnp.zeros((3, 4))), r"\[\.\.\., B, B\]"),
-    "vector": (lambda: bounds.minibatch_mean_log_prob(jnp.zeros(3)), r"\[\.\.\., B, B\]"),
+    "shape": (
+        lambda: bounds.surgery.minibatch_mean_log_prob(jnp.zeros((3, 4))),
+        r"\[\.\.\., B, B\]",
+    ),
+    "vector": (lambda: bounds.surgery.minibatch_mean_log_prob(jnp.zeros(3)), r"\[\.\.\., B, B\]"),
     "data": (
-        lambda: bounds.minibatch_weighted_log_prob(PAIRS, num_data=3),
+        lambda: bounds.surgery.minibatch_weighted_log_prob(PAIRS, num_data=3),
         "num_data must be at least 4, got 3",
     ),
     "single": (
-        lambda: bounds.minibatch_stratified_log_prob(jnp.zeros((1, 1)), num_data=8),
+        lambda: bounds.surgery.minibatch_stratified_log_prob(jnp.zeros((1, 1)), num_data=8),
         "at least two data points",
     ),
 }

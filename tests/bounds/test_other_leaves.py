@@ -68,42 +68,46 @@ VALUES = {
     "tune_step_sizes": lambda *a: bounds.tune_step_sizes(
         MODEL, *a, **PATH, num_rounds=2, num_chains=2
     ),
-    "iwae_posterior_log_prob": lambda *a: bounds.iwae_posterior_log_prob(
+    "iwae_posterior_log_prob": lambda *a: bounds.surgery.iwae_posterior_log_prob(
         MODEL, *a, jnp.array(0.5), num_samples=3, num_sets=2
     ),
 }
-DENSITY = bounds.dequantized(
+DENSITY = bounds.dequantization.dequantized(
     lambda theta, x, u: jnp.sum(logistic.logpdf(x + u, theta["activation"](theta["w"]))),
-    bounds.normal_dequantizer(lambda phi, x: (jnp.zeros(x.shape), phi["activation"](phi["w"]))),
+    bounds.dequantization.normal(lambda phi, x: (jnp.zeros(x.shape), phi["activation"](phi["w"]))),
 )
-TRAJECTORY = bounds.Diffusion(
-    bounds.cosine_schedule(3),
+TRAJECTORY = bounds.diffusion.Diffusion(
+    bounds.diffusion.cosine_schedule(3),
     lambda x: x["value"],
-    bounds.denoiser(lambda theta, x_t, g: theta["activation"](theta["w"] * x_t)),
+    bounds.diffusion.denoiser(lambda theta, x_t, g: theta["activation"](theta["w"] * x_t)),
     lambda theta, x, x_1, x_hat: norm.logpdf(x["value"], x_hat, 0.1),
 )
-JOINT = bounds.JointModel(
+JOINT = bounds.joint.JointModel(
     lambda phi, x: phi["activation"](phi["w"]) * jnp.ones((2, 3)) * x["value"],
     lambda theta, y, z: (jnp.log(0.5), jnp.zeros((2, 3))),
     lambda theta, x, y, codes: theta["activation"](theta["w"]) * jnp.sum(codes[:, 0]),
 )
 OTHER = {
     "dequantized": lambda p, key, x: bounds.dreg(DENSITY, **ONE)(p, key, jnp.arange(2)),
-    "trajectory": lambda p, key, x: bounds.dreg(bounds.trajectory(TRAJECTORY), **ONE)(p, key, x),
-    "diffusion_terms": lambda p, key, x: bounds.diffusion_bound(
-        bounds.diffusion_terms(TRAJECTORY, p.theta, key, x)
+    "trajectory": lambda p, key, x: bounds.dreg(bounds.diffusion.trajectory(TRAJECTORY), **ONE)(
+        p, key, x
     ),
-    "diffusion_estimate": lambda p, key, x: (
-        bounds.diffusion_estimate(TRAJECTORY, p.theta, key, x, jnp.array(2), 0.5).value
+    "diffusion.terms": lambda p, key, x: bounds.diffusion.bound(
+        bounds.diffusion.terms(TRAJECTORY, p.theta, key, x)
     ),
-    "noise_error": lambda p, key, x: bounds.noise_error(TRAJECTORY, p.theta, key, x, jnp.array(2)),
-    "joint_latent": lambda p, key, x: bounds.vimco(bounds.joint_latent(JOINT), **ONE)(
+    "diffusion.discrete_estimate": lambda p, key, x: (
+        bounds.diffusion.discrete_estimate(TRAJECTORY, p.theta, key, x, jnp.array(2), 0.5).value
+    ),
+    "noise_error": lambda p, key, x: bounds.diffusion.noise_error(
+        TRAJECTORY, p.theta, key, x, jnp.array(2)
+    ),
+    "joint.latent": lambda p, key, x: bounds.vimco(bounds.joint.latent(JOINT), **ONE)(
         p, key, (x, "a caption")
     ),
-    "joint_terms": lambda p, key, x: bounds.joint_bound(
-        bounds.joint_terms(JOINT, p, key, (x, "a caption"))
+    "joint.terms": lambda p, key, x: bounds.joint.bound(
+        bounds.joint.terms(JOINT, p, key, (x, "a caption"))
     ),
-    "relaxed_joint": lambda p, key, x: bounds.relaxed_joint(JOINT, temperature=1.0)(
+    "joint.relaxed": lambda p, key, x: bounds.joint.relaxed(JOINT, temperature=1.0)(
         p, key, (x, "a caption")
     ),
 }

@@ -31,14 +31,14 @@ def latent_model(encode, decode) -> bounds.LatentModel:
     def propose(phi, key, x):
         mean, variance = gaussian(encode(phi, x))
         z = mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
-        return z, bounds.gaussian_log_prob(z, mean, variance)
+        return z, bounds.densities.gaussian_log_prob(z, mean, variance)
 
     def log_q(phi, x, z):
-        return bounds.gaussian_log_prob(z, *gaussian(encode(phi, x)))
+        return bounds.densities.gaussian_log_prob(z, *gaussian(encode(phi, x)))
 
     def log_p(theta, x, z):
-        pixels = bounds.bernoulli_log_prob(decode(theta, z), x)
-        return bounds.gaussian_log_prob(z, 0.0, 1.0) + jnp.sum(pixels)
+        pixels = bounds.densities.bernoulli_log_prob(decode(theta, z), x)
+        return bounds.densities.gaussian_log_prob(z, 0.0, 1.0) + jnp.sum(pixels)
 
     return bounds.LatentModel(propose, log_q, log_p)
 

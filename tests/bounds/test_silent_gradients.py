@@ -51,7 +51,7 @@ def drawn_bernoulli(logit, key):
 
 def bernoulli(phi, key, x):
     z = drawn_bernoulli(phi, key)
-    return z, bounds.bernoulli_log_prob(phi, z)
+    return z, bounds.densities.bernoulli_log_prob(phi, z)
 
 
 def drawn_mixture(logits, means, key):
@@ -99,7 +99,7 @@ def switch_in_a_loop(phi, key, x):
 def discrete_beside_continuous(phi, key, x):
     first, second = jax.random.split(key)
     a, b = phi + jax.random.normal(first), drawn_bernoulli(phi, second)
-    return {"a": a, "b": b}, norm.logpdf(a, phi) + bounds.bernoulli_log_prob(phi, b)
+    return {"a": a, "b": b}, norm.logpdf(a, phi) + bounds.densities.bernoulli_log_prob(phi, b)
 
 
 def rounded(phi, key, x):
@@ -236,7 +236,9 @@ own_rule.defvjp(
 
 def custom(phi, key, x):
     z = own_rule(phi["logits"], jax.random.uniform(key, (2,)))
-    return z, jnp.sum(bounds.bernoulli_log_prob(phi["logits"], z)) + jnp.sum(phi["mean"] * z)
+    return z, jnp.sum(bounds.densities.bernoulli_log_prob(phi["logits"], z)) + jnp.sum(
+        phi["mean"] * z
+    )
 
 
 LEGAL = {
@@ -316,7 +318,7 @@ MIXTURE = bounds.LatentModel(
     mixture, lambda phi, x, z: mixture_log_prob(phi["logits"], phi["mean"], z), log_p
 )
 BERNOULLI = bounds.LatentModel(
-    bernoulli, lambda phi, x, z: bounds.bernoulli_log_prob(phi, z), log_p
+    bernoulli, lambda phi, x, z: bounds.densities.bernoulli_log_prob(phi, z), log_p
 )
 GRID = np.linspace(-9, 9, 9001)
 

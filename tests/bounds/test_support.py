@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bounds
+from bounds import densities, dequantization, diffusion, joint
 from models import autoregressive, pixels, token_prior
 from models.exact import enumerable
 
@@ -28,21 +29,23 @@ def each_pixel(likelihood, outputs):
 UP = jnp.arange(float(LEVELS))
 # (t, x) -> log-probabilities shaped as x, which share the parameter t.
 ELEMENTWISE = {
-    "gaussian": lambda t, x: bounds.discretized_gaussian_log_prob(x, t, t, levels=LEVELS),
-    "logistic": lambda t, x: bounds.discretized_logistic_log_prob(x, t, t, levels=LEVELS),
-    "logit-Laplace": lambda t, x: bounds.discretized_logit_laplace_log_prob(x, t, t, levels=LEVELS),
-    "softmax": lambda t, x: bounds.level_softmax_log_prob(
+    "gaussian": lambda t, x: densities.discretized_gaussian_log_prob(x, t, t, levels=LEVELS),
+    "logistic": lambda t, x: densities.discretized_logistic_log_prob(x, t, t, levels=LEVELS),
+    "logit-Laplace": lambda t, x: densities.discretized_logit_laplace_log_prob(
+        x, t, t, levels=LEVELS
+    ),
+    "softmax": lambda t, x: densities.level_softmax_log_prob(
         x, jnp.broadcast_to(t, x.shape), t, levels=LEVELS
     ),
-    "categorical": lambda t, x: bounds.categorical_log_prob(
+    "categorical": lambda t, x: densities.categorical_log_prob(
         jnp.broadcast_to(t * UP, (*x.shape, LEVELS)), x
     ),
     "categorical pixels": each_pixel(pixels.categorical(LEVELS), UP),
     "logistic pixels": each_pixel(pixels.discretized_logistic(LEVELS), jnp.ones(2)),
-    "bernoulli": lambda t, x: bounds.bernoulli_log_prob(
+    "bernoulli": lambda t, x: densities.bernoulli_log_prob(
         jnp.broadcast_to(t, x.shape), jnp.where(x == 0.25, 1.5, x)
     ),
-    "logit-Laplace density": lambda t, x: bounds.logit_laplace_log_prob(
+    "logit-Laplace density": lambda t, x: densities.logit_laplace_log_prob(
         jnp.where(x == 0.25, 1.0, x), t, t
     ),
 }
@@ -87,21 +90,21 @@ def test_pixels_divided_by_their_range_have_no_bits():
     noise = np.random.default_rng(0).integers(0, 256, size=(4, 64)) / 255.0
 
     def log_prob(x):
-        return jnp.sum(bounds.discretized_logistic_log_prob(x, 0.5, -8.0, levels=256))
+        return jnp.sum(densities.discretized_logistic_log_prob(x, 0.5, -8.0, levels=256))
 
     assert np.all(np.isneginf(jax.vmap(log_prob)(jnp.asarray(noise, float))))
 
 
 def test_levels_scaled_and_their_logits_are_nan():
     x = jnp.asarray(STRAY, float)
-    scaled = jax.jit(lambda x: bounds.scale_levels(x, levels=LEVELS))(x)
-    logits = jax.jit(lambda x: bounds.level_logit(x, jnp.zeros(x.shape), levels=LEVELS))(x)
+    scaled = jax.jit(lambda x: densities.scale_levels(x, levels=LEVELS))(x)
+    logits = jax.jit(lambda x: dequantization.level_logit(x, jnp.zeros(x.shape), levels=LEVELS))(x)
     assert np.all(np.isnan(scaled))
     assert np.all(np.isnan(logits))
 
 
 def test_bernoulli_takes_what_lies_between_its_outcomes():
-    found = jax.jit(bounds.bernoulli_log_prob)(0.7, jnp.asarray(0.25))
+    found = jax.jit(densities.bernoulli_log_prob)(0.7, jnp.asarray(0.25))
     np.testing.assert_allclose(found, 0.25 * 0.7 - np.logaddexp(0, 0.7), rtol=1e-6)
 
 
@@ -120,7 +123,7 @@ def test_autoregressive_models_of_integers(kind):
 
 
 def joint_model():
-    return bounds.JointModel(
+    return joint.JointModel(
         encode=lambda phi, x: phi,
         prior=lambda theta, y, z: (jnp.zeros(()), theta),
         log_px=lambda theta, x, y, codes: jnp.zeros(()),
@@ -131,7 +134,7 @@ def joint_model():
 def test_a_traced_token_outside_of_the_codebook_is_impossible(token):
     """JAX takes the last token for -1, and clamps an index beyond the end."""
     logits = jnp.asarray([[0.1, 0.4, -0.3]] * 2)
-    model = bounds.joint_latent(joint_model())
+    model = joint.latent(joint_model())
     z = jnp.asarray([1, token])
     for run in (
         lambda z: model.log_q(logits, (0, 0), z),
@@ -178,8 +181,8 @@ def test_an_objective_of_a_negative_order_is_refused():
 
 @pytest.mark.parametrize("weight", ["beta", "text_weight", "image_weight"])
 def test_traced_weights_of_the_joint_bound(weight):
-    terms = bounds.JointTerms(-10.0, -1.0, -2.0, -3.0)
-    bound = jax.jit(lambda w: bounds.joint_bound(terms, **{weight: w}))
+    terms = joint.Terms(-10.0, -1.0, -2.0, -3.0)
+    bound = jax.jit(lambda w: joint.bound(terms, **{weight: w}))
     assert np.isnan(bound(-0.5))
     assert np.isfinite(bound(0.0))
     assert np.isfinite(bound(2.0))
@@ -187,7 +190,7 @@ def test_traced_weights_of_the_joint_bound(weight):
 
 def test_traced_beta_of_exact_values():
     logs = jnp.log(jnp.asarray([[0.5, 0.5], [0.2, 0.1], [0.5, 0.4]]))
-    found = jax.jit(lambda b: bounds.joint_values(lambda _: tuple(logs), beta=b))(-1.0)
+    found = jax.jit(lambda b: joint.values(lambda _: tuple(logs), beta=b))(-1.0)
     assert np.isnan(found.bound)
     assert np.isnan(found.supremum)
     np.testing.assert_allclose(np.exp(found.log_p), 0.2 * 0.5 + 0.1 * 0.4, rtol=1e-6)
@@ -195,23 +198,26 @@ def test_traced_beta_of_exact_values():
 
 def test_traced_steps_and_times_of_diffusion():
     key, x = jax.random.key(0), jnp.ones(2)
-    denoise = bounds.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
-    model = bounds.Diffusion(
-        bounds.cosine_schedule(4), lambda x: x, denoise, lambda theta, x, x_1, x_hat: 0.0 * theta
+    denoise = diffusion.denoiser(lambda theta, x_t, gamma: theta * x_t, prediction="x")
+    model = diffusion.Diffusion(
+        diffusion.cosine_schedule(4),
+        lambda x: x,
+        denoise,
+        lambda theta, x, x_1, x_hat: 0.0 * theta,
     )
 
     def by_step(t, p):
-        return bounds.diffusion_estimate(model, 0.5, jax.random.clone(key), x, t, p).value
+        return diffusion.discrete_estimate(model, 0.5, jax.random.clone(key), x, t, p).value
 
     def by_time(time):
-        continuous = model._replace(gamma=bounds.linear_gamma)
-        return bounds.continuous_estimate(continuous, 0.5, jax.random.clone(key), x, time).value
+        continuous = model._replace(gamma=diffusion.linear_gamma)
+        return diffusion.continuous_estimate(continuous, 0.5, jax.random.clone(key), x, time).value
 
     def error(t):
-        return bounds.noise_error(model, 0.5, jax.random.clone(key), x, t)
+        return diffusion.noise_error(model, 0.5, jax.random.clone(key), x, t)
 
     def drawn(time):
-        return bounds.discrete_times(time, jnp.full(4, 0.25))[1]
+        return diffusion.discrete_times(time, jnp.full(4, 0.25))[1]
 
     inside = [(by_step, (4, 0.25)), (by_time, (0.5,)), (error, (1,)), (drawn, (0.5,))]
     outside = [
@@ -227,7 +233,7 @@ def test_traced_steps_and_times_of_diffusion():
             function(*map(jnp.asarray, args))
     # A schedule that is learned and turns back has negative terms, which would pass for a bound.
     turned = jax.jit(
-        lambda gamma: bounds.diffusion_bound(bounds.diffusion_terms(
+        lambda gamma: diffusion.bound(diffusion.terms(
             model._replace(gamma=gamma), 0.5, jax.random.clone(key), x))
     )  # fmt: skip
     assert np.isfinite(turned(jnp.asarray([-3.0, 0.0, 2.0])))
@@ -238,43 +244,52 @@ def test_traced_steps_and_times_of_diffusion():
 
 WIDE, ROW, ONE = np.zeros((7, 1)), np.zeros(7), np.ones(1)
 MISFITS = {
-    "bernoulli": (lambda: bounds.bernoulli_log_prob(ROW, WIDE), "value must be broadcastable"),
+    "bernoulli": (lambda: densities.bernoulli_log_prob(ROW, WIDE), "value must be broadcastable"),
     "gaussian, a mean of more": (
-        lambda: bounds.gaussian_log_prob(ONE, ROW, 1.0), "mean must be broadcastable to value"
+        lambda: densities.gaussian_log_prob(ONE, ROW, 1.0), "mean must be broadcastable to value"
     ),
     "gaussian, a variance of more": (
-        lambda: bounds.gaussian_log_prob(ROW, 0.0, WIDE), "variance must be broadcastable to value"
+        lambda: densities.gaussian_log_prob(ROW, 0.0, WIDE),
+        "variance must be broadcastable to value",
     ),
-    "gaussian KL": (lambda: bounds.gaussian_kl(ONE, ROW), "variance must be broadcastable to mean"),
-    "gaussian KL of a scalar": (lambda: bounds.gaussian_kl(0.0, 1.0), "mean must have a last axis"),
+    "gaussian KL": (
+        lambda: densities.gaussian_kl(ONE, ROW), "variance must be broadcastable to mean"
+    ),
+    "gaussian KL of a scalar": (
+        lambda: densities.gaussian_kl(0.0, 1.0), "mean must have a last axis"
+    ),
     "categorical": (
-        lambda: bounds.categorical_log_prob(np.zeros((7, 3)), WIDE), "value must be broadcastable"
+        lambda: densities.categorical_log_prob(np.zeros((7, 3)), WIDE),
+        "value must be broadcastable",
     ),
     "categorical of a scalar": (
-        lambda: bounds.categorical_log_prob(0.0, 0), "last axis of categories"
+        lambda: densities.categorical_log_prob(0.0, 0), "last axis of categories"
     ),
     "discretized Gaussian": (
-        lambda: bounds.discretized_gaussian_log_prob(WIDE, ROW, 0.0, levels=3), "mean must be"
+        lambda: densities.discretized_gaussian_log_prob(WIDE, ROW, 0.0, levels=3), "mean must be"
     ),
     "discretized logistic": (
-        lambda: bounds.discretized_logistic_log_prob(ROW, 0.0, WIDE, levels=3), "log_scale must be"
+        lambda: densities.discretized_logistic_log_prob(ROW, 0.0, WIDE, levels=3),
+        "log_scale must be",
     ),
     "discretized logit-Laplace": (
-        lambda: bounds.discretized_logit_laplace_log_prob(0, ROW, 0.0, levels=3), "mean must be"
+        lambda: densities.discretized_logit_laplace_log_prob(0, ROW, 0.0, levels=3), "mean must be"
     ),
-    "logit-Laplace": (lambda: bounds.logit_laplace_log_prob(0.5, ROW, 0.0), "mean must be"),
+    "logit-Laplace": (lambda: densities.logit_laplace_log_prob(0.5, ROW, 0.0), "mean must be"),
     "softmax over levels": (
-        lambda: bounds.level_softmax_log_prob(ROW, WIDE, 0.0, levels=3), "z must be shaped as x"
+        lambda: densities.level_softmax_log_prob(ROW, WIDE, 0.0, levels=3), "z must be shaped as x"
     ),
     "softmax of many gammas": (
-        lambda: bounds.level_softmax_log_prob(ROW, ROW, ROW, levels=3), "gamma must be"
+        lambda: densities.level_softmax_log_prob(ROW, ROW, ROW, levels=3), "gamma must be"
     ),
-    "logits of levels": (lambda: bounds.level_logit(ROW, WIDE, levels=3), "v must be shaped as x"),
+    "logits of levels": (
+        lambda: dequantization.level_logit(ROW, WIDE, levels=3), "v must be shaped as x"
+    ),
     "parts of the joint bound": (
-        lambda: bounds.joint_bound(bounds.JointTerms(ROW, WIDE, ROW, ROW)), "log_q must be"
+        lambda: joint.bound(joint.Terms(ROW, WIDE, ROW, ROW)), "log_q must be"
     ),
     "parts of diffusion": (
-        lambda: bounds.diffusion_bound(bounds.DiffusionTerms(ROW, np.zeros((7, 3)), WIDE)),
+        lambda: diffusion.bound(diffusion.Terms(ROW, np.zeros((7, 3)), WIDE)),
         "the parts must be",
     ),
 }  # fmt: skip

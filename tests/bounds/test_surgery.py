@@ -31,7 +31,7 @@ def of_tables(table, prior, chunk_size=2):
 
     @jax.jit
     def terms(z, one):
-        return bounds.surgery_terms(
+        return bounds.surgery.terms(
             z, one, posteriors,
             log_q=table_factors, log_prior=lambda z: table_factors(z, log_prior),
             chunk_size=chunk_size,
@@ -77,7 +77,7 @@ def test_parts_of_the_linear_gaussian_model():
     data = linear_gaussian.generate(jax.random.key(3), 8, 2)
     mean = data @ phi.weight.T + phi.bias[None]
     variance = jnp.full_like(mean, linear_gaussian.PAPER_VARIANCE)
-    posteriors = bounds.GaussianPosteriors(mean, variance)
+    posteriors = bounds.surgery.GaussianPosteriors(mean, variance)
 
     noise, weights = oracles.gauss_hermite(30, 2)
     draws = mean[:, None] + jnp.sqrt(variance)[:, None] * noise[None].astype(mean.dtype)
@@ -85,8 +85,8 @@ def test_parts_of_the_linear_gaussian_model():
     @jax.jit
     def average(draws):
         of_one = jax.vmap(
-            lambda z, m, v: bounds.surgery_terms(
-                z, bounds.GaussianPosteriors(m, v), posteriors, chunk_size=3
+            lambda z, m, v: bounds.surgery.terms(
+                z, bounds.surgery.GaussianPosteriors(m, v), posteriors, chunk_size=3
             ), (0, None, None),
         )  # fmt: skip
         found = jax.vmap(of_one)(draws, mean, variance)
@@ -95,7 +95,7 @@ def test_parts_of_the_linear_gaussian_model():
         )
 
     found = average(draws)
-    closed = jnp.mean(bounds.gaussian_kl(mean, variance))
+    closed = jnp.mean(bounds.densities.gaussian_kl(mean, variance))
     np.testing.assert_allclose(found.kl, closed, atol=1e-4)
 
     axis = np.linspace(-9, 9, 721)
@@ -142,7 +142,7 @@ def test_monte_carlo_information_is_below_log_n_and_not_below_zero(spread, scale
 
     @jax.jit
     def information(z):
-        of_all = jax.vmap(lambda z, one: bounds.surgery_terms(z, one, posteriors).information)
+        of_all = jax.vmap(lambda z, one: bounds.surgery.terms(z, one, posteriors).information)
         return jax.vmap(of_all, (0, None))(z, posteriors)
 
     values = np.asarray(information(z), np.float64)
@@ -157,20 +157,20 @@ def test_chunks_change_nothing_and_neither_do_they_in_the_gradient(chunk_size):
     z = jnp.array([0.3, -0.2, 1.1])
 
     def direct(z, posteriors):
-        factors = jax.vmap(lambda p: bounds.aggregated_log_prob(z, jax.tree.map(
+        factors = jax.vmap(lambda p: bounds.surgery.aggregated_log_prob(z, jax.tree.map(
             lambda leaf: leaf[None], p)).marginals)(posteriors)  # fmt: skip
         joint = jax.nn.logsumexp(factors.sum(-1)) - jnp.log(14)
         return joint + jnp.sum(jax.nn.logsumexp(factors, axis=0) - jnp.log(14))
 
     def chunked(z, posteriors):
-        found = bounds.aggregated_log_prob(z, posteriors, chunk_size=chunk_size)
+        found = bounds.surgery.aggregated_log_prob(z, posteriors, chunk_size=chunk_size)
         return found.joint + jnp.sum(found.marginals)
 
     def fast(z, posteriors):
-        return bounds.fast_aggregated_log_prob(z, posteriors, chunk_size=chunk_size)
+        return bounds.surgery.fast_aggregated_log_prob(z, posteriors, chunk_size=chunk_size)
 
     def slow(z, posteriors):
-        return bounds.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
+        return bounds.surgery.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
 
     for one, other in ((chunked, direct), (fast, slow)):
         found = jax.jit(jax.value_and_grad(one, (0, 1)))(z, posteriors)
@@ -188,7 +188,7 @@ def test_impossible_posteriors_pass_no_gradient_and_no_nan(chunk_size):
         table = jnp.asarray(np.log(q))
 
     def joint(table, z):
-        return bounds.aggregated_log_prob(
+        return bounds.surgery.aggregated_log_prob(
             jnp.array(z), table, log_q=table_factors, chunk_size=chunk_size
         ).joint
 
@@ -210,14 +210,16 @@ def test_half_precision_accumulates_in_float32(dtype):
         lambda leaf: leaf.astype(jnp.float32), half))  # fmt: skip
     expected = logsumexp(factors.sum(-1), axis=1)[0] - np.log(200)
     for found in (
-        bounds.aggregated_log_prob(z, half, chunk_size=30).joint,
-        bounds.fast_aggregated_log_prob(z, half, chunk_size=30),
-        bounds.aggregated_log_prob(z, half, log_q=lambda z, p: bounds.gaussian_log_prob(
-            *(v[..., None] for v in (z, *p)))).joint,
+        bounds.surgery.aggregated_log_prob(z, half, chunk_size=30).joint,
+        bounds.surgery.fast_aggregated_log_prob(z, half, chunk_size=30),
+        bounds.surgery.aggregated_log_prob(
+            z, half,
+            log_q=lambda z, p: bounds.densities.gaussian_log_prob(*(v[..., None] for v in (z, *p))),
+        ).joint,
     ):  # fmt: skip
         assert found.dtype == jnp.float32
-    for found in (bounds.aggregated_log_prob(z, half).joint,
-                  bounds.fast_aggregated_log_prob(z, half)):  # fmt: skip
+    for found in (bounds.surgery.aggregated_log_prob(z, half).joint,
+                  bounds.surgery.fast_aggregated_log_prob(z, half)):  # fmt: skip
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
@@ -226,7 +228,7 @@ def test_memory_of_a_gradient_is_flat_but_for_the_gradient():
         posteriors = gaussians(2, 4000, 10, spread=1.0, scale=0.5)
 
         def value(posteriors, z):
-            return bounds.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
+            return bounds.surgery.aggregated_log_prob(z, posteriors, chunk_size=chunk_size).joint
 
         z = jnp.zeros((100, 10))
         run = jax.grad(lambda p, z: jnp.sum(jax.vmap(lambda z: value(p, z))(z)))
@@ -251,13 +253,13 @@ def test_fast_form_errs_by_what_its_docstring_says(scale, centre):
         run = jax.jit(jax.vmap(lambda z: form(z, posteriors, chunk_size=64)))
         return np.abs(np.asarray(run(z), np.float64) - exact)
 
-    safe = error(lambda z, p, chunk_size: bounds.aggregated_log_prob(
+    safe = error(lambda z, p, chunk_size: bounds.surgery.aggregated_log_prob(
         z, p, chunk_size=chunk_size).joint)  # fmt: skip
     assert safe.max() < 3e-5
     offset = np.asarray(z, np.float64) - np.asarray(posteriors.mean, np.float64).mean(0)
     said = 1e-7 * (offset**2 / np.asarray(posteriors.variance[:40])).sum(-1)
     # A mean of 300 numbers near 100 is itself only known to their rounding.
-    assert np.all(error(bounds.fast_aggregated_log_prob) <= 3e-5 + 3 * said)
+    assert np.all(error(bounds.surgery.fast_aggregated_log_prob) <= 3e-5 + 3 * said)
     if centre == 0 or scale == 1:
         return
 
@@ -267,17 +269,20 @@ def test_fast_form_errs_by_what_its_docstring_says(scale, centre):
         constants = jnp.square(p.mean) / p.variance + jnp.log(2 * jnp.pi * p.variance)
         return jax.nn.logsumexp(-0.5 * (products + constants.sum(-1))) - jnp.log(300)
 
-    assert error(uncentred).max() > 10 * error(bounds.fast_aggregated_log_prob).max()
+    assert error(uncentred).max() > 10 * error(bounds.surgery.fast_aggregated_log_prob).max()
 
 
-FORMS = {"safe": bounds.aggregated_log_prob, "fast": bounds.fast_aggregated_log_prob}
+FORMS = {
+    "safe": bounds.surgery.aggregated_log_prob,
+    "fast": bounds.surgery.fast_aggregated_log_prob,
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_memory_is_flat_from_a_thousand_data_to_sixty_thousand(form):
     def temporaries(count):
         posteriors = jax.eval_shape(
-            lambda: bounds.GaussianPosteriors(jnp.zeros((count, 10)), jnp.ones((count, 10)))
+            lambda: bounds.surgery.GaussianPosteriors(jnp.zeros((count, 10)), jnp.ones((count, 10)))
         )
 
         def run(z, posteriors):
@@ -295,9 +300,9 @@ def test_memory_is_flat_from_a_thousand_data_to_sixty_thousand(form):
 
 def test_active_units_of_burda():
     mean = jnp.array([[0.0, 0.0995, 1.0], [0.0, -0.0995, 1.0], [0.0, 0.101, 2.0], [0, -0.101, 2.0]])
-    assert bounds.active_units(mean[:2]).tolist() == [False, False, False]
-    assert bounds.active_units(mean[2:]).tolist() == [False, True, False]
-    assert bounds.active_units(mean, threshold=0.2).tolist() == [False, False, True]
+    assert bounds.surgery.active_units(mean[:2]).tolist() == [False, False, False]
+    assert bounds.surgery.active_units(mean[2:]).tolist() == [False, True, False]
+    assert bounds.surgery.active_units(mean, threshold=0.2).tolist() == [False, False, True]
 
 
 def test_aggregated_density_stands_shard_map():
@@ -306,8 +311,10 @@ def test_aggregated_density_stands_shard_map():
     posteriors = gaussians(7, 9, 2, spread=1.0, scale=0.5)
 
     def terms(z, mean, variance):
-        posteriors = bounds.GaussianPosteriors(mean, variance)
-        one = functools.partial(bounds.aggregated_log_prob, posteriors=posteriors, chunk_size=4)
+        posteriors = bounds.surgery.GaussianPosteriors(mean, variance)
+        one = functools.partial(
+            bounds.surgery.aggregated_log_prob, posteriors=posteriors, chunk_size=4
+        )
         return jax.vmap(one)(z).joint
 
     none = jax.sharding.PartitionSpec()
@@ -316,44 +323,48 @@ def test_aggregated_density_stands_shard_map():
     np.testing.assert_allclose(jax.jit(both)(z, *posteriors), terms(z, *posteriors), rtol=1e-5)
 
 
-GOOD = bounds.GaussianPosteriors(jnp.zeros((3, 2)), jnp.ones((3, 2)))
+GOOD = bounds.surgery.GaussianPosteriors(jnp.zeros((3, 2)), jnp.ones((3, 2)))
 POINT = jnp.zeros(2)
 MISTAKES = {
     "no data": (
-        lambda: bounds.aggregated_log_prob(
-            POINT, bounds.GaussianPosteriors(jnp.zeros((0, 2)), jnp.ones((0, 2)))
+        lambda: bounds.surgery.aggregated_log_prob(
+            POINT, bounds.surgery.GaussianPosteriors(jnp.zeros((0, 2)), jnp.ones((0, 2)))
         ), "leading axis N of at least 1",
     ),
     "lengths": (
-        lambda: bounds.aggregated_log_prob(
-            POINT, bounds.GaussianPosteriors(jnp.zeros((3, 2)), jnp.ones((2, 2)))
+        lambda: bounds.surgery.aggregated_log_prob(
+            POINT, bounds.surgery.GaussianPosteriors(jnp.zeros((3, 2)), jnp.ones((2, 2)))
         ), "the same leading axis",
     ),
-    "no leaves": (lambda: bounds.aggregated_log_prob(POINT, ()), "of no leaf"),
+    "no leaves": (lambda: bounds.surgery.aggregated_log_prob(POINT, ()), "of no leaf"),
     "joint log_q": (
-        lambda: bounds.aggregated_log_prob(POINT, GOOD, log_q=lambda z, p: jnp.zeros(())),
+        lambda: bounds.surgery.aggregated_log_prob(POINT, GOOD, log_q=lambda z, p: jnp.zeros(())),
         r"log_q must return one log-density for each dimension, \[D\], got shape \(\)",
     ),
     "prior": (
-        lambda: bounds.surgery_terms(
+        lambda: bounds.surgery.terms(
             POINT, jax.tree.map(lambda v: v[0], GOOD), GOOD, log_prior=lambda z: jnp.zeros(3)
         ), "log_prior must return as many log-densities as log_q, 2, got 3",
     ),
     "one z": (
-        lambda: bounds.aggregated_log_prob(jnp.zeros(1), GOOD), "jax.vmap over points"
+        lambda: bounds.surgery.aggregated_log_prob(jnp.zeros(1), GOOD), "jax.vmap over points"
     ),
     "no dimension": (
-        lambda: bounds.aggregated_log_prob(POINT, jax.tree.map(lambda v: v[:, 0], GOOD)),
+        lambda: bounds.surgery.aggregated_log_prob(POINT, jax.tree.map(lambda v: v[:, 0], GOOD)),
         "z must have shape",
     ),
     "batch of z": (
-        lambda: bounds.fast_aggregated_log_prob(jnp.zeros((4, 2)), GOOD), "jax.vmap over points",
+        lambda: bounds.surgery.fast_aggregated_log_prob(jnp.zeros((4, 2)), GOOD),
+        "jax.vmap over points",
     ),
     "chunk": (
-        lambda: bounds.aggregated_log_prob(POINT, GOOD, chunk_size=0), "chunk_size must be at least"
+        lambda: bounds.surgery.aggregated_log_prob(POINT, GOOD, chunk_size=0),
+        "chunk_size must be at least",
     ),
-    "means": (lambda: bounds.active_units(jnp.zeros(3)), r"mean must have shape \[N, D\]"),
-    "threshold": (lambda: bounds.active_units(jnp.zeros((3, 2)), threshold=-1), "threshold must"),
+    "means": (lambda: bounds.surgery.active_units(jnp.zeros(3)), r"mean must have shape \[N, D\]"),
+    "threshold": (
+        lambda: bounds.surgery.active_units(jnp.zeros((3, 2)), threshold=-1), "threshold must",
+    ),
 }  # fmt: skip
 
 

@@ -274,7 +274,7 @@ def test_gaussian_kl_has_a_sum_over_dimensions(seed):
     z = mean + sigma * nodes  # log q - log p is quadratic: five nodes are exact
     by_quadrature = mass @ (stats.norm.logpdf(z, mean, sigma) - stats.norm.logpdf(z)).sum(axis=1)
     squares = mean @ mean + sigma @ sigma
-    assert agree(bounds.gaussian_kl(jnp.asarray(mean, float), sigma**2), by_quadrature)
+    assert agree(bounds.densities.gaussian_kl(jnp.asarray(mean, float), sigma**2), by_quadrature)
     assert agree((squares - 2 * np.log(sigma).sum() - 3) / 2, by_quadrature)
     misprints = [(squares - 2 * np.log(s) - 3) / 2 for s in sigma]
     misprints += [(squares - np.log(sigma).sum() - 3) / 2, (squares - 2 * np.log(sigma).sum()) / 2]
@@ -334,8 +334,11 @@ def test_dequantization_needs_noise_inside_the_cell_and_data_inside_the_range():
     def log_density(theta, x, u):  # logistic, with tails above 8 and below 0
         return jnp.sum(jax.scipy.stats.logistic.logpdf(x + u, theta))
 
-    noise = bounds.normal_dequantizer(lambda phi, x: (jnp.zeros(1), jnp.zeros(1)))
-    model, params = bounds.dequantized(log_density, noise), bounds.Params(location, None)
+    noise = bounds.dequantization.normal(lambda phi, x: (jnp.zeros(1), jnp.zeros(1)))
+    model, params = (
+        bounds.dequantization.dequantized(log_density, noise),
+        bounds.Params(location, None),
+    )
     found = quadrature.integrate(model, params, quadrature.every_x(levels, 1))
     edges = stats.logistic.cdf(np.arange(levels + 1), location)
     assert agree(np.exp(found.log_prob), np.diff(edges), rtol=1e-4)

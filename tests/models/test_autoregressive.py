@@ -81,8 +81,8 @@ def test_draws_have_the_stated_probabilities(kind):
 def test_gap_of_the_subset_flow_is_the_integrated_divergence():
     """Two pixels: exact log P - ELBO = KL(q || p(v | x)) by quadrature in every one of 16 cells."""
     model, params = made("subset flow", dims=2, scale=0.6)
-    noise = bounds.logistic_dequantizer(lambda phi, x: (0.3 * (x - 1.5), 0.1 * (x - 1.0)))
-    joint = bounds.dequantized(model.log_density, noise)
+    noise = bounds.dequantization.logistic(lambda phi, x: (0.3 * (x - 1.5), 0.1 * (x - 1.0)))
+    joint = bounds.dequantization.dequantized(model.log_density, noise)
     nodes, weights = np.polynomial.legendre.leggauss(240)
     nodes, weights = 22 * nodes, 22 * weights
     grid = jnp.asarray(np.stack(np.meshgrid(nodes, nodes, indexing="ij"), -1), jnp.float32)

@@ -89,7 +89,7 @@ def test_networks_see_the_time_every_pixel_and_dropout(kind):
 
 
 def test_fourier_features_tell_neighbouring_levels_from_what_lies_between():
-    x = bounds.scale_levels(jnp.arange(17), levels=17).reshape(17, 1, 1)
+    x = bounds.densities.scale_levels(jnp.arange(17), levels=17).reshape(17, 1, 1)
     features = denoisers.with_fourier_features(x, (4,))
     assert features.shape == (17, 1, 3)
     np.testing.assert_allclose(features[..., 1], 0, atol=1e-4)  # the period is one level
@@ -99,8 +99,8 @@ def test_fourier_features_tell_neighbouring_levels_from_what_lies_between():
 
 def test_reverse_chain_of_gaussian_data_draws_that_data():
     """Mean and variance of x_1 under the exact chain are those of q(x_1)."""
-    s2, gamma = 0.25, bounds.cosine_schedule(30)
-    model = bounds.Diffusion(
+    s2, gamma = 0.25, bounds.diffusion.cosine_schedule(30)
+    model = bounds.diffusion.Diffusion(
         gamma, lambda x: x, diffusion.gaussian_denoise(s2), lambda theta, x, x_1, x_hat: 0.0
     )
     keys = jax.random.split(jax.random.key(0), 4000)

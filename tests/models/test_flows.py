@@ -107,7 +107,7 @@ def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
     phi = made.init(jax.random.key(3), x)
     dequantizer = made.make(None)
     assert dequantizer.log_q is not None
-    uniform = bounds.uniform_dequantizer()
+    uniform = bounds.dequantization.uniform()
     assert uniform.log_q is not None
 
     @jax.jit
@@ -168,7 +168,7 @@ def test_normal_noise_does_not_start_uniform():
     made = noise.diagonal_noise(LEVELS, network("dense", 0.0)(0), base="normal")
     x = images()[0]
     v, log_q = made.make(None).propose(made.init(jax.random.key(3), x), jax.random.key(4), x)
-    uniform = bounds.uniform_dequantizer()
+    uniform = bounds.dequantization.uniform()
     assert uniform.log_q is not None
     assert abs(log_q - uniform.log_q(None, x, v)) > 0.1
 

@@ -29,16 +29,16 @@ def test_densities_match_numpyro():
     z, mean, variance = jnp.array([0.3, -2.0]), jnp.array([1.0, 0.5]), jnp.array([0.2, 3.0])
     q, p = dist.Normal(mean, jnp.sqrt(variance)), dist.Normal(0.3, 1.7)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
-    close(bounds.gaussian_log_prob(z, mean, variance), q.log_prob(z).sum())
-    close(bounds.gaussian_kl(mean, variance, 0.3, 1.7**2), dist.kl_divergence(q, p).sum())
-    close(bounds.gaussian_entropy(variance), q.entropy().sum())
+    close(bounds.densities.gaussian_log_prob(z, mean, variance), q.log_prob(z).sum())
+    close(bounds.densities.gaussian_kl(mean, variance, 0.3, 1.7**2), dist.kl_divergence(q, p).sum())
+    close(bounds.densities.gaussian_entropy(variance), q.entropy().sum())
     # Broadcast to the value, the constant included.
     for args in ((jnp.zeros(5), jnp.zeros(1), 1.0), (jnp.zeros(5), 0.0, jnp.ones(1))):
-        close(bounds.gaussian_log_prob(*args), -2.5 * np.log(2 * np.pi))
+        close(bounds.densities.gaussian_log_prob(*args), -2.5 * np.log(2 * np.pi))
     with pytest.raises(ValueError, match="last axis"):
-        bounds.gaussian_log_prob(0.0, 0.0, 1.0)
+        bounds.densities.gaussian_log_prob(0.0, 0.0, 1.0)
     with pytest.raises(ValueError, match="one entry for each dimension"):
-        bounds.gaussian_entropy(1.0)
+        bounds.densities.gaussian_entropy(1.0)
 
 
 @pytest.mark.parametrize("logit", [-200.0, -20.0, -1.0, 0.0, 3.0, 200.0])
@@ -46,11 +46,13 @@ def test_bernoulli_value_and_derivatives(logit):
     for x in (0.0, 0.3, 1.0):
         exact = dist.Bernoulli(logits=np.float64(logit))
         expected = x * exact.log_prob(1) + (1 - x) * exact.log_prob(0)
-        np.testing.assert_allclose(bounds.bernoulli_log_prob(logit, x), expected, atol=1e-5)
-        slopes = jax.grad(bounds.bernoulli_log_prob, argnums=(0, 1))(logit, x)
+        np.testing.assert_allclose(
+            bounds.densities.bernoulli_log_prob(logit, x), expected, atol=1e-5
+        )
+        slopes = jax.grad(bounds.densities.bernoulli_log_prob, argnums=(0, 1))(logit, x)
         np.testing.assert_allclose(slopes[0], x - jax.nn.sigmoid(logit), atol=1e-6)
         np.testing.assert_allclose(slopes[1], logit, rtol=1e-6)
-    curvature = jax.grad(jax.grad(bounds.bernoulli_log_prob))(0.5, 1)
+    curvature = jax.grad(jax.grad(bounds.densities.bernoulli_log_prob))(0.5, 1)
     sigmoid = jax.nn.sigmoid(0.5)
     np.testing.assert_allclose(curvature, -sigmoid * (1 - sigmoid), rtol=1e-5)
 
@@ -102,7 +104,7 @@ def test_gaps_and_exact_likelihood():
     mean, variance = linear_gaussian.posterior(THETA, X)
     # Bayes at any z: log p(x) = log p(x, z) - log p(z | x).
     z = jnp.array([0.7, -1.1])
-    by_bayes = model.log_p(THETA, X, z) - bounds.gaussian_log_prob(z, mean, variance)
+    by_bayes = model.log_p(THETA, X, z) - bounds.densities.gaussian_log_prob(z, mean, variance)
     np.testing.assert_allclose(linear_gaussian.log_likelihood(THETA, X), by_bayes, rtol=1e-5)
     gradient = jax.grad(linear_gaussian.log_likelihood)(THETA, X)
     np.testing.assert_allclose(gradient, (X - THETA) / 2, rtol=1e-5)
@@ -233,7 +235,7 @@ def test_two_layers_likelihood_by_quadrature():
     noise, mass = gauss_hermite(60, 2)
     z2 = theta.prior_mean[None] + noise[:, :1]
     z1 = theta.upper * z2 + np.sqrt(0.5) * noise[:, 1:]
-    log_px = jax.vmap(lambda z1: bounds.gaussian_log_prob(x, theta.lower * z1, 0.25))(z1)
+    log_px = jax.vmap(lambda z1: bounds.densities.gaussian_log_prob(x, theta.lower * z1, 0.25))(z1)
     expected = jnp.log(jnp.sum(mass * jnp.exp(log_px)))
     exact = two_layer_gaussian.log_likelihood(theta, x)
     np.testing.assert_allclose(exact, expected, rtol=1e-4)

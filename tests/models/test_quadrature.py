@@ -23,16 +23,16 @@ def skewed(phi, x):
 
 
 NOISES = {
-    "uniform": (bounds.uniform_dequantizer(), None),
-    "logistic": (bounds.logistic_dequantizer(skewed), 0.4),
-    "normal": (bounds.normal_dequantizer(skewed), 0.4),
+    "uniform": (bounds.dequantization.uniform(), None),
+    "logistic": (bounds.dequantization.logistic(skewed), 0.4),
+    "normal": (bounds.dequantization.normal(skewed), 0.4),
 }
 
 
 @functools.cache
 def integrals(name):
     dequantizer, phi = NOISES[name]
-    model = bounds.dequantized(CONTROL.log_density, dequantizer)
+    model = bounds.dequantization.dequantized(CONTROL.log_density, dequantizer)
     params = bounds.Params(CONTROL.theta, phi)
     nodes = CONTROL.num_nodes
     run = jax.jit(lambda p: quadrature.integrate(model, p, X, num_nodes=nodes))
@@ -64,7 +64,7 @@ def test_cells_agree_with_gauss_legendre():
 def test_bounds_rise_to_the_integral():
     """Mean IWAE-k of 2,000 draws: a rising sequence of lower bounds that reaches log P(x)."""
     dequantizer, phi = NOISES["uniform"]
-    model = bounds.dequantized(CONTROL.log_density, dequantizer)
+    model = bounds.dequantization.dequantized(CONTROL.log_density, dequantizer)
     params = bounds.Params(CONTROL.theta, phi)
     draws, counts = 2000, (1, 4, 16, 256)
 
@@ -102,7 +102,7 @@ def test_noise_that_is_the_posterior_leaves_no_gap():
     )
     batch = jnp.zeros((2, 2)), Context(jnp.zeros((2, 2)))
     phi, _ = flow.init(jax.random.key(0), *batch)
-    noise = bounds.flow_dequantizer(
+    noise = bounds.dequantization.flow(
         lambda phi, x, e: flow.forward(phi, e, Context(x)),
         lambda phi, x, v: flow.inverse(phi, v, Context(x)),
     )
@@ -114,7 +114,7 @@ def test_noise_that_is_the_posterior_leaves_no_gap():
         v = jnp.log(u) - jnp.log1p(-u)
         return log_prob + log_q(theta, x, v) + jnp.sum(jax.nn.softplus(v) + jax.nn.softplus(-v))
 
-    model = bounds.dequantized(log_density, noise)
+    model = bounds.dequantization.dequantized(log_density, noise)
 
     @jax.jit
     def weights(theta, phi):
@@ -128,7 +128,7 @@ def test_noise_that_is_the_posterior_leaves_no_gap():
 
 
 def test_what_cannot_be_integrated_is_refused():
-    model = bounds.dequantized(CONTROL.log_density, bounds.uniform_dequantizer())
+    model = bounds.dequantization.dequantized(CONTROL.log_density, bounds.dequantization.uniform())
     params = bounds.Params(CONTROL.theta, None)
     with pytest.raises(ValueError, match="got 3 pixels"):
         quadrature.integrate(model, params, jnp.zeros((1, 3)))

@@ -218,23 +218,25 @@ def test_logit_laplace_cells_are_integrals_of_its_density(levels):
     mean, scale = 0.3, 0.8
     edges = (np.arange(levels + 1) - 0.5) * 0.8 / (levels - 1) + 0.1
     edges[0], edges[-1] = 0.0, 1.0
-    found = bounds.discretized_logit_laplace_log_prob(
+    found = bounds.densities.discretized_logit_laplace_log_prob(
         jnp.arange(levels), mean, np.log(scale), levels=levels
     )
     for level in range(levels):
         v = np.linspace(edges[level], edges[level + 1], 20_001)[1:-1]
-        density = np.exp(bounds.logit_laplace_log_prob(v, mean, np.log(scale)), dtype=np.float64)
+        density = np.exp(
+            bounds.densities.logit_laplace_log_prob(v, mean, np.log(scale)), dtype=np.float64
+        )
         integral = np.trapezoid(density, v)
         np.testing.assert_allclose(np.exp(found[level]), integral, atol=2e-4)
     squeezed = pixels.squeeze(jnp.arange(levels, dtype=float), levels)
-    mass = np.exp(bounds.logit_laplace_log_prob(squeezed, mean, np.log(scale))).sum()
+    mass = np.exp(bounds.densities.logit_laplace_log_prob(squeezed, mean, np.log(scale))).sum()
     assert abs(mass * 0.8 / levels - 1) > 0.05
 
 
 @pytest.mark.parametrize(("mean", "scale", "outside"), [(0.0, 2.0, 0.33), (3.0, 0.5, 0.90)])
 def test_density_leaves_mass_outside_of_the_squeezed_pixels(mean, scale, outside):
     v = np.linspace(0.1, 0.9, 200_001)
-    density = np.exp(bounds.logit_laplace_log_prob(jnp.asarray(v), mean, np.log(scale)))
+    density = np.exp(bounds.densities.logit_laplace_log_prob(jnp.asarray(v), mean, np.log(scale)))
     inside = np.trapezoid(np.asarray(density, np.float64), v)
     assert abs(1 - inside - outside) < 0.01
 
@@ -259,7 +261,7 @@ def test_logit_laplace_samples_have_its_probabilities():
 @pytest.mark.parametrize("x", [0, 3, 16])
 def test_logit_laplace_gradients_are_finite_and_right(x):
     def value(mean, log_scale):
-        return bounds.discretized_logit_laplace_log_prob(
+        return bounds.densities.discretized_logit_laplace_log_prob(
             jnp.asarray(float(x)), mean, log_scale, levels=17
         )
 
@@ -277,13 +279,18 @@ def test_logit_laplace_gradients_are_finite_and_right(x):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bounds.logit_laplace_log_prob(1.0, 0.0, 0.0), "between 0 and 1, exclusive"),
         (
-            lambda: bounds.discretized_logit_laplace_log_prob(17, 0.0, 0.0, levels=17),
+            lambda: bounds.densities.logit_laplace_log_prob(1.0, 0.0, 0.0),
+            "between 0 and 1, exclusive",
+        ),
+        (
+            lambda: bounds.densities.discretized_logit_laplace_log_prob(17, 0.0, 0.0, levels=17),
             "whole numbers",
         ),
         (
-            lambda: bounds.discretized_logit_laplace_log_prob(1, 0.0, 0.0, levels=17, eps=0.5),
+            lambda: bounds.densities.discretized_logit_laplace_log_prob(
+                1, 0.0, 0.0, levels=17, eps=0.5
+            ),
             "eps must be above 0",
         ),
     ],

@@ -48,7 +48,7 @@ def test_enumeration_is_that_of_the_library_and_its_gap_the_posteriors(data, tra
     model, params = trained
     images, tokens = evaluation._test(data, tiny().evaluation)
     found = enumeration.enumerated(model, params, images, tokens)
-    library = jax.jit(bounds.enumerated_joint(model.joint, num_codes=3))
+    library = jax.jit(bounds.joint.enumerated(model.joint, num_codes=3))
     for i in range(len(images)):
         bound = library(params, None, (jnp.asarray(images[i]), jnp.asarray(tokens[i])))
         np.testing.assert_allclose(found.values.bound[i], bound, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_log_likelihood_agrees_with_importance_sampling(data, trained):
     model, params = trained
     images, tokens = evaluation._test(data, tiny().evaluation)
     exact = enumeration.enumerated(model, params, images, tokens).values.log_p
-    latent = bounds.joint_latent(model.joint)
+    latent = bounds.joint.latent(model.joint)
     datum = jnp.asarray(images[0]), jnp.asarray(tokens[0])
     log_w = log_weights(latent, params, datum)
     w = np.exp(np.asarray(log_w, np.float64) - float(exact[0]))
@@ -158,7 +158,7 @@ def test_rows_per_image_are_what_their_names_say(data, trained):
     hard, relaxed = np.array([1.0, 2.0]), np.array([[2.0, 1.5], [4.0, 2.5]])
     rows = evaluation.relaxations({"hard": hard, "relaxed": relaxed}, {}, (1.0, 0.5))
     assert [(r["at"]["temperature"], r["value"]) for r in rows] == [(1.0, 1.5), (0.5, 0.5)]
-    np.testing.assert_allclose(parts["hard"], bounds.joint_bound(parts["terms"]), rtol=1e-5)
+    np.testing.assert_allclose(parts["hard"], bounds.joint.bound(parts["terms"]), rtol=1e-5)
 
 
 def test_captions_are_found_with_their_own_probability_too(data, trained):

@@ -60,7 +60,7 @@ def test_discrete_objectives_have_the_mean_of_the_enumerated_one(data, trained, 
     loss = jax.jit(jax.vmap(loss, (None, None, None, 0, None)))
     keys = jax.random.split(jax.random.key(0), 400)
     values = -np.asarray(loss(params, (), batch, keys, 0)[0], np.float64)
-    exact = bounds.enumerated_joint(model.images, num_codes=3, beta=6.6)
+    exact = bounds.joint.enumerated(model.images, num_codes=3, beta=6.6)
     bound = float(jax.jit(exact)(params, None, (batch["x"][0], ())))
     z = (values.mean() - bound) / (values.std(ddof=1) / np.sqrt(len(values)))
     if objective == "reinforce":
@@ -93,7 +93,7 @@ def test_default_objective_is_the_relaxed_one_at_the_beta_and_temperature_of_the
     for step, beta, temperature in ((5, 1.5, (1 + 1 / 16) / 2), (10, 3.0, 1 / 16)):
         key = jax.random.key(4)
         found, _ = loss(params, (), batch, key, step)
-        objective = bounds.relaxed_joint(model.images, temperature=temperature, beta=beta)
+        objective = bounds.joint.relaxed(model.images, temperature=temperature, beta=beta)
         values = [
             objective(params, jax.random.fold_in(jax.random.clone(key), i), (x, ()))
             for i, x in zip((7, 3), batch["x"], strict=True)

@@ -67,11 +67,11 @@ def test_schedule_of_continuous_time_learns_from_the_variance_alone(problem):
     grads = jax.jit(jax.grad(loss))(params, key)
     assert any(np.any(leaf) for leaf in jax.tree.leaves(grads["schedule"]))
     # The network's gradient is that of the bound with the schedule as it is.
-    estimate = jax.vmap(bounds.continuous_estimate, (None, None, 0, 0, 0))
+    estimate = jax.vmap(bounds.diffusion.continuous_estimate, (None, None, 0, 0, 0))
     time_key, rest = jax.random.split(jax.random.clone(key))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(rest, batch["index"])
     keys = jax.vmap(lambda k: jax.random.split(k)[1])(keys)
-    times = bounds.low_discrepancy_times(time_key, 16)
+    times = bounds.diffusion.low_discrepancy_times(time_key, 16)
 
     def by_hand(params):
         fixed = {**params, "schedule": jax.lax.stop_gradient(params["schedule"])}
@@ -162,7 +162,7 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
     assert limit["kind"] == "upper_bound"
     fine = build.make_model(problem, tiny(chain={"evaluation_timesteps": 1000}))
     terms = evaluation.terms(fine, params, problem.dataset.test[:6], jax.random.key(8), 100)
-    whole = bounds.diffusion_bound(bounds.DiffusionTerms(*terms))
+    whole = bounds.diffusion.bound(bounds.diffusion.Terms(*terms))
     error = np.hypot(0.02, limit["value"] * 0.02)  # of one draw for each of six images
     assert abs(problem.bits(whole).mean() - limit["value"]) < error
     steps = [r for r in rows if r["name"] == "KL of a step"]

@@ -50,7 +50,7 @@ def diffused():
 
     @jax.jit
     def times(key):
-        return meshes.split(bounds.low_discrepancy_times(key, 64), mesh)
+        return meshes.split(bounds.diffusion.low_discrepancy_times(key, 64), mesh)
 
     found = times(jax.random.key(0))
     assert len(found.addressable_shards) == jax.device_count()

@@ -71,7 +71,7 @@ def test_jackknife_of_a_density_is_right_for_its_mass():
 
 
 def test_active_units_do_not_count_what_is_dead():
-    posteriors = bounds.GaussianPosteriors(
+    posteriors = bounds.surgery.GaussianPosteriors(
         jnp.array([[1.0, 0.0], [-1.0, 0.0]]), jnp.array([[0.1, 1.0], [0.1, 1.0]])
     )
     measured = decomposition.measure(posteriors, jax.random.key(0), num_draws=3)

@@ -28,7 +28,7 @@ GRID = np.linspace(-14, 14, 14_001)
 
 def mixture(means):
     means = jnp.asarray(means)[:, None]
-    return bounds.GaussianPosteriors(means, jnp.full_like(means, VARIANCE))
+    return bounds.surgery.GaussianPosteriors(means, jnp.full_like(means, VARIANCE))
 
 
 MEANS = 0.7 * DATA + 0.2
@@ -36,10 +36,10 @@ PRIORS = {
     "q(z)": prior.aggregated(mixture(MEANS), chunk_size=2),
     "p(z)": prior.standard_normal,
     "q of half the data": prior.aggregated(mixture(MEANS[:3])),
-    "the Gaussian of the moments of q(z)": lambda z: bounds.gaussian_log_prob(
+    "the Gaussian of the moments of q(z)": lambda z: bounds.densities.gaussian_log_prob(
         z, MEANS.mean(), VARIANCE + MEANS.var()
     ),
-    "N(0, 4)": lambda z: bounds.gaussian_log_prob(z, 0.0, 4.0),
+    "N(0, 4)": lambda z: bounds.densities.gaussian_log_prob(z, 0.0, 4.0),
 }  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def exact_gap(q, x):
     """log p(x) - ELBO of any Gaussians, in closed form."""
     mean = (np.asarray(x) + np.asarray(CENTRE)) / 2
     variance = linear_gaussian.POSTERIOR_VARIANCE
-    return np.asarray(bounds.gaussian_kl(q.mean, np.exp(2 * q.log_scale), mean, variance))
+    return np.asarray(bounds.densities.gaussian_kl(q.mean, np.exp(2 * q.log_scale), mean, variance))
 
 
 @pytest.mark.parametrize("variance", [VARIANCE, 0.3])
