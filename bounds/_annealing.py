@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from bounds._checks import (
+    at_least_float32,
     check_betas,
     check_continuous,
     check_count,
@@ -345,9 +346,7 @@ def _chain(
         return point, (point.log_p - point.log_q, acceptance)
 
     # Small steps would be lost in half precision.
-    z = jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.promote_types(jnp.result_type(a), jnp.float32)), z
-    )
+    z = jax.tree.map(at_least_float32, z)
     start = tied(at(z), key, betas, step_sizes)
     return jax.lax.scan(step, start, order)[1]
 

@@ -30,9 +30,9 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
 def at_least_float32(value: object) -> Array:
     """As an array of at least float32: half precision can neither hold nor sum log-densities."""
     array = jnp.asarray(value)  # type: ignore[arg-type]
-    wide = jnp.promote_types(array.dtype, jnp.float32)
     # A Python number stays weakly typed: it follows the arrays beside it.
-    return array if array.dtype == wide else array.astype(wide)
+    wide = array.dtype.itemsize >= 4 and jnp.issubdtype(array.dtype, jnp.inexact)
+    return array if wide else array.astype(jnp.float32)
 
 
 def check_fits(name: str, shape: tuple[int, ...], **others: object) -> None:
@@ -96,7 +96,7 @@ def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
     if array.shape[axis] == 0:
         raise ValueError(f"log_w has no samples: shape {array.shape} is empty along axis {axis}.")
     # Half precision cannot hold a log-likelihood (bfloat16 near -86 has steps of 0.5).
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32)), axis
+    return at_least_float32(array), axis
 
 
 def check_axis(axis: int, ndim: int) -> int:
@@ -120,7 +120,7 @@ def check_scalar(name: str, value: object) -> Float[Array, ""]:
         )
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must return a floating-point number, got dtype {array.dtype}.")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return at_least_float32(array)
 
 
 def check_reparameterised(estimator: str, z: object) -> None:

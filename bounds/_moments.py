@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from bounds._checks import check_count
+from bounds._checks import at_least_float32, check_count
 from bounds._sampling import sample_key
 from bounds._types import Key
 from bounds._values import finite_or_zero
@@ -78,7 +78,7 @@ def gradient_moments(
 
     def chunk_values(first, size):
         keys = jax.vmap(sample_key, (None, 0))(key, first + jnp.arange(size))
-        return jax.tree.map(_at_least_float32, jax.vmap(grad_fn)(keys))
+        return jax.tree.map(_floating, jax.vmap(grad_fn)(keys))
 
     def moments_of(values, size) -> Moments:
         # About one of the replicates: a mean of the size of log p(x) would round the updates away.
@@ -110,11 +110,11 @@ def gradient_moments(
     return moments._replace(mean=jax.tree.map(jnp.add, moments.mean, centre))
 
 
-def _at_least_float32(values: Array) -> Array:
+def _floating(values: Array) -> Array:
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"grad_fn must return floating arrays, got dtype {values.dtype}.")
     # In half precision a sum over replicates would stop growing.
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return at_least_float32(values)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
