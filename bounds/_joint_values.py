@@ -100,7 +100,8 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
     r"""The gap of the joint bound at beta = 1, by sums of its own, the normaliser included.
 
     .. math:: \mathrm{KL}(q(z | x) \| p(z | x, y)) = \sum_z q(z | x) \,
-       [\log q(z | x) - \log p(y, z) - \log p(x | y, z)] + \log \sum_z p(y, z) \, p(x | y, z)
+       \Bigl[\log q(z | x) - \log \frac{p(y, z) \, p(x | y, z)}
+       {\sum_{z'} p(y, z') \, p(x | y, z')}\Bigr]
 
     Args:
       chunk: as for `values`.
@@ -129,19 +130,22 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
     def add(sums, index):
         log_q, log_prior, log_px = map(at_least_float32, chunk(index))
         log_joint = log_prior + log_px
-        mean, normaliser, highest = sums
+        mean, total, normaliser, highest = sums
         # About the first chunk's largest: of the size of log p the two sums would drown the gap.
         largest = jax.lax.stop_gradient(jnp.max(log_joint, axis=-1))
         highest = jnp.where(jnp.isneginf(highest), largest, highest)
         log_joint = log_joint - finite_or_zero(highest)[..., None]
         return (
             mean + _expected(log_q, log_q - log_joint),
+            total + jnp.sum(jnp.exp(log_q), axis=-1),
             _log_add(normaliser, log_sum_exp(log_joint, -1)),
             highest,
         ), None
 
-    mean, normaliser, _ = _over_chunks(add, chunk, num_chunks, (0.0, -jnp.inf, -jnp.inf))
-    return mean + normaliser
+    start = (0.0, 0.0, -jnp.inf, -jnp.inf)
+    mean, total, normaliser, _ = _over_chunks(add, chunk, num_chunks, start)
+    # `total` is 1 but for the rounding of q, which half precision makes felt.
+    return mean + total * normaliser
 
 
 def enumerated(

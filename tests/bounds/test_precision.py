@@ -132,7 +132,7 @@ def joint_values(log_q, log_prior, log_px):
 
 def joint_gap(log_q, log_prior, log_px):
     log_joint = log_prior + log_px
-    return np.sum(np.exp(log_q) * (log_q - log_joint)) + special.logsumexp(log_joint)
+    return np.sum(np.exp(log_q) * (log_q - log_joint + special.logsumexp(log_joint)))
 
 
 def renyi(log_w):

@@ -170,9 +170,9 @@ def test_name_given_twice_is_answered_with_what_was_given():
 
 
 @pytest.mark.parametrize("pair", [(), ("affine_flow",), ("affine_flow",) * 3])
-def test_tuple_of_another_length_is_shown(pair):
+def test_pair_of_another_length_is_shown(pair):
     config = subprograms.load_config("configs/dequantize_digits.py", {"compare": (pair,)})
-    wanted = f"--config.compare[0] must be a tuple of another length, got {pair}."
+    wanted = f"--config.compare[0] must be a pair of names of models, got {pair}."
     assert said(config, Dequantize) == wanted
 
 

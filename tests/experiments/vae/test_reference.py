@@ -81,12 +81,12 @@ def test_a_seed_trained_with_others_ends_where_it_ends_alone(optimizer):
         ({"grid": ("iwae:0",)}, "'iwae:0'"),
         ({"grid": ("iwae:5:5",)}, "'iwae:5:5'"),
         ({"grid": ("piwae:8",)}, "OBJECTIVE:M:K like 'piwae:8:8'"),
-        ({"grid": (1, 2)}, r"grid.0 must be a text, got 1"),
+        ({"grid": (1, 2)}, r"grid\[0\] must be a text, got 1"),
         ({"grid": ("iwae:5", "iwae:5")}, "must not name anything twice"),
         ({"grid": ()}, "grid must be filled"),
         ({"seeds": ()}, "seeds must be filled"),
         ({"seeds": (0, 0)}, "must not name anything twice"),
-        ({"seeds": ("a",)}, r"seeds.0 must be a whole number, got 'a'"),
+        ({"seeds": ("a",)}, r"seeds\[0\] must be a whole number, got 'a'"),
         ({"seeds": (2**32,)}, "less than 4294967296, got 4294967296"),
         ({"evaluation": {"num_samples": 0}}, r"evaluation.num_samples must be .*, got 0"),
         ({"evaluation": {"num_images": -1}}, r"evaluation.num_images must be .*, got -1"),
@@ -114,7 +114,9 @@ def test_grid_takes_groups_where_an_objective_has_them():
 
 def test_mistake_in_a_later_model_is_found_before_the_first_is_trained(tmp_path):
     flags.FLAGS.mark_as_parsed()
-    with pytest.raises(UserError, match=r"config.grid, vimco_K1_seed0.*num_samples of at least 2"):
+    with pytest.raises(
+        UserError, match=r"config.grid, vimco_K1_seed0.*num_samples must be at least 2"
+    ):
         program.main(tiny(grid=("iwae:5", "vimco:1")), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
