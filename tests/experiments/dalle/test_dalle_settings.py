@@ -64,7 +64,7 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_written(name, tmp
     changes, message = MISFITS[name]
     if name == "no captions":
         problem = dalle_cases.data().problem
-    monkeypatch.setattr(build, "make_problem", lambda *_: problem)
+        monkeypatch.setattr(build, "make_problem", lambda *_: problem)
     with pytest.raises(UserError, match=message):
         dalle.main(tiny(**{"models": {"own": {}}, **changes}), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
