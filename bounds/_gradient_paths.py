@@ -122,7 +122,10 @@ class _Graph:
         return outputs
 
     def scan(self, params: Any, inputs: list[int], avals: list[Any]) -> list[int]:
-        consts, carries = params["num_consts"], params["num_carry"]
+        if "num_carry" in params:
+            consts, carries = params["num_consts"], params["num_carry"]
+        else:  # from jax 0.12 on
+            consts, carries, _ = map(len, params["ft_in"].unpack())
         body = params["jaxpr"]
         inside = [self.new(v.aval) for v in getattr(body, "jaxpr", body).invars[consts:]]
         for source, target in zip(inputs[consts:], inside, strict=True):
@@ -216,7 +219,10 @@ def _traced(model: LatentModel, phi: PyTree, key: Any, x: PyTree, free: list[int
         return None
     graph = _Graph()
     inputs = [graph.new(v.aval) for v in jaxpr.jaxpr.invars]
-    *outputs, log_q = graph.run(jaxpr, inputs)
+    try:
+        *outputs, log_q = graph.run(jaxpr, inputs)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # a JAX that writes its programs in another way: nothing is looked for
     names = _names("phi", phi)
     return _Draw(
         graph,
