@@ -2,9 +2,7 @@
 
 import fcntl
 import functools
-import json
 import os
-import pathlib
 import re
 import shutil
 import signal
@@ -14,6 +12,7 @@ import time
 import xml.etree.ElementTree
 
 import pytest
+from programs import finish, read, shared_folder
 from repository import ROOT
 
 from experiments.runtime import results
@@ -29,12 +28,6 @@ SIZES = {
 }
 TINY = [NEAR, *(f"--config.{name}={value}" for name, value in SIZES.items())]
 POINTS = ["K=1", "K=2", "M=1", "M=2"]
-
-
-def shared_folder(tmp_path_factory) -> pathlib.Path:
-    """One folder for the session, also where several workers run it."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
@@ -59,22 +52,6 @@ def launch(tmp_path_factory):
         )
 
     return start
-
-
-def finish(process, timeout=120):
-    """(exit code, stdout, stderr); leaves no process behind."""
-    try:
-        out, err = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    return process.returncode, out, err
-
-
-def read(workdir):
-    def refuse(name):
-        raise ValueError(f"{name} is not JSON")
-
-    return json.loads((workdir / results.FILE).read_text(), parse_constant=refuse)
 
 
 def labels(record):
