@@ -26,7 +26,9 @@ jax.config.update("jax_debug_key_reuse", True)
 
 @pytest.fixture(autouse=True, scope="module")
 def _released():
-    """Compiled programs end with the module that made them, or a worker would keep gigabytes."""
+    """A module leaves JAX as it came: settings unchanged, and gigabytes of programs released."""
+    before = dict(jax.config.values)
     yield
+    assert dict(jax.config.values) == before
     jax.clear_caches()
     gc.collect()

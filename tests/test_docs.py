@@ -116,7 +116,7 @@ def test_targets_and_programs_exist(path):
 
 
 @functools.cache
-def tests() -> dict[str, set[str]]:
+def known_tests() -> dict[str, set[str]]:
     """File -> names of its tests."""
     return {
         name_of(file): set(re.findall(r"^def (test_\w+)", file.read_text(), re.M))
@@ -127,11 +127,11 @@ def tests() -> dict[str, set[str]]:
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_tests_exist(path):
     text = text_of(path)
-    known = set().union(*tests().values())
+    known = set().union(*known_tests().values())
     for name in re.findall(r"`(test_\w+)`", text):
         assert name in known, name
     for file, name in re.findall(r"(tests/[\w/]+\.py)[:,]\s+`(test_\w+)`", text):
-        assert name in tests()[file], f"{file} has no {name}"
+        assert name in known_tests()[file], f"{file} has no {name}"
 
 
 def of_the_library(text: str) -> list[str]:

@@ -24,7 +24,6 @@ def main(settings: Section, workdir: str) -> None:
     from experiments.runtime.progress import track
     from experiments.snr import gaussian, phase, vae
 
-    jax.config.update("jax_default_matmul_precision", "highest")
     problems = {Gaussian: gaussian.problem, OfVAE: vae.problem, Phase: phase.problem}
     problem = problems[type(settings)](settings)
     record = results.open_record(workdir, "snr", settings)
@@ -33,7 +32,8 @@ def main(settings: Section, workdir: str) -> None:
     if len(todo) < len(problem.points):
         logging.info("%d of %d points are there already.", len(finished), len(problem.points))
     for point in track(todo, label=lambda p: p.label, unit="point"):
-        rows = [{**r, "point": point.label} for r in point.run()]
+        with jax.default_matmul_precision("highest"):
+            rows = [{**r, "point": point.label} for r in point.run()]
         record["rows"] += rows
         results.save_record(workdir, record)
 
