@@ -100,15 +100,15 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
     leaves = [v for s in steps for v in (sum(s, ()) if isinstance(s, list) else s)]
     optimizer = torch.optim.Adam(leaves, lr=trained.optimizer.learning_rate)
 
-    def take(z, by_colour):
-        if not by_colour:
+    def take(z, by_color):
+        if not by_color:
             return z.chunk(2, dim=-1)
         even = (torch.arange(z.shape[1]) % 2 == 0)[:, None, None]
         left, right = z[:, :, 0::2], z[:, :, 1::2]
         return torch.where(even, left, right), torch.where(even, right, left)
 
-    def join(a, b, by_colour):
-        if not by_colour:
+    def join(a, b, by_color):
+        if not by_color:
             return torch.cat([a, b], dim=-1)
         even = (torch.arange(a.shape[1]) % 2 == 0)[:, None, None]
         pair = torch.stack([torch.where(even, a, b), torch.where(even, b, a)], dim=3)
@@ -142,19 +142,19 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
         total = total + z[0].numel() * np.log(0.9 / levels)
         pairs = zip(steps[0::2], steps[1::2], strict=True)
         for number, ((mean, log_sd), net) in enumerate(pairs):
-            by_colour = number < before
+            by_color = number < before
             if number == before:  # space to depth
                 n, height, width, count = z.shape
                 z = z.reshape(n, height // 2, 2, width // 2, 2, count)
                 z = z.permute(0, 1, 3, 2, 4, 5).reshape(n, height // 2, width // 2, -1)
             z = (z - mean) * torch.exp(-log_sd)
             total = total - log_sd.sum() * (z[0].numel() // log_sd.numel())
-            a, b = take(z, by_colour)
-            odd = (number if by_colour else number - before) % 2
+            a, b = take(z, by_color)
+            odd = (number if by_color else number - before) % 2
             a, b = (b, a) if odd else (a, b)
             b, log_slope = couple(net, a, b, rate)
             total = total + log_slope
-            z = join(*((b, a) if odd else (a, b)), by_colour)
+            z = join(*((b, a) if odd else (a, b)), by_color)
         return total - 0.5 * (z.square() + np.log(2 * np.pi)).flatten(1).sum(1)
 
     images = as_images(problem.dataset.train)

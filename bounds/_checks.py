@@ -123,7 +123,7 @@ def check_scalar(name: str, value: object) -> Float[Array, ""]:
     return at_least_float32(array)
 
 
-def check_reparameterised(estimator: str, z: object) -> None:
+def check_reparameterized(estimator: str, z: object) -> None:
     """Raises where a z has leaves through which no path derivative can flow."""
     dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(z)]
     wrong = [str(dtype) for dtype in dtypes if not jnp.issubdtype(dtype, jnp.floating)]

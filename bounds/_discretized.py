@@ -105,10 +105,10 @@ def discretized_gaussian_log_prob(
     x, levels = check_levels(x, levels)
     check_fits("x", x.shape, mean=mean, log_scale=log_scale)
     x, beyond = within(x, whole_levels(x, levels))
-    centre, half = _cells(x, mean, log_scale)
+    center, half = _cells(x, mean, log_scale)
     # By symmetry on the left, where log_ndtr of either edge is far from 0.
-    inside = _log_ndtr_between(-jnp.abs(centre), half)
-    found = _with_open_ends(x, levels, log_ndtr(centre + half), inside, log_ndtr(half - centre))
+    inside = _log_ndtr_between(-jnp.abs(center), half)
+    found = _with_open_ends(x, levels, log_ndtr(center + half), inside, log_ndtr(half - center))
     return found + beyond
 
 
@@ -149,8 +149,8 @@ def discretized_logistic_log_prob(
     x, levels = check_levels(x, levels)
     check_fits("x", x.shape, mean=mean, log_scale=log_scale)
     x, beyond = within(x, whole_levels(x, levels))
-    centre, half = _cells(x, mean, log_scale)
-    below, above = jax.nn.log_sigmoid(centre + half), jax.nn.log_sigmoid(half - centre)
+    center, half = _cells(x, mean, log_scale)
+    below, above = jax.nn.log_sigmoid(center + half), jax.nn.log_sigmoid(half - center)
     found = _with_open_ends(x, levels, below, below + above + log1mexp(2 * half), above)
     return found + beyond
 
@@ -302,9 +302,9 @@ def level_softmax_log_prob(
         raise ValueError(f"z must be shaped as x, {x.shape}, got shape {jnp.shape(z)}.")
     gamma = jnp.asarray(gamma, float)
     inverse_alpha = jnp.exp(0.5 * jax.nn.softplus(gamma))
-    centre = jnp.asarray(z, float) * inverse_alpha  # of one level, in the unit of the data
+    center = jnp.asarray(z, float) * inverse_alpha  # of one level, in the unit of the data
     values = jnp.linspace(-1.0, 1.0, levels).reshape(*(1,) * x.ndim, levels)
-    logits = -0.5 * jnp.exp(-gamma) * jnp.square(centre[..., None] - values)
+    logits = -0.5 * jnp.exp(-gamma) * jnp.square(center[..., None] - values)
     return picked("x", logits, x) - log_sum_exp(logits, -1)
 
 
@@ -318,8 +318,8 @@ def log1mexp(value: Array) -> Array:
 def _cells(x: Array, mean: ArrayLike, log_scale: ArrayLike) -> tuple[Array, Array]:
     """The middle and half the width of each cell, in the unit of the scale."""
     rate = jnp.exp(-jnp.asarray(log_scale, float))
-    centre = (x - mean) * rate
-    return centre, jnp.broadcast_to(0.5 * rate, centre.shape)
+    center = (x - mean) * rate
+    return center, jnp.broadcast_to(0.5 * rate, center.shape)
 
 
 def _log_laplace_cdf(t: Array) -> Array:
@@ -332,20 +332,20 @@ def _with_open_ends(x: Array, levels: int, below: Array, inside: Array, above: A
     return jnp.where(x <= 0.5, below, jnp.where(x >= levels - 1.5, above, inside))
 
 
-def _log_ndtr_between(centre: Array, half: Array) -> Array:
+def _log_ndtr_between(center: Array, half: Array) -> Array:
     """log [Phi(centre + half) - Phi(centre - half)] for centre <= 0."""
     # Two values near each other lose their difference: narrow cells take the density in their
     # middle, with the tilt by exp(-centre s) over the cell exact and its curvature to s^2.
     narrow = half < 0.01
     safe = jnp.where(narrow, 1.0, half)
-    high, low = log_ndtr(centre + safe), log_ndtr(centre - safe)
+    high, low = log_ndtr(center + safe), log_ndtr(center - safe)
     wide = high + log1mexp(high - low)
     h = jnp.where(narrow, half, 0.01)
-    tilt = jnp.abs(centre) * h
+    tilt = jnp.abs(center) * h
     bent = tilt > 1e-2
     t = jnp.where(bent, tilt, 1.0)
     log_sinhc = jnp.where(bent, t + log1mexp(2 * t) - jnp.log(2 * t), jnp.square(tilt) / 6)
-    density = -0.5 * (jnp.square(centre) + math.log(2 * math.pi))
+    density = -0.5 * (jnp.square(center) + math.log(2 * math.pi))
     return jnp.where(narrow, density + jnp.log(2 * h) + log_sinhc - jnp.square(h) / 6, wide)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from bounds._checks import (
     check_chunk_size,
     check_count,
-    check_reparameterised,
+    check_reparameterized,
     check_scalar,
 )
 from bounds._estimators import finish, pathwise
@@ -177,7 +177,7 @@ def _reading(name, model, num_samples, term, correction, has_aux, chunk_size) ->
 
         def sample(k):
             z, log_q = propose(model, params.phi, sample_key(key, k), x)
-            check_reparameterised(name, z)
+            check_reparameterized(name, z)
             value = term(params, x, z, log_q)
             if not has_aux:
                 return value, (), ()

@@ -19,7 +19,7 @@ from bounds._checks import (
     check_chunk_size,
     check_count,
     check_log_q,
-    check_reparameterised,
+    check_reparameterized,
     check_scalar,
 )
 from bounds._gradient_paths import check_gradient_paths
@@ -227,7 +227,7 @@ def dreg(
 
         def draw(k):
             z, _ = propose(model, params.phi, sample_key(key, k), x)
-            check_reparameterised("dreg", z)
+            check_reparameterized("dreg", z)
             return z
 
         def weigh(z):
@@ -306,7 +306,7 @@ def path_objective(
 
         def sample(k):
             z, log_q = propose(model, params.phi, sample_key(key, k), x)
-            check_reparameterised(name, z)
+            check_reparameterized(name, z)
             if name == "stl":
                 log_q = model.log_q(stop(params.phi), stop(x), z)  # type: ignore[misc]
             return log_weight(model, params.theta, x, z, log_q), z if has_aux else ()

@@ -75,16 +75,16 @@ def iwae_posterior_log_prob(
     log_q = jnp.where(never, 0.0, log_q)
     own = log_weight(model, params.theta, x, z, log_q)
     impossible = never | jnp.isneginf(own)
-    centre = finite_or_zero(own)
+    center = finite_or_zero(own)
     if num_samples == 1:
         return jnp.where(impossible, -jnp.inf, log_q)
 
     def one(number):
         others = log_weights(model, params, sample_key(key, number), x, num_samples=num_samples - 1)
         # Over the own weight, which would round away what of it is left beside log p(x).
-        return -iwae(jnp.concatenate([own[None], others]) - centre)
+        return -iwae(jnp.concatenate([own[None], others]) - center)
 
     inverse = over_samples(one, jnp.arange(num_sets), chunk_size)
     # Where w(z) and all others of a set are zero, the set says nothing about a z that cannot be.
-    density = own - centre + log_q + iwae(jnp.where(impossible, 0.0, inverse))
+    density = own - center + log_q + iwae(jnp.where(impossible, 0.0, inverse))
     return jnp.where(impossible, -jnp.inf, density)

@@ -130,7 +130,7 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
     def add(sums, index):
         log_q, log_prior, log_px = map(at_least_float32, chunk(index))
         log_joint = log_prior + log_px
-        mean, total, normaliser, highest = sums
+        mean, total, normalizer, highest = sums
         # About the first chunk's largest: of the size of log p the two sums would drown the gap.
         largest = jax.lax.stop_gradient(jnp.max(log_joint, axis=-1))
         highest = jnp.where(jnp.isneginf(highest), largest, highest)
@@ -138,14 +138,14 @@ def posterior_kl(chunk: Chunk, num_chunks: int = 1) -> Array:
         return (
             mean + _expected(log_q, log_q - log_joint),
             total + jnp.sum(jnp.exp(log_q), axis=-1),
-            _log_add(normaliser, log_sum_exp(log_joint, -1)),
+            _log_add(normalizer, log_sum_exp(log_joint, -1)),
             highest,
         ), None
 
     start = (0.0, 0.0, -jnp.inf, -jnp.inf)
-    mean, total, normaliser, _ = _over_chunks(add, chunk, num_chunks, start)
+    mean, total, normalizer, _ = _over_chunks(add, chunk, num_chunks, start)
     # `total` is 1 but for the rounding of q, which half precision makes felt.
-    return mean + total * normaliser
+    return mean + total * normalizer
 
 
 def enumerated(

@@ -102,14 +102,14 @@ def log_likelihood(
         z, log_q = propose(model, params.phi, sample_key(key, k), x)
         return log_weight(model, params.theta, x, z, log_q)
 
-    def summarise(first, size) -> _Running:
+    def summarize(first, size) -> _Running:
         log_w = jax.vmap(sample)(first + jnp.arange(size))
         highest = jnp.max(log_w)
         weights = jnp.exp(log_w - finite_or_zero(highest))
         return _Running(highest, jnp.sum(weights), jnp.sum(jnp.square(weights)), log_w)
 
     # The first chunk starts the scan: its carry then has the types a shard_map wants.
-    running = summarise(0, chunk_size)
+    running = summarize(0, chunk_size)
     padding = jnp.full((max(kept - chunk_size, 0),), -jnp.inf, running.tail.dtype)
     tail, _ = jax.lax.top_k(jnp.concatenate([running.tail, padding]), kept)
     running = running._replace(tail=tail)
@@ -117,11 +117,11 @@ def log_likelihood(
     if num_chunks > 1:
 
         def body(running, chunk):
-            return _merge(running, summarise(chunk * chunk_size, chunk_size)), None
+            return _merge(running, summarize(chunk * chunk_size, chunk_size)), None
 
         running, _ = jax.lax.scan(body, running, jnp.arange(1, num_chunks))
     if rest:
-        running = _merge(running, summarise(num_samples - rest, rest))
+        running = _merge(running, summarize(num_samples - rest, rest))
 
     dead = running.total == 0
     log_total = jnp.log(jnp.where(dead, 1.0, running.total)) + finite_or_zero(running.highest)

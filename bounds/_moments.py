@@ -82,7 +82,7 @@ def gradient_moments(
 
     def moments_of(values, size) -> Moments:
         # About one of the replicates: a mean of the size of log p(x) would round the updates away.
-        values = jax.tree.map(lambda v, c: v - c[None], values, centre)
+        values = jax.tree.map(lambda v, c: v - c[None], values, center)
         mean = jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
         deviation = jax.tree.map(lambda v, m: v - m[None], values, mean)
 
@@ -94,7 +94,7 @@ def gradient_moments(
     # The first chunk starts the scan: its carry then has the types a shard_map wants.
     num_chunks, rest = divmod(num_replicates, chunk_size)
     values = chunk_values(first_replicate, chunk_size)
-    centre = jax.tree.map(lambda v: finite_or_zero(v[0]), values)
+    center = jax.tree.map(lambda v: finite_or_zero(v[0]), values)
     moments = moments_of(values, chunk_size)
     if num_chunks > 1:
 
@@ -107,7 +107,7 @@ def gradient_moments(
     if rest:
         values = chunk_values(first_replicate + num_replicates - rest, rest)
         moments = merge_moments(moments, moments_of(values, rest))
-    return moments._replace(mean=jax.tree.map(jnp.add, moments.mean, centre))
+    return moments._replace(mean=jax.tree.map(jnp.add, moments.mean, center))
 
 
 def _floating(values: Array) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from bounds._checks import check_chunk_size, check_count, check_reparameterised
+from bounds._checks import check_chunk_size, check_count, check_reparameterized
 from bounds._estimators import path_objective, varying_with
 from bounds._gradient_paths import check_gradient_paths
 from bounds._sampling import (
@@ -145,7 +145,7 @@ def piwae(
 
         def draw(k):
             z, log_q = propose(model, params.phi, sample_key(key, k), x)
-            check_reparameterised("piwae", z)
+            check_reparameterized("piwae", z)
             return z, log_q
 
         def generative(z, log_q):

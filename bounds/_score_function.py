@@ -222,8 +222,8 @@ def vimco_signal(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
     dead = jnp.isneginf(log_w)
     others_dead = jnp.sum(dead) - dead.astype(int)
     own = jnp.where(dead, 0.0, log_w)
-    centre = jnp.mean(own)
-    log_ratio = (own - centre) * (num_samples / (num_samples - 1))  # log of w_k / geometric mean
+    center = jnp.mean(own)
+    log_ratio = (own - center) * (num_samples / (num_samples - 1))  # log of w_k / geometric mean
     log_ratio = jnp.where(others_dead > 0, jnp.inf, log_ratio)
     geometric = own - log_ratio
     # Prefix and suffix sums instead of total minus own: no cancellation for the largest.

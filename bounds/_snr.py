@@ -183,10 +183,10 @@ def _folded_width(t: Array, side: float, width: float, level: float) -> Array:
     def halve(_, bracket):
         low, high = bracket
         middle = 0.5 * (low + high)
-        centre = t + side * middle
-        bottom, top = jnp.maximum(centre - middle, 0.0), centre + middle
+        center = t + side * middle
+        bottom, top = jnp.maximum(center - middle, 0.0), center + middle
         inside = (
-            ndtr(top - centre) - ndtr(bottom - centre) + ndtr(top + centre) - ndtr(bottom + centre)
+            ndtr(top - center) - ndtr(bottom - center) + ndtr(top + center) - ndtr(bottom + center)
         )
         enough = inside >= level
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)

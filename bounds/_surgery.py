@@ -183,12 +183,12 @@ def fast_aggregated_log_prob(
             "z must have shape [D], and mean and variance [N, D], got "
             f"{z.shape}, {mean.shape} and {variance.shape}; jax.vmap over points."
         )
-    centre = jax.lax.stop_gradient(jnp.mean(mean, axis=0))  # any is right; this one cancels little
-    z = z - centre
+    center = jax.lax.stop_gradient(jnp.mean(mean, axis=0))  # any is right; this one cancels little
+    z = z - center
     features = jnp.concatenate([jnp.square(z), z])
 
     def chunk(part):
-        m, v = part.mean - centre[None], part.variance
+        m, v = part.mean - center[None], part.variance
         slopes = jnp.concatenate([-0.5 / v, m / v], axis=-1)
         constants = -0.5 * jnp.sum(jnp.square(m) / v + jnp.log(2 * math.pi * v), axis=-1)
         # Accelerators would round the factors to fewer bits, which cancellation magnifies.

@@ -165,7 +165,7 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
     lowest = jnp.take_along_axis(excess, jnp.maximum(quartile, 0)[..., None], axis=-1)[..., 0]
     fitted = ~few & (lowest > 0)
     safe = jnp.where(fitted[..., None], excess, jnp.arange(1.0, size + 1, dtype=excess.dtype))
-    fit = jnp.vectorize(_fit_generalised_pareto, signature="(n),(),()->()")(
+    fit = jnp.vectorize(_fit_generalized_pareto, signature="(n),(),()->()")(
         safe, jnp.where(fitted, lowest, 1.0), jnp.where(fitted, count, size).astype(excess.dtype)
     )
     k_hat = jnp.where(fitted, fit, jnp.where(few & ~they_count, -jnp.inf, jnp.inf))
@@ -173,7 +173,7 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
     return jnp.where(jnp.isfinite(largest[..., 0]), k_hat, jnp.abs(largest[..., 0]))
 
 
-def _fit_generalised_pareto(
+def _fit_generalized_pareto(
     excess: Float[Array, "n"], quartile: Float[Array, ""], count: Float[Array, ""]
 ) -> Float[Array, ""]:
     """Posterior-mean estimate of the Pareto shape (Zhang & Stephens 2009, section 4).

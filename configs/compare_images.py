@@ -17,7 +17,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     """`variant` is a data set."""
     if variant not in VARIANTS:
         raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
-    colour = variant == "cifar10"
+    color = variant == "cifar10"
     first = {"num_images": IMAGES}
     iwae = {"name": "iwae", "num_samples": 4}
     noises = {
@@ -36,7 +36,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
         },
         "Flow": {
             "title": "Flow++", "program": "dequantize", "run": "",
-            "config": "configs/dequantize_flowpp.py" if colour else "configs/dequantize_mnist.py",
+            "config": "configs/dequantize_flowpp.py" if color else "configs/dequantize_mnist.py",
             "changes": {"evaluation": first, "compare": (), "models": noises, "seeds": (0,)},
         },
         "Exact": {
@@ -63,7 +63,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
             },
         },
     }  # fmt: skip
-    if colour:
+    if color:
         del families["dVAE"]
     return ConfigDict(
         {

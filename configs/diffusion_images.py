@@ -35,7 +35,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     """`variant` is a data set of 8-bit images."""
     if variant not in VARIANTS:
         raise ValueError(f"the variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
-    colour = variant.startswith("cifar10")
+    color = variant.startswith("cifar10")
     return ConfigDict({
         "models": MODELS,
         "compare": (("vdm", "ddpm"), ("ddpm", "ddpm_simple")),
@@ -51,8 +51,8 @@ def get_config(variant: str = "mnist") -> ConfigDict:
         # DDPM's 35.7 M parameters for colour have four resolutions.
         "network": {
             "name": "unet",
-            "width": 128 if colour else 64,
-            "multipliers": (1, 2, 2, 2) if colour else (1, 2, 2),
+            "width": 128 if color else 64,
+            "multipliers": (1, 2, 2, 2) if color else (1, 2, 2),
             "num_blocks": 2,
             "attention": (1,),
             "fourier": (7, 8),  # half and whole periods of 8-bit levels
@@ -60,11 +60,11 @@ def get_config(variant: str = "mnist") -> ConfigDict:
         },
         "objective": {"name": "bound", "times": "low_discrepancy"},
         "optimizer": {
-            "name": "adam_warmup", "learning_rate": 2e-4, "warmup_steps": 5000 if colour else 1000,
+            "name": "adam_warmup", "learning_rate": 2e-4, "warmup_steps": 5000 if color else 1000,
             "clip_norm": 1.0,
         },
         "training": {
-            "batch_size": 128, "num_steps": 800_000 if colour else 100_000, "ema_decay": 0.9999,
+            "batch_size": 128, "num_steps": 800_000 if color else 100_000, "ema_decay": 0.9999,
             "validation_samples": 4,
         },
         "records": {"log_every": 100, "save_every": 5000, "keep_checkpoints": 2},

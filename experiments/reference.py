@@ -36,7 +36,7 @@ def main(settings: Reference, workdir: str) -> None:
             problem, point, settings, folder, checkpoint_dir
         ),
     )  # fmt: skip
-    summary = grid.summarise(rows, settings)
+    summary = grid.summarize(rows, settings)
     record["rows"] = rows + summary
     results.save_record(workdir, record)
     columns = {

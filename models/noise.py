@@ -61,12 +61,12 @@ def diagonal_noise(
     """
 
     def init(key, x):
-        return conditioner.init(key, _centred(x, levels), Context(), 2)
+        return conditioner.init(key, _centered(x, levels), Context(), 2)
 
     def make(dropout_key):
         def parameters(phi, x):
             context = Context(dropout=dropout_key)
-            outputs = conditioner.apply(phi, _centred(x, levels), context, 2)
+            outputs = conditioner.apply(phi, _centered(x, levels), context, 2)
             return outputs[..., 0], outputs[..., 1]
 
         return BASES[base](parameters)
@@ -78,12 +78,12 @@ def autoregressive_noise(levels: int, hidden: Sequence[int]) -> LearnedNoise:
     """Logistic noise; a masked network sees the image and the entries before each."""
 
     def parameters(phi, x, v):
-        context = _centred(x, levels).reshape(-1)
+        context = _centered(x, levels).reshape(-1)
         outputs: Any = MADE(tuple(hidden), 2).apply(phi, jnp.tanh(v / 4).reshape(-1), context)
         return outputs[:, 0].reshape(x.shape), outputs[:, 1].reshape(x.shape)
 
     def init(key, x):
-        flat = _centred(x, levels).reshape(-1)
+        flat = _centered(x, levels).reshape(-1)
         variables: Any = MADE(tuple(hidden), 2).init(key, flat, flat)
         for name in ("outputs", "context_outputs"):  # uniform noise to begin with
             own = variables["params"][name]
@@ -93,7 +93,7 @@ def autoregressive_noise(levels: int, hidden: Sequence[int]) -> LearnedNoise:
     return LearnedNoise(init, lambda dropout: bounds.dequantization.autoregressive(parameters))
 
 
-def _centred(x: Array, levels: int) -> Array:
+def _centered(x: Array, levels: int) -> Array:
     """Integers to [-1/2, 1/2]."""
     return (x + 0.5) / levels - 0.5
 
@@ -161,7 +161,7 @@ def image_noise(
         return features
 
     def image_of(x):
-        halves = bijectors.checkerboard().take(_centred(x, levels))
+        halves = bijectors.checkerboard().take(_centered(x, levels))
         return jnp.concatenate(halves, axis=-1)
 
     def init(key, x):

@@ -224,8 +224,8 @@ def test_public_function_documents_arguments_result_and_errors(name):
     doc = inspect.getdoc(function) or ""
     same_as = re.search(r"^Args, Returns, Raises: as `(\w+)`", doc, re.MULTILINE)
     if same_as:
-        neighbour = f"{name.rpartition('.')[0]}.{same_as[1]}"
-        doc = inspect.getdoc(FUNCTIONS[neighbour]) or ""
+        neighbor = f"{name.rpartition('.')[0]}.{same_as[1]}"
+        doc = inspect.getdoc(FUNCTIONS[neighbor]) or ""
     sections = dict(re.findall(r"^(Args|Returns|Raises):\n((?:  .*\n?|\n)+)", doc, re.MULTILINE))
     assert sections.keys() == {"Args", "Returns", "Raises"}
     described = set(re.findall(r"^  (\w+): \S", sections["Args"], re.MULTILINE))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from experiments.runtime.plots import COLOURS
+from experiments.runtime.plots import COLORS
 from experiments.runtime.results import KINDS
 
 TEMPLATE = pathlib.Path(__file__).with_name("page.html")
@@ -40,7 +40,7 @@ class Column(NamedTuple):
 class _Kind(NamedTuple):
     words: str
     sign: str  # of the true value to the number shown
-    colour: str
+    color: str
     meaning: str
 
 
@@ -48,7 +48,7 @@ _KINDS = {
     "exact": _Kind("exact", "=", "green", "the truth itself"),
     "lower_bound": _Kind("lower bound", "≥", "blue", "the truth is at least this"),
     "upper_bound": _Kind("upper bound", "≤", "red", "the truth is at most this"),
-    "estimate": _Kind("estimate", "≈", "grey", "either side of the truth"),
+    "estimate": _Kind("estimate", "≈", "gray", "either side of the truth"),
 }
 
 
@@ -97,8 +97,8 @@ def page(
         title=_text(title),
         lead=_text(lead),
         figure=_figure(figure_svg, figure_alt),
-        kind_colours="\n".join(
-            f".{name} {{ --colour: {COLOURS[kind.colour]} }}" for name, kind in _KINDS.items()
+        kind_colors="\n".join(
+            f".{name} {{ --color: {COLORS[kind.color]} }}" for name, kind in _KINDS.items()
         ),
         kinds="\n".join(
             f"<li>{_badge(name)} {_text(present[name].meaning)}</li>"

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.compare import consistency
 from experiments.compare.page import Column, page
 from experiments.runtime import plots, results
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 
 PAGE = "index.html"
@@ -121,10 +121,10 @@ def figure(rows: list[Row], dataset: str):
 def _every_row(axes, rows: list[Row]) -> None:
     used = set()
     for place, r in enumerate(rows):
-        marker, colour = _MARKERS[r["kind"]]
+        marker, color = _MARKERS[r["kind"]]
         axes.errorbar(
             r["value"], place, xerr=1.96 * (r["standard_error"] or 0.0), marker=marker, ms=6,
-            color=COLOURS[colour], capsize=2, ls="none",
+            color=COLORS[color], capsize=2, ls="none",
             label=_WORDS[r["kind"]] if r["kind"] not in used else None,
         )  # fmt: skip
         used.add(r["kind"])
@@ -132,7 +132,7 @@ def _every_row(axes, rows: list[Row]) -> None:
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     for place, (first, second) in enumerate(itertools.pairwise(rows)):
         if first["at"]["family"] != second["at"]["family"]:
-            axes.axhline(place + 0.5, color=COLOURS["grey"], lw=0.6)
+            axes.axhline(place + 0.5, color=COLORS["gray"], lw=0.6)
     axes.invert_yaxis()
     axes.margins(y=0.02)
     axes.set_xlabel("bits/dim (95% intervals)")
@@ -162,24 +162,24 @@ def _over_samples(axes, rows: list[Row]) -> None:
         if key[3]:  # at K = 1 it is the ELBO, whose row is that of alpha = 0
             points += [p for p in series.get((*key[:3], 0.0), []) if p[0] == 1]
         points.sort(key=lambda p: p[0])
-    looks = zip(itertools.cycle(COLOURS.values()), itertools.cycle("os^v"), strict=False)
+    looks = zip(itertools.cycle(COLORS.values()), itertools.cycle("os^v"), strict=False)
     for (family, model, noise, alpha), points in series.items():
         if len(points) < 2:
             continue
         label = f"{family} {model}" + (f", {noise} noise" if noise not in (None, "None") else "")
         label += f", alpha = {alpha:g}" if alpha else ""
         values = np.array([[k, r["value"], r["standard_error"] or 0.0] for k, r in points]).T
-        colour, marker = next(looks)
-        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=colour, marker=marker,
+        color, marker = next(looks)
+        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=color, marker=marker,
                       ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
     # Named in the legend: exact values may lie close together, and labels on them on each other.
-    looks = zip(itertools.cycle(reversed(COLOURS.values())), itertools.cycle((":", "--", "-.")),
+    looks = zip(itertools.cycle(reversed(COLORS.values())), itertools.cycle((":", "--", "-.")),
                 strict=False)  # fmt: skip
     for r in rows:
         if r["kind"] == "exact":
-            colour, dashes = next(looks)
+            color, dashes = next(looks)
             label = f"{r['at']['family']} {r['at']['model']}, exact"
-            axes.axhline(r["value"], color=colour, ls=dashes, lw=1.4, label=label)
+            axes.axhline(r["value"], color=color, ls=dashes, lw=1.4, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("samples of the bound, K")
     axes.set_ylabel("bits/dim")

@@ -8,7 +8,7 @@ from experiments.dalle.build import Data, Model
 from experiments.dalle.settings import Dalle, Evaluation
 from experiments.runtime import keys, plots, results
 from experiments.runtime.keys import Purpose
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 from experiments.studies import images
 
@@ -27,7 +27,7 @@ def draw(data: Data, model: Model, params: bounds.Params, wanted: Evaluation, fo
     captions = drawn(data, wanted.captions)
     means = evaluation.sampled(data, model, params, key, captions, wanted.sample_grid)
     pictures = means.reshape(-1, *means.shape[2:]) / (data.problem.levels - 1)
-    _save_labelled(folder, pictures, captions)
+    _save_labeled(folder, pictures, captions)
 
 
 def drawn(data: Data, captions: tuple[str, ...]) -> list[str]:
@@ -41,7 +41,7 @@ def drawn(data: Data, captions: tuple[str, ...]) -> list[str]:
     return chosen
 
 
-def _save_labelled(folder: str, pictures: np.ndarray, captions: list[str]) -> None:
+def _save_labeled(folder: str, pictures: np.ndarray, captions: list[str]) -> None:
     count = len(pictures) // len(captions)
     figure, axes = new_figure(len(captions), 1, (0.55 * count + 1.6, 0.6 * len(captions)))
     for place, (caption, axis) in enumerate(zip(captions, np.atleast_1d(axes), strict=True)):
@@ -87,12 +87,12 @@ def _placed(r: Row) -> Row:
 def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
     """The joint bound and its gap, and the use of the codebook, of every model."""
     plot, axes = new_figure(1, 4, (14.0, 3.8))
-    stack = {"reconstruction": "blue", "KL(q || p(z | y))": "orange", "-log p(y)": "grey"}
+    stack = {"reconstruction": "blue", "KL(q || p(z | y))": "orange", "-log p(y)": "gray"}
     start = np.zeros(len(models))
-    for name, colour in stack.items():
+    for name, color in stack.items():
         sign = -1 if name == "reconstruction" else 1
         heights = np.array([sign * _value(summary, model, name) for model in models])
-        axes[0].bar(models, heights, bottom=start, color=COLOURS[colour], width=0.6,
+        axes[0].bar(models, heights, bottom=start, color=COLORS[color], width=0.6,
                     label="-reconstruction" if sign < 0 else name)  # fmt: skip
         start += heights
     exact = [-_value(summary, model, "log p(x, y)") for model in models]
@@ -103,10 +103,10 @@ def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
     axes[0].set_ylabel("nats per test image")
     axes[0].margins(y=0.25)  # room for the legend
     axes[0].legend(fontsize=8, loc="upper left")
-    for name, colour in (("perplexity", "green"), ("codes used", "purple")):
+    for name, color in (("perplexity", "green"), ("codes used", "purple")):
         heights, errors = _with_errors(summary, models, name)
         axes[1].errorbar(models, heights, yerr=errors, marker="o", ls="none", capsize=3,
-                         color=COLOURS[colour], label=name)  # fmt: skip
+                         color=COLORS[color], label=name)  # fmt: skip
     axes[1].set_ylim(bottom=0)
     axes[1].margins(x=0.2)
     axes[1].set_ylabel("codes")
@@ -116,7 +116,7 @@ def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
         (axes[3], "caption accuracy", "caption accuracy from tokens"),
     ):
         heights, errors = _with_errors(summary, models, name)
-        axis.bar(models, heights, yerr=errors, capsize=3, color=COLOURS["sky"], width=0.6)
+        axis.bar(models, heights, yerr=errors, capsize=3, color=COLORS["sky"], width=0.6)
         axis.set_ylabel(label)
     axes[3].set_ylim(0, 1)
     plot.suptitle(f"{data.problem.dataset.name}, {num_seeds} seeds")

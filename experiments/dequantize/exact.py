@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row, row
 from experiments.studies.curves import bound_curve
 from models import bijectors, conditioners, elementwise, flows, quantized_mixture
@@ -257,11 +257,9 @@ def degenerate_and_dequantized(
 def lecture_figure(fits: dict[str, Fit], entropy: float):
     """Left: apparent bits while fitting. Right: the fitted densities over the histogram."""
     figure, axes = new_figure(1, 4, (14, 3.6))
-    colours = dict(zip(fits, (COLOURS["red"], COLOURS["blue"], COLOURS["green"]), strict=True))
+    colors = dict(zip(fits, (COLORS["red"], COLORS["blue"], COLORS["green"]), strict=True))
     for name, fit in fits.items():
-        axes[0].plot(
-            1 + np.arange(len(fit.bits)), fit.bits, color=colours[name], lw=1.2, label=name
-        )
+        axes[0].plot(1 + np.arange(len(fit.bits)), fit.bits, color=colors[name], lw=1.2, label=name)
     axes[0].axhline(entropy, color="black", ls="--", lw=1, label="entropy: no model is below")
     axes[0].set_xscale("log")
     axes[0].set_xlabel("step")
@@ -280,7 +278,7 @@ def lecture_figure(fits: dict[str, Fit], entropy: float):
         log_density = quantized_mixture.truncated_log_density(
             fit.mixture, EXAMPLE_LEVELS, jnp.asarray(whole, float), jnp.asarray(y - whole, float)
         )
-        axis.plot(y, np.exp(log_density), color=colours[name], lw=1.2, label=f"density, {name}")
+        axis.plot(y, np.exp(log_density), color=colors[name], lw=1.2, label=f"density, {name}")
         axis.set_ylim(0, 1.2)
         axis.set_xlabel("x + u")
         axis.set_title(name)

@@ -14,7 +14,7 @@ from experiments.dequantize.published import PUBLISHED
 from experiments.dequantize.settings import Dequantize, Evaluation
 from experiments.runtime import keys, plots, results
 from experiments.runtime.keys import Purpose
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 from experiments.studies import images
 from experiments.studies.images import Problem
@@ -73,17 +73,15 @@ def curves(summary: list[Row], title: str):
     gaps = [r for r in shown if "gap_of" in r]
     figure, grid = new_figure(1, 2 if gaps else 1, (13 if gaps else 7.5, 4.2), squeeze=False)
     models = dict.fromkeys(r["at"]["model"] for r in shown if r["kind"] != "estimate")
-    colours = dict(zip(models, itertools.cycle(COLOURS.values()), strict=False))
-    _lines(grid[0, 0], [r for r in shown if r["kind"] == "upper_bound"], colours)
+    colors = dict(zip(models, itertools.cycle(COLORS.values()), strict=False))
+    _lines(grid[0, 0], [r for r in shown if r["kind"] == "upper_bound"], colors)
     for r in exact:
         model = r["at"]["model"]
-        grid[0, 0].axhline(
-            r["value"], color=colours[model], ls=":", lw=1.2, label=f"{model}, exact"
-        )
+        grid[0, 0].axhline(r["value"], color=colors[model], ls=":", lw=1.2, label=f"{model}, exact")
     several = any(r["n"] > 1 for r in shown)
     grid[0, 0].set_ylabel(f"test bits/dim{' (95% intervals over seeds)' if several else ''}")
     if gaps:
-        _lines(grid[0, 1], gaps, colours)
+        _lines(grid[0, 1], gaps, colors)
         grid[0, 1].set_yscale("log")
         grid[0, 1].set_ylabel("gap to the exact value, bits/dim")
     if gaps:
@@ -95,7 +93,7 @@ def curves(summary: list[Row], title: str):
     return figure
 
 
-def _lines(axes, rows: list[Row], colours: dict[str, str]) -> None:
+def _lines(axes, rows: list[Row], colors: dict[str, str]) -> None:
     """One line for each model and noise."""
     series = dict.fromkeys((r["at"]["model"], r["at"]["noise"]) for r in rows)
     for model, noise in series:
@@ -105,7 +103,7 @@ def _lines(axes, rows: list[Row], colours: dict[str, str]) -> None:
         axes.errorbar(
             [r["at"]["k"] for r in own], [r["value"] for r in own],
             yerr=[_interval(r) for r in own] if own[0]["n"] > 1 else None,
-            color=colours[model], label=model if alone else f"{model}, {noise} noise",
+            color=colors[model], label=model if alone else f"{model}, {noise} noise",
             ls="-" if alone or noise != "uniform" else "--", marker="o", ms=4, lw=1.2, capsize=2,
         )  # fmt: skip
     axes.set_xscale("log", base=2)

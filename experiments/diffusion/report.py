@@ -13,7 +13,7 @@ from experiments.diffusion.published import PUBLISHED
 from experiments.diffusion.settings import Diffusion, Evaluation
 from experiments.runtime import keys, plots, results
 from experiments.runtime.keys import Purpose
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 from experiments.studies import images
 from experiments.studies.images import Problem
@@ -24,7 +24,7 @@ COLUMNS = {
     "standard error": "standard_error", "seeds": "n", "deviation of one": "deviation",
 }  # fmt: skip
 STRIPS = 8  # images in a strip
-PARTS = {"prior": "grey", "diffusion": "blue", "reconstruction": "orange"}  # of the bound
+PARTS = {"prior": "gray", "diffusion": "blue", "reconstruction": "orange"}  # of the bound
 
 
 def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, folder: str) -> None:
@@ -64,13 +64,13 @@ def show(problem: Problem, rows: list[Row], settings: Diffusion, workdir: str) -
 def figure(summary: list[Row], problem: Problem, num_seeds: int):
     """The KL of a step over t, and the parts of the bound, of every model."""
     plot, axes = new_figure(1, 2, (10.5, 4.0))
-    colours = itertools.cycle(COLOURS.values())
+    colors = itertools.cycle(COLORS.values())
     models = list(dict.fromkeys(r["at"]["model"] for r in summary if "model" in r["at"]))
     models = [m for m in models if any(_of(r, m, "KL of a step") for r in summary)]
-    for model, colour in zip(models, colours, strict=False):
+    for model, color in zip(models, colors, strict=False):
         own = [r for r in summary if _of(r, model, "KL of a step")]
         axes[0].plot([r["at"]["t"] / r["at"]["T"] for r in own], [r["value"] for r in own],
-                     color=colour, label=model, lw=1.2)  # fmt: skip
+                     color=color, label=model, lw=1.2)  # fmt: skip
     axes[0].set_yscale("log")
     axes[0].set_xlabel("t / T")
     axes[0].set_ylabel("KL of one step, nats per image")
@@ -89,9 +89,9 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
 def _draw_stacks(axes, summary: list[Row], models: list[str]) -> None:
     """The parts of each model's bound, one upon the other."""
     start = np.zeros(len(models))
-    for name, colour in PARTS.items():
+    for name, color in PARTS.items():
         heights = np.array([_bits(summary, model, name) or 0.0 for model in models])
-        axes.bar(models, heights, bottom=start, color=COLOURS[colour], label=name, width=0.6)
+        axes.bar(models, heights, bottom=start, color=COLORS[color], label=name, width=0.6)
         start += heights
     for place, total in enumerate(start):
         axes.annotate(f"{total:.3f}", (place, total), ha="center", va="bottom", fontsize=9)
@@ -108,7 +108,7 @@ def _draw_sum(axes, summary: list[Row], model: str) -> None:
         start = end if name in PARTS else 0.0
         end = start + value
         label = name.replace(", ", "\n")
-        axes.bar(label, value, bottom=start, color=COLOURS[PARTS.get(name, "green")], width=0.6)
+        axes.bar(label, value, bottom=start, color=COLORS[PARTS.get(name, "green")], width=0.6)
         axes.annotate(f"{value:.4f}", (label, end), ha="center", va="bottom", fontsize=9)
 
 

@@ -13,14 +13,14 @@ import matplotlib.pyplot as plt
 from experiments.runtime.results import write_atomically
 
 # Okabe & Ito's palette, told apart by colour-blind readers.
-COLOURS = {
+COLORS = {
     "blue": "#0072B2",
     "red": "#D55E00",
     "green": "#009E73",
     "purple": "#CC79A7",
     "sky": "#56B4E9",
     "orange": "#E69F00",
-    "grey": "#7F7F7F",
+    "gray": "#7F7F7F",
 }
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -39,7 +39,7 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **kwargs: Any
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
 
 
-def error_points(axes, rows, axis: str, colour: Any, label: str | None = None, **kwargs: Any):
+def error_points(axes, rows, axis: str, color: Any, label: str | None = None, **kwargs: Any):
     """Points with 95% intervals from rows; a value of zero has only its upper end."""
     rows = [r for r in rows if r["value"] is not None]
     x = [r["at"][axis] for r in rows]
@@ -51,12 +51,12 @@ def error_points(axes, rows, axis: str, colour: Any, label: str | None = None, *
         below = [r["value"] - (r["low"] if r["low"] > 0 else 0) for _, r in points]
         above = [r["high"] - r["value"] for _, r in points]
         axes.errorbar(
-            [a for a, _ in points], values, yerr=[below, above], color=colour, label=label,
+            [a for a, _ in points], values, yerr=[below, above], color=color, label=label,
             capsize=2, **{"marker": "o", "ms": 4, "ls": "none", "lw": 1.2, **kwargs},
         )  # fmt: skip
     hidden = [(a, r["high"]) for a, r, s in zip(x, rows, seen, strict=True) if not s and r["high"]]
     if hidden:
-        axes.plot(*zip(*hidden, strict=True), color=colour, marker="v", ls="none", mfc="none", ms=5)
+        axes.plot(*zip(*hidden, strict=True), color=color, marker="v", ls="none", mfc="none", ms=5)
 
 
 def save(workdir: str, name: str, figure) -> list[str]:

@@ -38,7 +38,7 @@ def main(settings: Section, workdir: str) -> None:
         results.save_record(workdir, record)
 
     rows = [r for r in record["rows"] if "point" in r]
-    summary = problem.summarise(rows)
+    summary = problem.summarize(rows)
     record["rows"] = rows + summary
     results.save_record(workdir, record)
     paths = plots.save(workdir, "figure", problem.draw(rows, summary))

@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from experiments.runtime.plots import COLOURS, error_points
+from experiments.runtime.plots import COLORS, error_points
 from experiments.runtime.results import Row
 
 PRE_ASYMPTOTIC = 0.1
 
 
-def points(axes, rows: list[Row], axis: str, colour: Any, label: str, marker: str = "o") -> None:
+def points(axes, rows: list[Row], axis: str, color: Any, label: str, marker: str = "o") -> None:
     """Points with intervals; hollow where ESS/K says that K is not yet asymptotic."""
-    axes.plot([], [], marker=marker, color=colour, ls="none", label=label)
+    axes.plot([], [], marker=marker, color=color, ls="none", label=label)
     for hollow in (False, True):
         part = [r for r in rows if is_pre_asymptotic(r) == hollow]
         face = {"mfc": "none"} if hollow else {}
-        error_points(axes, part, axis, colour, marker=marker, **face)
+        error_points(axes, part, axis, color, marker=marker, **face)
 
 
 def is_pre_asymptotic(row: Row) -> bool:
@@ -27,14 +27,14 @@ def floor_line(axes, rows: list[Row]) -> None:
     """The level under which the plain estimate carries no information."""
     floor = next(r["floor"] for r in rows if "floor" in r)
     label = r"floor of the plain estimate, $\sqrt{2/\pi R}$"
-    axes.axhline(floor, color=COLOURS["grey"], lw=1, ls=":", label=label)
+    axes.axhline(floor, color=COLORS["gray"], lw=1, ls=":", label=label)
 
 
-def theory_line(axes, rows: list[Row], axis: str, colour: Any) -> None:
+def theory_line(axes, rows: list[Row], axis: str, color: Any) -> None:
     """The closed form, where every row has one."""
     if rows and all(r.get("theory") for r in rows):
         x = [r["at"][axis] for r in rows]
-        axes.plot(x, [r["theory"] for r in rows], color=colour, lw=1, ls="--")
+        axes.plot(x, [r["theory"] for r in rows], color=color, lw=1, ls="--")
 
 
 def finish(axes, rows: list[Row], xlabel: str, *, theory: bool = False) -> None:

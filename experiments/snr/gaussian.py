@@ -34,7 +34,7 @@ def problem(settings: Gaussian) -> Problem:
     ]
     return Problem(
         points,
-        summarise=functools.partial(_summarise, settings.fit),
+        summarize=functools.partial(_summarize, settings.fit),
         draw=functools.partial(draw, settings),
         columns=COLUMNS,
         notes=functools.partial(_notes, settings),
@@ -181,7 +181,7 @@ def _moment_rows(at: Row, dreg: m.Measurement, pathwise: m.Measurement, theory: 
     return rows
 
 
-def _summarise(fit: Fit, rows: list[Row]) -> list[Row]:
+def _summarize(fit: Fit, rows: list[Row]) -> list[Row]:
     """Slopes in K and M; none where they are off."""
     if not fit.slopes:
         return []

@@ -1,6 +1,6 @@
 """The headline figure: SNR over K, with error bars, floor and theory."""
 
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 from experiments.snr import figure as f
 from experiments.snr.settings import Gaussian
@@ -24,15 +24,15 @@ def draw(settings: Gaussian, rows: list[Row], summary: list[Row]):
     # Without the ELBO there is one panel.
     for axes, axis, series, title in zip(panels[0], "KM", (IWAE, ELBO), titles, strict=False):
         shown = []
-        for name, colour, label, marker in series:
+        for name, color, label, marker in series:
             own = [r for r in rows if r["name"] == name and axis in r["at"]]
             if not own:
                 continue
             shown += own
             label = f.with_slope(label, slopes.get(name))
-            f.points(axes, own, axis, COLOURS[colour], label, marker)
+            f.points(axes, own, axis, COLORS[color], label, marker)
             if settings.fit.slopes and name != "phi pathwise":
-                f.theory_line(axes, own, axis, COLOURS[colour])
+                f.theory_line(axes, own, axis, COLORS[color])
         f.floor_line(axes, rows)
         f.finish(axes, shown, f"samples {axis}", theory=settings.fit.slopes and axis == "K")
         axes.set_title(title, fontsize=10)

@@ -129,11 +129,11 @@ def _without_each(count: np.ndarray, mean: np.ndarray, m2: np.ndarray):
     """Means and variances of all replicates, then of all but each block."""
     keep = 1.0 - np.vstack([np.zeros(len(count)), np.eye(len(count))])
     total = keep @ count
-    centre = np.average(mean, axis=0, weights=count)
-    shift = mean - centre  # sums are taken about the common mean: no cancellation
+    center = np.average(mean, axis=0, weights=count)
+    shift = mean - center  # sums are taken about the common mean: no cancellation
     first = keep @ (count[:, None] * shift) / total[:, None]
     second = keep @ (m2 + count[:, None] * shift**2)
-    return centre + first, (second - total[:, None] * first**2) / (total[:, None] - 1)
+    return center + first, (second - total[:, None] * first**2) / (total[:, None] - 1)
 
 
 def snr_squared(measured: Measurement, group: str) -> Value:

@@ -37,7 +37,7 @@ def problem(settings: Phase) -> Problem:
     ]
     return Problem(
         points,
-        summarise=functools.partial(_summarise, settings),
+        summarize=functools.partial(_summarize, settings),
         draw=functools.partial(_draw, settings),
         columns=COLUMNS,
         notes=functools.partial(_notes, settings),
@@ -100,7 +100,7 @@ def _own(rows: list[Row], name: str, num_dims: int, alpha: float) -> list[Row]:
     return [r for r in rows if r["name"] == name and at.items() <= r["at"].items()]
 
 
-def _summarise(settings: Phase, rows: list[Row]) -> list[Row]:
+def _summarize(settings: Phase, rows: list[Row]) -> list[Row]:
     """Measured slope and that of the closed form over the same K, for each alpha and D."""
     out = []
     for name, num_dims, alpha in _cells(settings):
@@ -147,16 +147,14 @@ def _draw(settings: Phase, rows: list[Row], summary: list[Row]):
 
 
 def _draw_slopes(axes, name: str, title: str, dims: list[int], summary: list[Row]) -> None:
-    for marker, colour, num_dims in zip(
-        "osd^v", ("C0", "C1", "C2", "C3", "C4"), dims, strict=False
-    ):
+    for marker, color, num_dims in zip("osd^v", ("C0", "C1", "C2", "C3", "C4"), dims, strict=False):
         own = [r for r in summary if r["name"] == f"slope of {name}" and r["at"]["D"] == num_dims]
         own = [r for r in own if r["low"] is not None and r["high"] is not None]
         x = [r["at"]["alpha"] for r in own]
         errors = [[r["value"] - r["low"] for r in own], [r["high"] - r["value"] for r in own]]
         axes.errorbar(x, [r["value"] for r in own], yerr=errors, marker=marker, ms=4, ls="none",
-                      color=colour, capsize=2, label=f"D = {num_dims}")  # fmt: skip
-        axes.plot(x, [r["theory"] for r in own], color=colour, lw=1, ls="--")
+                      color=color, capsize=2, label=f"D = {num_dims}")  # fmt: skip
+        axes.plot(x, [r["theory"] for r in own], color=color, lw=1, ls="--")
     for level in (-0.5, 0.5):
         axes.axhline(level, color="#7F7F7F", lw=1, ls=":")
     start = summary[0]["at"]["from"] if summary else ""

@@ -33,14 +33,14 @@ class Problem(NamedTuple):
 
     Attributes:
       points: what to measure, each on its own.
-      summarise: all rows of the points -> rows drawn from them together (slopes).
+      summarize: all rows of the points -> rows drawn from them together (slopes).
       draw: (rows, summary) -> a matplotlib figure.
       columns: heading -> field, for the table of the points.
       notes: sentences printed under the tables.
     """
 
     points: list[Point]
-    summarise: Callable[[list[Row]], list[Row]]
+    summarize: Callable[[list[Row]], list[Row]]
     draw: Callable[[list[Row], list[Row]], Any]
     columns: dict[str, str]
     notes: Callable[[list[Row], list[Row]], list[str]]

@@ -12,7 +12,7 @@ from absl import logging
 import bounds
 from experiments.data import sets
 from experiments.runtime.mesh import DATA, device_mesh
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row, row
 from experiments.runtime.trainer import Stream, from_objective, init_state, train
 from experiments.snr import figure as f
@@ -37,7 +37,7 @@ def problem(settings: OfVAE) -> Problem:
     ]
     return Problem(
         points,
-        summarise=functools.partial(_summarise, settings),
+        summarize=functools.partial(_summarize, settings),
         draw=functools.partial(_draw, settings, setting.dataset.name),
         columns=COLUMNS,
         notes=functools.partial(_notes, settings),
@@ -161,7 +161,7 @@ def _row(name: str, at: Row, squared: m.Value, **extra: Any) -> Row:
     )  # fmt: skip
 
 
-def _summarise(settings: OfVAE, rows: list[Row]) -> list[Row]:
+def _summarize(settings: OfVAE, rows: list[Row]) -> list[Row]:
     """The one slope that means something here: theta over phi rises with K."""
     used = m.with_errors([r for r in rows if r["name"] == RATIO])
     if len(used) < 2:
@@ -184,13 +184,13 @@ def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):
         ("phi dreg / pathwise", "green", r"SNR of $\phi$, DReG / pathwise", "s", 1),
     ]
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}
-    for curve, colour, label, marker, panel in series:
+    for curve, color, label, marker, panel in series:
         own = [r for r in rows if r["name"] == curve]
         if own:
             label = f.with_slope(label, slopes.get(curve))
-            f.points(panels[panel], own, "K", COLOURS[colour], label, marker)
+            f.points(panels[panel], own, "K", COLORS[color], label, marker)
     f.floor_line(panels[0], rows)
-    panels[1].axhline(1, color=COLOURS["grey"], ls=":", lw=1)
+    panels[1].axhline(1, color=COLORS["gray"], ls=":", lw=1)
     panels[0].set_ylabel("signal-to-noise ratio (RMS over entries)")
     panels[1].set_ylabel("ratio of two signal-to-noise ratios")
     for axes in panels:

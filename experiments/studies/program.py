@@ -11,7 +11,7 @@ from experiments.studies import comparable
 from experiments.studies.family import Family, Job
 from experiments.studies.points import run_missing
 from experiments.studies.settings import Study
-from experiments.studies.study import Point, points, summarise
+from experiments.studies.study import Point, points, summarize
 
 
 class Parts(NamedTuple):
@@ -43,7 +43,7 @@ def main(parts: Parts, settings: Study, workdir: str) -> None:
     record = results.open_record(workdir, parts.program, settings)
     run = functools.partial(parts.run, prepared)
     rows = run_missing(record, points(settings), workdir, run)
-    record["rows"] = rows + summarise(rows, settings.compare)
+    record["rows"] = rows + summarize(rows, settings.compare)
     results.save_record(workdir, record)
     parts.show(prepared, record["rows"], workdir)
 

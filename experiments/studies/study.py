@@ -45,7 +45,7 @@ def size_and_time(params: PyTree, at: dict[str, Any], seconds: float) -> list[Ro
     ]
 
 
-def summarise(rows: list[Row], compare: Sequence[tuple[str, ...]]) -> list[Row]:
+def summarize(rows: list[Row], compare: Sequence[tuple[str, ...]]) -> list[Row]:
     """Means over seeds with their standard errors, and differences of pairs, paired by seed."""
     out, groups = [], {}
     for r in rows:

@@ -34,19 +34,19 @@ class Gaps(NamedTuple):
     Attributes:
       log_p: IWAE of many samples with the optimised q, which log p(x) exceeds in expectation.
       encoder: ELBO with the encoder's q.
-      optimised: ELBO with the optimised q.
+      optimized: ELBO with the optimised q.
       reliable: whether ESS and k-hat allow trust in `log_p`.
       q: the optimised q, `DatumQ` with arrays [N, D].
     """
 
     log_p: np.ndarray
     encoder: np.ndarray
-    optimised: np.ndarray
+    optimized: np.ndarray
     reliable: np.ndarray
     q: Any
 
 
-class Optimiser(NamedTuple):
+class Optimizer(NamedTuple):
     """How q of one datum is optimised: Adam, its rate falling to 0 along half a cosine.
 
     Attributes:
@@ -60,8 +60,8 @@ class Optimiser(NamedTuple):
     num_samples: int
 
 
-def optimise(
-    model: bounds.LatentModel, params: bounds.Params, key: Array, x: PyTree, how: Optimiser
+def optimize(
+    model: bounds.LatentModel, params: bounds.Params, key: Array, x: PyTree, how: Optimizer
 ) -> PyTree:
     """phi that maximises the ELBO of one datum, from `params.phi` on.
 
@@ -101,7 +101,7 @@ def measure(
     images: np.ndarray,
     q: DatumQ,
     key: Array,
-    how: Optimiser,
+    how: Optimizer,
     *,
     num_draws: int,
     num_samples: int,
@@ -131,14 +131,14 @@ def measure(
 
 @functools.cache
 def _evaluator(
-    log_p: Callable, how: Optimiser, num_draws: int, num_samples: int, samples_per_pass: int
+    log_p: Callable, how: Optimizer, num_draws: int, num_samples: int, samples_per_pass: int
 ):
     model = encoders.per_datum(log_p)
 
     def one(theta, key, datum, index):
         x, q = datum
         search, noise, many = jax.random.split(jax.random.fold_in(key, index), 3)
-        best = optimise(model, bounds.Params(theta, q), search, x, how)
+        best = optimize(model, bounds.Params(theta, q), search, x, how)
 
         def elbo(phi):
             return bounds.elbo(
@@ -166,7 +166,7 @@ def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
         model.problem, "test", wanted.num_images, settings.data.binarization_seed
     )
     q = encoders.encoded(vae, params.phi, images, memory.images_per_pass)
-    how = Optimiser(wanted.num_steps, wanted.learning_rate, wanted.step_samples)
+    how = Optimizer(wanted.num_steps, wanted.learning_rate, wanted.step_samples)
     found = measure(
         encoders.joint(vae), params.theta, images, q,
         key_for(settings.seed, Purpose.GAPS), how, num_draws=wanted.num_draws,
@@ -188,9 +188,9 @@ def gap_rows(at: dict[str, Any], found: Gaps, num_samples: int) -> list[Row]:
     return [
         mean_row("log p(x)", many, found.log_p, "lower_bound"),
         mean_row("ELBO, encoder's q", at, found.encoder, "lower_bound"),
-        mean_row("ELBO, optimised q", at, found.optimised, "lower_bound"),
+        mean_row("ELBO, optimised q", at, found.optimized, "lower_bound"),
         mean_row("gap", at, found.log_p - found.encoder, "lower_bound"),
-        mean_row("approximation gap", at, found.log_p - found.optimised, "estimate"),
-        mean_row("amortisation gap", at, found.optimised - found.encoder, "lower_bound"),
+        mean_row("approximation gap", at, found.log_p - found.optimized, "estimate"),
+        mean_row("amortisation gap", at, found.optimized - found.encoder, "lower_bound"),
         mean_row("reliable images", many, found.reliable, "estimate", unit="share"),
     ]

@@ -9,14 +9,14 @@ from matplotlib.lines import Line2D
 
 import bounds
 from experiments.runtime.compiling import precise
-from experiments.runtime.plots import COLOURS, new_figure
+from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 from experiments.surgery import decomposition as parts
 from experiments.surgery.two_dimensions import DIVERGENCE, MASS, Plane
 
 _NODES = 161
 # Colours of the two sides of every split.
-_INFORMATION, _MARGINAL = COLOURS["blue"], COLOURS["orange"]
+_INFORMATION, _MARGINAL = COLORS["blue"], COLORS["orange"]
 _DENSITY = "Blues"
 # Of the highest density: filled areas, white below the first; contours.
 _SHARES = np.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
@@ -67,9 +67,9 @@ def _aggregated(axis, posteriors: bounds.surgery.GaussianPosteriors, name: str) 
     shown = axis.contourf(nodes, nodes, density, levels=_SHARES * density.max(), cmap=_DENSITY)
     axis.figure.colorbar(shown, ax=axis, shrink=0.85, format="%.3f", label="density of q(z)")
     prior = np.exp(-0.5 * (nodes[:, None] ** 2 + nodes**2))
-    axis.contour(nodes, nodes, prior, levels=np.exp([-4.5, -2.0, -0.5]), colors=COLOURS["red"],
+    axis.contour(nodes, nodes, prior, levels=np.exp([-4.5, -2.0, -0.5]), colors=COLORS["red"],
                  linewidths=1.2, linestyles="--")  # fmt: skip
-    axis.plot([], [], color=COLOURS["red"], ls="--", label="p(z): 1, 2, 3 sd")
+    axis.plot([], [], color=COLORS["red"], ls="--", label="p(z): 1, 2, 3 sd")
     axis.legend(fontsize=8, loc="upper left")
     axis.set_aspect("equal")
     axis.set_xlabel(f"$z_{{{chosen[0] + 1}}}$")
@@ -111,11 +111,11 @@ def _dimensions(axis, rows: list[Row]) -> float:
 def _training(axis, rows: list[Row]) -> float:
     """I, marginal KL and average KL at every checkpoint; returns the height of the highest."""
     lines = {
-        parts.AVERAGE_KL: ("average KL", COLOURS["grey"], "s"),
+        parts.AVERAGE_KL: ("average KL", COLORS["gray"], "s"),
         parts.INFORMATION: ("$I$", _INFORMATION, "o"),
         parts.MARGINAL_KL: ("marginal KL", _MARGINAL, "^"),
     }
-    for name, (label, colour, marker) in lines.items():
+    for name, (label, color, marker) in lines.items():
         found = sorted(
             (r for r in rows if r["name"] == name and "step" in r["at"]),
             key=lambda r: r["at"]["step"],
@@ -123,7 +123,7 @@ def _training(axis, rows: list[Row]) -> float:
         axis.errorbar(
             [r["at"]["step"] for r in found], [r["value"] for r in found],
             yerr=[1.96 * (r["standard_error"] or 0.0) for r in found],
-            color=colour, marker=marker, ms=4, lw=1.2, capsize=2, label=label,
+            color=color, marker=marker, ms=4, lw=1.2, capsize=2, label=label,
         )  # fmt: skip
     ceiling = next(r["log_n"] for r in rows if r["name"] == parts.INFORMATION)
     axis.axhline(ceiling, color="black", ls=":", lw=1.2, label=rf"$\log N = {ceiling:.2f}$")
@@ -137,13 +137,13 @@ def _before_and_after(axis, rows: list[Row]) -> float:
     """I + total correlation + dimension-wise KL, stacked to the average KL; returns its height."""
     stack = {
         parts.INFORMATION: ("$I$", _INFORMATION),
-        parts.TOTAL_CORRELATION: ("total correlation", COLOURS["green"]),
+        parts.TOTAL_CORRELATION: ("total correlation", COLORS["green"]),
         parts.DIMENSION_WISE: ("dimension-wise KL", _MARGINAL),
     }
     bottom = np.zeros(len(parts.WHEN))
-    for name, (label, colour) in stack.items():
+    for name, (label, color) in stack.items():
         heights = np.array([_value(rows, name, when) for when in parts.WHEN])
-        axis.bar(parts.WHEN, heights, bottom=bottom, color=colour, width=0.55, label=label)
+        axis.bar(parts.WHEN, heights, bottom=bottom, color=color, width=0.55, label=label)
         for place, (height, start) in enumerate(zip(heights, bottom, strict=True)):
             if height > 0.6:
                 axis.text(place, start + height / 2, f"{height:.2f}", ha="center", va="center",
@@ -206,18 +206,18 @@ def posteriors(plane: Plane, rows: list[Row], picture: np.ndarray, title: str) -
         axis.set_title(name + note, fontsize=10)
     last = axes[len(panels)]
     _outline(last, plane, posterior)
-    last.plot(*plane.resampled.T, ls="none", marker=".", ms=3, color=COLOURS["blue"], alpha=0.6)
+    last.plot(*plane.resampled.T, ls="none", marker=".", ms=3, color=COLORS["blue"], alpha=0.6)
     last.set_title(
         f"{len(plane.resampled)} draws, each kept by its weight\n"
         f"out of $K = {max(plane.log_kept)}$ of the encoder",
         fontsize=10,
     )
-    centre, half = _shown(plane)
+    center, half = _shown(plane)
     for axis in axes:
         axis.set_aspect("equal")
         axis.grid(visible=False)
-        axis.set_xlim(centre[0] - half, centre[0] + half)
-        axis.set_ylim(centre[1] - half, centre[1] + half)
+        axis.set_xlim(center[0] - half, center[0] + half)
+        axis.set_ylim(center[1] - half, center[1] + half)
     for axis in axes[len(panels) + 1 :]:
         axis.set_axis_off()
     for axis in grid[-1]:
@@ -230,7 +230,7 @@ def posteriors(plane: Plane, rows: list[Row], picture: np.ndarray, title: str) -
     inset.set_yticks([])
     inset.grid(visible=False)
     figure.colorbar(shown, ax=grid, shrink=0.6, label="density, as a share of its highest value")
-    line = Line2D([], [], color=COLOURS["red"], lw=1.0, label="contours of $p(z|x)$")
+    line = Line2D([], [], color=COLORS["red"], lw=1.0, label="contours of $p(z|x)$")
     axes[0].legend(handles=[line], fontsize=8, loc="lower left")
     figure.suptitle(title)
     return figure
@@ -250,4 +250,4 @@ def _shown(plane: Plane) -> tuple[np.ndarray, float]:
 
 def _outline(axis, plane: Plane, density: np.ndarray) -> None:
     levels = np.array(_HEIGHTS) * density.max()
-    axis.contour(*plane.axes, density, levels=levels, colors=COLOURS["red"], linewidths=0.9)
+    axis.contour(*plane.axes, density, levels=levels, colors=COLORS["red"], linewidths=0.9)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime.plots import COLOURS, new_figure, tile
+from experiments.runtime.plots import COLORS, new_figure, tile
 from experiments.vae.build import Problem
 
 ROWS, COLUMNS = 10, 10
@@ -62,10 +62,10 @@ def curves(entries: list[dict[str, Any]], title: str, objective: str, validation
         ("validation", "red", f"validation: {validation}", {"marker": "o", "ms": 3.5, "lw": 1.2}),
     ]
     shown = []
-    for name, colour, label, style in series:
+    for name, color, label, style in series:
         points = [(e["step"], e[name]) for e in entries if e.get(name) is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), color=COLOURS[colour], label=label, **style)
+            axes.plot(*zip(*points, strict=True), color=COLORS[color], label=label, **style)
             shown += [v for _, v in points]
     if shown:  # the first steps would flatten all the rest
         low, high = np.percentile(shown, 5), max(shown)

@@ -115,7 +115,7 @@ def run(
     return rows
 
 
-def summarise(rows: list[Row], grid: Reference) -> list[Row]:
+def summarize(rows: list[Row], grid: Reference) -> list[Row]:
     """Means over seeds with their standard errors, and differences paired by seed."""
     out = []
     models = list(dict.fromkeys(map(_of, rows)))

@@ -105,7 +105,7 @@ DECODERS = {
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("name", DECODERS)
-def test_discretised_probabilities_sum_to_one(name, levels):
+def test_discretized_probabilities_sum_to_one(name, levels):
     x = jnp.arange(levels)
     for log_scale, mean in itertools.product(
         (-5.0, -1.0, 0.0, 2.0, 6.0), (-3.0, 0.5, 0.9 * levels)
@@ -126,7 +126,7 @@ def test_probabilities_of_levels_given_a_latent_sum_to_one(levels):
 
 
 @pytest.mark.parametrize("log_scale", [-4.0, -1.0, 1.0, 4.0, 6.0, 8.0])
-def test_discretised_gaussian_is_right_far_in_the_tails(log_scale):
+def test_discretized_gaussian_is_right_far_in_the_tails(log_scale):
     """Against float64, where no clamp hides: its neighbours' code is off by a nat there."""
     x, levels, scale = np.arange(256), 256, np.exp(log_scale)
     for mean in (-40.0, 3.3, 128.0, 255.0):

@@ -174,7 +174,7 @@ def test_piwae_follows_two_bounds():
     assert not close(measured.theta, elbo.theta)
 
 
-def test_piwae_normalises_within_its_groups():
+def test_piwae_normalizes_within_its_groups():
     """M = 2 groups of K = 2: phi follows IWAE-2, theta IWAE-4."""
     draws, mass = gauss_hermite(16, 4)
     measured = expected_gradient(

@@ -243,7 +243,7 @@ def test_one_live_sample_among_the_dead_in_vimco():
         assert np.all(np.isfinite(flat(grads.phi)))
 
 
-def test_groups_are_contiguous_and_normalised_within():
+def test_groups_are_contiguous_and_normalized_within():
     """Group m holds samples mK .. mK+K-1; each is normalised over its own K."""
     log_w = bounds.log_weights(GAUSSIAN, PARAMS, new_key(), X, num_samples=6)
     value, aux = bounds.miwae(GAUSSIAN, num_groups=2, num_samples=3, has_aux=True)(

@@ -240,9 +240,9 @@ def test_memory_of_a_gradient_is_flat_but_for_the_gradient():
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
 @pytest.mark.parametrize("centre", [0.0, 100.0])
-def test_fast_form_errs_by_what_its_docstring_says(scale, centre):
+def test_fast_form_errs_by_what_its_docstring_says(scale, center):
     posteriors = gaussians(5, 300, 20, spread=1.0, scale=scale, dtype=jnp.float32)
-    posteriors = posteriors._replace(mean=posteriors.mean + jnp.float32(centre))
+    posteriors = posteriors._replace(mean=posteriors.mean + jnp.float32(center))
     noise = np.random.default_rng(6).normal(size=(40, 20))
     z = np.asarray(posteriors.mean[:40]) + np.sqrt(np.asarray(posteriors.variance[:40])) * noise
     z = jnp.asarray(z, jnp.float32)
@@ -260,16 +260,16 @@ def test_fast_form_errs_by_what_its_docstring_says(scale, centre):
     said = 1e-7 * (offset**2 / np.asarray(posteriors.variance[:40])).sum(-1)
     # A mean of 300 numbers near 100 is itself only known to their rounding.
     assert np.all(error(bounds.surgery.fast_aggregated_log_prob) <= 3e-5 + 3 * said)
-    if centre == 0 or scale == 1:
+    if center == 0 or scale == 1:
         return
 
-    def uncentred(z, p, chunk_size):
+    def uncentered(z, p, chunk_size):
         del chunk_size
         products = jnp.square(z) @ (1 / p.variance).T - 2 * z @ (p.mean / p.variance).T
         constants = jnp.square(p.mean) / p.variance + jnp.log(2 * jnp.pi * p.variance)
         return jax.nn.logsumexp(-0.5 * (products + constants.sum(-1))) - jnp.log(300)
 
-    assert error(uncentred).max() > 10 * error(bounds.surgery.fast_aggregated_log_prob).max()
+    assert error(uncentered).max() > 10 * error(bounds.surgery.fast_aggregated_log_prob).max()
 
 
 FORMS = {

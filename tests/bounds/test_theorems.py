@@ -193,8 +193,8 @@ def energy_and_entropy(density, log_joint):
 def test_bound_of_the_resampled_posterior_is_above_iwae(num_samples, seed):
     params, x, log_p = case(seed)
     log_joint = np.asarray(enumerable.log_joint(params.theta, x), np.float64)
-    unnormalised, mass = resampled_posterior(params, x, num_samples)
-    q_ew = unnormalised @ mass
+    unnormalized, mass = resampled_posterior(params, x, num_samples)
+    q_ew = unnormalized @ mass
     assert agree(q_ew.sum(), 1)
 
     def chosen(log_w, z):  # one of K draws by its weight
@@ -202,15 +202,15 @@ def test_bound_of_the_resampled_posterior_is_above_iwae(num_samples, seed):
 
     assert agree(enumerable.expectation(chosen, params, x, num_samples), q_ew)
     iwae = expected(bounds.iwae, params, x, num_samples)
-    assert agree(mass @ energy_and_entropy(unnormalised, log_joint), iwae)
+    assert agree(mass @ energy_and_entropy(unnormalized, log_joint), iwae)
     elbo = energy_and_entropy(q_ew[:, None], log_joint)[0]
     assert agree(elbo, iwae) == (num_samples == 1)
     if num_samples > 1:
         assert iwae < elbo < log_p
         # Given the others it is no density, and made one it has another value.
-        sums = unnormalised.sum(axis=0)
+        sums = unnormalized.sum(axis=0)
         assert np.ptp(sums) > 0.01
-        assert not agree(mass @ energy_and_entropy(unnormalised / sums, log_joint), iwae)
+        assert not agree(mass @ energy_and_entropy(unnormalized / sums, log_joint), iwae)
 
 
 @every_seed

@@ -109,7 +109,7 @@ def check(bijector):
 
 
 @pytest.mark.parametrize("share", [(), (0, 1)])
-def test_norm_standardises_the_first_batch(share):
+def test_norm_standardizes_the_first_batch(share):
     bijector = bijectors.activation_norm(share=share)
     _, _, y, _ = started(bijector, 1, size=3.0)
     axes = (0, *(axis + 1 for axis in share))

@@ -88,7 +88,7 @@ def test_networks_see_the_time_every_pixel_and_dropout(kind):
     assert np.abs(out(x, 0.0, jax.random.key(4)) - out(x, 0.0, jax.random.clone(key))).max() > 1e-3
 
 
-def test_fourier_features_tell_neighbouring_levels_from_what_lies_between():
+def test_fourier_features_tell_neighboring_levels_from_what_lies_between():
     x = bounds.densities.scale_levels(jnp.arange(17), levels=17).reshape(17, 1, 1)
     features = denoisers.with_fourier_features(x, (4,))
     assert features.shape == (17, 1, 3)

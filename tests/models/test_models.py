@@ -323,7 +323,7 @@ def test_vae_sizes_and_initial_output_are_burdas():
     [vae.BURDA_ONE_LAYER, pytest.param(vae.BURDA_TWO_LAYERS, marks=pytest.mark.slow)],
     ids=["1", "2"],
 )
-def test_vae_trains_under_every_reparameterised_estimator(sizes):
+def test_vae_trains_under_every_reparameterized_estimator(sizes):
     model = vae.make_vae(16, **sizes)
     params = model.init(jax.random.key(0), jnp.full(16, 0.5))
     x, z = model.simulate(params.theta, jax.random.key(3))

@@ -118,7 +118,7 @@ def test_probabilities_sum_to_one(likelihood):
 
 @pytest.mark.x64
 @each_count
-def test_the_discretised_logistic_sums_to_one_far_out(levels):
+def test_the_discretized_logistic_sums_to_one_far_out(levels):
     np.testing.assert_allclose(log_total(table(LOGISTIC[levels], FAR)), 0.0, atol=TIGHT)
     wrong = [textbook(levels, 0.0, 1.0, x) for x in range(levels)]
     assert abs(log_total(wrong)) > 0.1
@@ -155,7 +155,7 @@ def test_a_categorical_with_the_logistics_log_pmf_is_the_logistic(levels):
 
 @pytest.mark.x64
 @each_count
-def test_log_prob_of_the_discretised_logistic_keeps_its_digits(levels):
+def test_log_prob_of_the_discretized_logistic_keeps_its_digits(levels):
     """Also thousands of nats down, and where the bins are far narrower than the scale."""
     got, expected, naive = [], [], []
     log_prob = table(LOGISTIC[levels], FAR)
@@ -171,7 +171,7 @@ def test_log_prob_of_the_discretised_logistic_keeps_its_digits(levels):
 
 @pytest.mark.x64
 @each_count
-def test_gradients_of_the_discretised_logistic_are_exact(levels):
+def test_gradients_of_the_discretized_logistic_are_exact(levels):
     likelihood = LOGISTIC[levels]
     gradient = jax.jit(jax.grad(lambda o, x: likelihood.log_prob(o[None], x[None])))
     step = decimal.Decimal("1e-15")

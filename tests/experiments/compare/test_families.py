@@ -83,8 +83,8 @@ def test_names_of_families_are_checked(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="use letters, digits and _ only, and `title` for"):
         asked("Flow++", **{"Flow++": {"program": "dequantize"}})
     assert families.check(asked("Flow"), str(tmp_path))[0][1].name == "Flow++"
-    with pytest.raises(UserError, match=r"families.VAE.colour is no field.* has program, title"):
-        asked("VAE", VAE={"colour": "red"})
+    with pytest.raises(UserError, match=r"families.VAE.color is no field.* has program, title"):
+        asked("VAE", VAE={"color": "red"})
 
 
 OF_DVAE = {

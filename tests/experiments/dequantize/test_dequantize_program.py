@@ -19,7 +19,7 @@ from experiments.studies import curves
 from experiments.studies.ensemble import train_members
 from experiments.studies.images import Problem, as_images, make_problem
 from experiments.studies.settings import Memory
-from experiments.studies.study import Point, summarise
+from experiments.studies.study import Point, summarize
 
 PASSES = Memory(images_per_pass=7, samples_per_pass=16)
 
@@ -131,8 +131,8 @@ def test_a_flow_is_a_density_of_noisy_integers():
 
 def test_bits_count_every_channel():
     blank = np.zeros((1, 4, 4, 3), np.uint8)
-    coloured = Problem(sets.Dataset("x", blank, blank, blank, 256), (4, 4, 3))
-    np.testing.assert_allclose(coloured.bits(-48 * math.log(256)), 8)
+    colored = Problem(sets.Dataset("x", blank, blank, blank, 256), (4, 4, 3))
+    np.testing.assert_allclose(colored.bits(-48 * math.log(256)), 8)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_summary_is_over_seeds_and_pairs_them_with_the_fitted_noise():
     for seed, value in enumerate((2.0, 2.2, 2.4)):
         rows += [measured("a", seed, value), measured("a", seed, 3.0, "uniform")]
     rows += [measured("b", s, v) for s, v in enumerate((1.9, 2.1, 2.2))]
-    summary = summarise(rows, (("a", "b"),))
+    summary = summarize(rows, (("a", "b"),))
     by_name = {
         (r["name"], r["at"]["model"]): r for r in summary if r["at"].get("noise") != "uniform"
     }

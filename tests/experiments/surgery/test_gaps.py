@@ -123,22 +123,22 @@ def test_rise_of_the_program_is_the_marginal_kl_of_the_same_draws():
 
 
 # Three dimensions, several data.
-CENTRE = jnp.array([0.4, -0.3, 1.0])
+CENTER = jnp.array([0.4, -0.3, 1.0])
 IMAGES = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0], [-1.5, 0.2, 2.2]])
 DELTAS = np.array([[0.5, 0.0, -0.2], [0.0, 0.0, 0.0], [-0.9, 0.4, 0.3]])  # of the encoder's means
-SLOW = gaps.Optimiser(num_steps=1500, learning_rate=0.05, num_samples=4)
+SLOW = gaps.Optimizer(num_steps=1500, learning_rate=0.05, num_samples=4)
 
 
 def encoders(variance):
     """Gaussians whose means are off by DELTAS."""
-    mean = (IMAGES + np.asarray(CENTRE)) / 2 + DELTAS
-    mean = mean.astype(CENTRE.dtype)
+    mean = (IMAGES + np.asarray(CENTER)) / 2 + DELTAS
+    mean = mean.astype(CENTER.dtype)
     return DatumQ(mean, np.full_like(mean, 0.5 * np.log(variance)))
 
 
 def exact_gap(q, x):
     """log p(x) - ELBO of any Gaussians, in closed form."""
-    mean = (np.asarray(x) + np.asarray(CENTRE)) / 2
+    mean = (np.asarray(x) + np.asarray(CENTER)) / 2
     variance = linear_gaussian.POSTERIOR_VARIANCE
     return np.asarray(bounds.densities.gaussian_kl(q.mean, np.exp(2 * q.log_scale), mean, variance))
 
@@ -155,12 +155,12 @@ def test_gap_is_approximation_plus_amortisation(variance):
     # The posterior is out of reach, so gradients vary to the end: many draws. With 64 the squared
     # error of the mean is 2e-5 to 7e-5 on average, and above 1e-3 once in a hundred million seeds.
     how = SLOW._replace(num_samples=64)
-    run = jax.jit(lambda phi, key, x: gaps.optimise(model, bounds.Params(CENTRE, phi), key, x, how))
+    run = jax.jit(lambda phi, key, x: gaps.optimize(model, bounds.Params(CENTER, phi), key, x, how))
     for number, (x, delta, start) in enumerate(zip(IMAGES, DELTAS, starts, strict=True)):
-        x = jnp.asarray(x, CENTRE.dtype)
+        x = jnp.asarray(x, CENTER.dtype)
         whole = linear_gaussian.elbo_gap(jnp.asarray(delta), variance)
         found = run(start, jax.random.key(number), x)
-        left = linear_gaussian.discrepancy(bounds.Params(CENTRE, found), x)
+        left = linear_gaussian.discrepancy(bounds.Params(CENTER, found), x)
         approximation = linear_gaussian.elbo_gap(left, variance)
         expected = 1.5 * (2 * variance - 1 - np.log(2 * variance))
         np.testing.assert_allclose(approximation, expected, atol=1e-3)
@@ -169,16 +169,16 @@ def test_gap_is_approximation_plus_amortisation(variance):
 
 @functools.cache
 def measured(how):
-    images = IMAGES.astype(CENTRE.dtype)
+    images = IMAGES.astype(CENTER.dtype)
     return gaps.measure(
-        MODEL.log_p, CENTRE, images, encoders(VARIANCE), jax.random.key(0), how,
+        MODEL.log_p, CENTER, images, encoders(VARIANCE), jax.random.key(0), how,
         num_draws=2000, num_samples=2000, images_per_pass=2, samples_per_pass=300,
     )  # fmt: skip
 
 
-def test_optimised_gaussians_leave_no_gap_where_the_posterior_is_one():
+def test_optimized_gaussians_leave_no_gap_where_the_posterior_is_one():
     found = measured(SLOW)
-    log_p = np.asarray(jax.vmap(linear_gaussian.log_likelihood, (None, 0))(CENTRE, IMAGES))
+    log_p = np.asarray(jax.vmap(linear_gaussian.log_likelihood, (None, 0))(CENTER, IMAGES))
     whole = exact_gap(encoders(VARIANCE), IMAGES)
     by_formula = [linear_gaussian.elbo_gap(jnp.asarray(d), VARIANCE) for d in DELTAS]
     np.testing.assert_allclose(whole, by_formula, atol=1e-5)
@@ -186,19 +186,19 @@ def test_optimised_gaussians_leave_no_gap_where_the_posterior_is_one():
     assert np.all(left < 1e-3)  # the approximation gap
     np.testing.assert_allclose(whole - left, whole, atol=1e-3)  # amortisation is all of it
     # What the program reports; at the posterior a weight does not vary.
-    np.testing.assert_allclose(found.optimised, log_p, atol=1e-3)
+    np.testing.assert_allclose(found.optimized, log_p, atol=1e-3)
     np.testing.assert_allclose(found.log_p, log_p, atol=1e-3)
     assert found.reliable.all()
     # Known to be wrong: the encoder's Gaussians, and an optimiser that stops too early.
     assert np.all(whole > 0.01)
     early = measured(SLOW._replace(num_steps=5))
     assert np.max(exact_gap(DatumQ(*early.q), IMAGES)) > 0.01
-    assert np.max(np.abs(early.optimised - log_p)) > 0.01
+    assert np.max(np.abs(early.optimized - log_p)) > 0.01
 
 
 def test_elbo_of_the_encoder_is_exact_within_its_error():
     found = measured(SLOW)
-    log_p = np.asarray(jax.vmap(linear_gaussian.log_likelihood, (None, 0))(CENTRE, IMAGES))
+    log_p = np.asarray(jax.vmap(linear_gaussian.log_likelihood, (None, 0))(CENTER, IMAGES))
     exact = log_p - exact_gap(encoders(VARIANCE), IMAGES)
     # log w = c - s^2 / 2 + ... is quadratic in the noise; its variance in closed form.
     ratio = VARIANCE / linear_gaussian.POSTERIOR_VARIANCE
@@ -224,7 +224,7 @@ def test_rows_add_up_and_say_on_which_side_they_are():
 
 
 def test_model_of_one_datum_is_that_of_its_encoder():
-    x, q = jnp.asarray(IMAGES[0], CENTRE.dtype), jax.tree.map(lambda v: v[0], encoders(VARIANCE))
+    x, q = jnp.asarray(IMAGES[0], CENTER.dtype), jax.tree.map(lambda v: v[0], encoders(VARIANCE))
     model = per_datum(MODEL.log_p)
     z, log_q = model.propose(q, jax.random.key(1), x)
     np.testing.assert_allclose(log_q, model.log_q(q, x, z), rtol=1e-5)

@@ -82,8 +82,8 @@ def test_iwae_is_the_exact_answer_within_the_errors_it_states():
     assert measured().reliable.mean() > 0.9
 
     def p_values(value, error):
-        standardised = (value.astype(np.float64) - exact) / error
-        total = np.sum(standardised**2)
+        standardized = (value.astype(np.float64) - exact) / error
+        total = np.sum(standardized**2)
         return stats.chi2.cdf(total, 300), stats.chi2.sf(total, 300)
 
     def honest(value, error):

@@ -30,7 +30,7 @@ def test_tiles_by_hand():
     np.testing.assert_allclose(got, expected)
 
 
-def test_tiles_keep_colours():
+def test_tiles_keep_colors():
     flat = np.arange(12.0).reshape(2, 6)  # two images of 2 x 1, three channels
     got = plots.tile(figures.as_images(fake_problem((2, 1, 3), 12), flat), 2)
     assert got.shape == (3, 4, 3)

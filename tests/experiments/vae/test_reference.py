@@ -133,7 +133,7 @@ def scores(values):
 
 def test_table_is_over_seeds_and_its_differences_are_paired():
     vae, iwae = [-90.0, -92.0, -91.0], [-88.0, -89.5, -89.0]
-    found = grid.summarise(scores({("elbo", 1): vae, ("iwae", 5): iwae}), tiny())
+    found = grid.summarize(scores({("elbo", 1): vae, ("iwae", 5): iwae}), tiny())
     by_name = {(r["name"], r["at"]["objective"]): r for r in found}
     mean = by_name["IWAE-40", "iwae"]
     assert mean["value"] == pytest.approx(np.mean(iwae))
@@ -150,7 +150,7 @@ def test_published_numbers_stand_beside_the_published_protocol_alone():
     rows = [{**r, "name": "IWAE-5000"} for r in scores({("iwae", 5): [-85.0, -85.2]})]
 
     def published(rows, variant="paper", **changes):
-        return grid.summarise(rows, reference(variant, **changes))[0]["published"]
+        return grid.summarize(rows, reference(variant, **changes))[0]["published"]
 
     assert published(rows) == published(rows, "released_code") == -85.54
     assert published(rows, "short") is None
@@ -171,7 +171,7 @@ def test_published_numbers_stand_beside_the_published_protocol_alone():
 
 def test_a_score_that_was_not_finite_leaves_the_mean_empty():
     rows = scores({("iwae", 5): [-85.0, math.inf, -84.0]})
-    assert [rows[1]["value"], grid.summarise(rows, tiny())[0]["value"]] == [None, None]
+    assert [rows[1]["value"], grid.summarize(rows, tiny())[0]["value"]] == [None, None]
 
 
 def test_gap_is_the_small_bound_minus_the_large_one():
