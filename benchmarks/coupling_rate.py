@@ -62,9 +62,15 @@ def ours(problem, model, trained: OfModel) -> Callable[[], float]:
     def contest() -> float:
         times: list[float] = []
         trainer.train(
-            run.loss_fn, state, run.stream, optimizer, run.key, num_steps=2 * STEPS,
-            steps_per_chunk=STEPS, on_chunk=lambda state, means: times.append(time.perf_counter()),
-        )  # fmt: skip
+            run.loss_fn,
+            state,
+            run.stream,
+            optimizer,
+            run.key,
+            num_steps=2 * STEPS,
+            steps_per_chunk=STEPS,
+            on_chunk=lambda state, means: times.append(time.perf_counter()),
+        )
         return times[-1] - times[0]  # the first chunk compiles
 
     return contest
@@ -92,9 +98,15 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
     for entry in parts:
         if isinstance(entry, dict):
             layers = entry["params"]
-            steps.append([(leaf(v["kernel"].T), leaf(v["bias"])) for v in (
-                *(layers[f"hidden_{i}"] for i in range(wanted.num_layers)), layers["outputs"],
-            )])  # fmt: skip
+            steps.append(
+                [
+                    (leaf(v["kernel"].T), leaf(v["bias"]))
+                    for v in (
+                        *(layers[f"hidden_{i}"] for i in range(wanted.num_layers)),
+                        layers["outputs"],
+                    )
+                ]
+            )
         elif len(entry):
             steps.append((leaf(entry.mean), leaf(entry.log_sd)))
     leaves = [v for s in steps for v in (sum(s, ()) if isinstance(s, list) else s)]

@@ -66,9 +66,15 @@ def ours(problem, model, trained: Trained) -> Callable[[], float]:
     def contest() -> float:
         times: list[float] = []
         trainer.train(
-            run.loss_fn, state, run.stream, optimizer, run.key, num_steps=2 * STEPS,
-            steps_per_chunk=STEPS, on_chunk=lambda state, means: times.append(time.perf_counter()),
-        )  # fmt: skip
+            run.loss_fn,
+            state,
+            run.stream,
+            optimizer,
+            run.key,
+            num_steps=2 * STEPS,
+            steps_per_chunk=STEPS,
+            on_chunk=lambda state, means: times.append(time.perf_counter()),
+        )
         return times[-1] - times[0]  # the first chunk compiles
 
     return contest

@@ -45,7 +45,9 @@ def run() -> list[Row]:
     return [
         Row(
             "enumeration_rate: codes x images per second",
-            statistics.median(rate["sums"]), low=1e7, unit="/s",
+            statistics.median(rate["sums"]),
+            low=1e7,
+            unit="/s",
             detail=f"{codes:,} codes, {count:,} images, decoding included",
         ),
         Row(
@@ -55,10 +57,11 @@ def run() -> list[Row]:
         ),
         Row(
             "enumeration_rate: peak memory 65,536 codes / 4,096",
-            many / few, high=1.15,
+            many / few,
+            high=1.15,
             detail=f"{megabytes(many)} / {megabytes(few)}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _problem(num_codes: int):

@@ -51,7 +51,9 @@ def run() -> list[Row]:
     return [
         Row(
             "surgery_rate: all pairs of 60,000 posteriors, 50 dimensions",
-            taken["fast"], unit="s", detail=f"{COUNT**2 / taken['fast']:.2e} pairs a second",
+            taken["fast"],
+            unit="s",
+            detail=f"{COUNT**2 / taken['fast']:.2e} pairs a second",
         ),
         Row(
             "surgery_rate: fast form / its matmuls, in rate",
@@ -66,9 +68,11 @@ def run() -> list[Row]:
         ),
         Row(
             "surgery_rate: temporary memory 60,000 posteriors / 1,000",
-            large / small, high=1.05, detail=f"{megabytes(large)} / {megabytes(small)}",
+            large / small,
+            high=1.05,
+            detail=f"{megabytes(large)} / {megabytes(small)}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _problem(count: int) -> tuple[bounds.surgery.GaussianPosteriors, jax.Array]:

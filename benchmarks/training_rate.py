@@ -85,9 +85,12 @@ def _rows(seconds: dict[str, list[float]], num_samples: int, steps: int) -> list
 
 def _stream(images: np.ndarray) -> trainer.Stream:
     return batches.image_stream(
-        images, batches.binarize(256), jax.random.key(3), batch_size=BATCH,
+        images,
+        batches.binarize(256),
+        jax.random.key(3),
+        batch_size=BATCH,
         mesh=mesh.device_mesh(mesh.DATA),
-    )  # fmt: skip
+    )
 
 
 def ours(vae, params, images, num_samples: int, steps: int) -> Callable[[], float]:
@@ -98,9 +101,15 @@ def ours(vae, params, images, num_samples: int, steps: int) -> Callable[[], floa
     def contest() -> float:
         times: list[float] = []
         trainer.train(
-            loss_fn, state, stream, optimizer, jax.random.key(4), num_steps=CHUNK + steps,
-            steps_per_chunk=CHUNK, on_chunk=lambda state, means: times.append(time.perf_counter()),
-        )  # fmt: skip
+            loss_fn,
+            state,
+            stream,
+            optimizer,
+            jax.random.key(4),
+            num_steps=CHUNK + steps,
+            steps_per_chunk=CHUNK,
+            on_chunk=lambda state, means: times.append(time.perf_counter()),
+        )
         return times[-1] - times[0]  # the first chunk compiles
 
     return contest

@@ -296,9 +296,14 @@ class _Generative(NamedTuple):
 
 
 def generative(
-    model: JointModel, theta: PyTree, datum: PyTree, z: Array, *, codes: Array | None = None,
+    model: JointModel,
+    theta: PyTree,
+    datum: PyTree,
+    z: Array,
+    *,
+    codes: Array | None = None,
     shape: tuple[int, ...] = (),
-) -> _Generative:  # fmt: skip
+) -> _Generative:
     """What p says of tokens z; the decoder sees `codes`, by default their one-hot vectors.
 
     `shape` is that of q's logits, where it is known.

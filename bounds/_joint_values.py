@@ -80,14 +80,20 @@ def values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> Value
         powered = log_sum_exp(log_prior + inverse * log_px, -1)
         possible = jnp.where(jnp.isneginf(log_prior), -jnp.inf, log_px)
         parts = (
-            joint, powered, jnp.max(possible, axis=-1),
-            _expected(log_q, log_px), _expected(log_q, log_q - log_prior),
-        )  # fmt: skip
+            joint,
+            powered,
+            jnp.max(possible, axis=-1),
+            _expected(log_q, log_px),
+            _expected(log_q, log_q - log_prior),
+        )
         old_joint, old_powered, old_best, reconstruction, divergence = sums
         return (
-            _log_add(old_joint, parts[0]), _log_add(old_powered, parts[1]),
-            jnp.maximum(old_best, parts[2]), reconstruction + parts[3], divergence + parts[4],
-        ), None  # fmt: skip
+            _log_add(old_joint, parts[0]),
+            _log_add(old_powered, parts[1]),
+            jnp.maximum(old_best, parts[2]),
+            reconstruction + parts[3],
+            divergence + parts[4],
+        ), None
 
     found = _over_chunks(add, chunk, num_chunks, (-jnp.inf,) * 3 + (0.0,) * 2)
     log_p, powered, best, reconstruction, divergence = found

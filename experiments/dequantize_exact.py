@@ -31,25 +31,34 @@ def main(settings: DequantizeExact, workdir: str) -> None:
             (exact.one_pixel(), exact.two_pixels(settings.levels, settings.seed)), keys, strict=True
         ):
             record["rows"] += exact.rows(
-                control, num_steps=settings.noise.num_steps,
-                learning_rate=settings.noise.learning_rate, counts=settings.noise.num_samples,
+                control,
+                num_steps=settings.noise.num_steps,
+                learning_rate=settings.noise.learning_rate,
+                counts=settings.noise.num_samples,
                 key=key,
-            )  # fmt: skip
+            )
         results.save_record(workdir, record)
     print(
         results.table(
             record["rows"],
             {
-                "": "name", "pixels": "at.pixels", "noise": "at.noise", "kind": "kind",
-                "unit": "unit", "value": "value", "standard error": "standard_error",
+                "": "name",
+                "pixels": "at.pixels",
+                "noise": "at.noise",
+                "kind": "kind",
+                "unit": "unit",
+                "value": "value",
+                "standard error": "standard_error",
             },
         )
-    )  # fmt: skip
+    )
     print("\nAverages over x by its probability; standard errors are over draws of noise.")
     fits = exact.degenerate_and_dequantized(
-        num_components=settings.lecture.num_components, num_steps=settings.lecture.num_steps,
-        learning_rate=settings.lecture.learning_rate, key=jax.random.key(settings.seed),
-    )  # fmt: skip
+        num_components=settings.lecture.num_components,
+        num_steps=settings.lecture.num_steps,
+        learning_rate=settings.lecture.learning_rate,
+        key=jax.random.key(settings.seed),
+    )
     entropy = next(r["value"] for r in record["rows"] if r["name"] == "exact")
     paths = plots.save(workdir, "figure", exact.lecture_figure(fits, entropy))
     results.print_written(workdir, paths)

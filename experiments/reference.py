@@ -31,11 +31,13 @@ def main(settings: Reference, workdir: str) -> None:
     grid.check(problem, settings, points)
     record = results.open_record(workdir, "reference", settings)
     rows = run_missing(
-        record, points, workdir,
+        record,
+        points,
+        workdir,
         lambda point, folder, checkpoint_dir: grid.run(
             problem, point, settings, folder, checkpoint_dir
         ),
-    )  # fmt: skip
+    )
     summary = grid.summarize(rows, settings)
     record["rows"] = rows + summary
     results.save_record(workdir, record)

@@ -142,9 +142,12 @@ class ConvNet(nn.Module):
             position = self.param("position", nn.initializers.normal(0.01), h.shape)
         every_turn: Any = nn.broadcast
         turns = nn.scan(
-            _Turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
-            in_axes=every_turn, length=self.num_blocks,
-        )  # fmt: skip
+            _Turn,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=every_turn,
+            length=self.num_blocks,
+        )
         h, _ = turns(self.dropout, name="turns")(h, position, context)
         init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
         count = a.shape[-1] * self.num_outputs

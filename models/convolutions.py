@@ -41,9 +41,11 @@ def convolve(
     if kernel.shape[0] == 1:
         return x[::strides, ::strides] @ kernel[0, 0]
     return jax.lax.platform_dependent(
-        x, kernel, cpu=lambda x, k: _by_patches(x, k, strides),
+        x,
+        kernel,
+        cpu=lambda x, k: _by_patches(x, k, strides),
         default=lambda x, k: _native(x, k, strides),
-    )  # fmt: skip
+    )
 
 
 def _by_patches(x: Array, kernel: Array, strides: int) -> Array:
@@ -64,7 +66,10 @@ def _by_patches(x: Array, kernel: Array, strides: int) -> Array:
 def _native(x: Array, kernel: Array, strides: int) -> Array:
     around = kernel.shape[0] // 2
     out = jax.lax.conv_general_dilated(
-        x[None], kernel, (strides, strides), ((around, around), (around, around)),
+        x[None],
+        kernel,
+        (strides, strides),
+        ((around, around), (around, around)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
+    )
     return out[0]

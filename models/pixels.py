@@ -133,9 +133,11 @@ def discretized_logit_laplace(levels: int) -> PixelLikelihood:
     def mean(outputs):
         mean, log_scale = _laplace_parameters(outputs)
         log_probs = bounds.densities.discretized_logit_laplace_log_prob(
-            jnp.broadcast_to(values, (len(mean), levels)), mean[:, None], log_scale[:, None],
+            jnp.broadcast_to(values, (len(mean), levels)),
+            mean[:, None],
+            log_scale[:, None],
             levels=levels,
-        )  # fmt: skip
+        )
         return jnp.sum(jnp.exp(log_probs) * values[None], axis=-1)
 
     def sample(key, outputs):

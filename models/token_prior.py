@@ -140,8 +140,14 @@ def make_prior(
     Raises:
       ValueError: a size is below 1, or the heads do not divide the width.
     """
-    sizes = {"num_words": num_words, "text_length": text_length, "num_codes": num_codes,
-             "layers": layers, "heads": heads, "tokens in the grid": math.prod(grid)}  # fmt: skip
+    sizes = {
+        "num_words": num_words,
+        "text_length": text_length,
+        "num_codes": num_codes,
+        "layers": layers,
+        "heads": heads,
+        "tokens in the grid": math.prod(grid),
+    }
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}.")

@@ -50,8 +50,10 @@ def trained():
 
 
 def batch_of(data, count=16):
-    return {"x": jnp.asarray(as_images(data.problem.dataset.train[:count])),
-            "index": jnp.arange(count)}  # fmt: skip
+    return {
+        "x": jnp.asarray(as_images(data.problem.dataset.train[:count])),
+        "index": jnp.arange(count),
+    }
 
 
 def by_hand(model, params, x, y):

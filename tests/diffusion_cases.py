@@ -40,5 +40,7 @@ def made(problem, asked):
 
 
 def batch_of(problem, count=16):
-    return {"x": jnp.asarray(images.as_images(problem.dataset.train[:count])),
-            "index": jnp.arange(count)}  # fmt: skip
+    return {
+        "x": jnp.asarray(images.as_images(problem.dataset.train[:count])),
+        "index": jnp.arange(count),
+    }

@@ -86,10 +86,12 @@ def known(params, x, y, q=None):
     mean = lambda values: float(np.sum(q[live] * values[live]))  # noqa: E731
     with np.errstate(divide="ignore", invalid="ignore"):
         return Known(
-            float(np.log(joint.sum())), mean(np.log(pixels[y, :, x])),
-            mean(np.log(q / image[y])), float(np.log(text[y])),
+            float(np.log(joint.sum())),
+            mean(np.log(pixels[y, :, x])),
+            mean(np.log(q / image[y])),
+            float(np.log(text[y])),
             mean(np.log(q / (joint / joint.sum()))),
-        )  # fmt: skip
+        )
 
 
 def chunk_of(params, x, y, q=None):

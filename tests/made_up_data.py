@@ -38,10 +38,13 @@ def python2_pickle(rows):
     count, width = rows.shape
     return (
         b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
-        b"K\x00\x85U\x01b\x87R(K\x01M" + struct.pack("<H", count) + b"M" + struct.pack("<H", width)
+        b"K\x00\x85U\x01b\x87R(K\x01M"
+        + struct.pack("<H", count)
+        + b"M"
+        + struct.pack("<H", width)
         + b"\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff"
         b"\xffK\x00tb\x89T" + struct.pack("<i", rows.size) + rows.tobytes() + b"tbu."
-    )  # fmt: skip
+    )
 
 
 def cifar_batch(images):

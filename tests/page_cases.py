@@ -31,10 +31,17 @@ CASES = [
     ("i", "IWAE-8", 100, None),
 ]
 ROWS = [
-    {"family": f"family {i // 3}", "model": model, "bound": bound, "kind": KINDS[i % 4],
-     "value": value, "seconds": seconds, "not shown": "anything"}
+    {
+        "family": f"family {i // 3}",
+        "model": model,
+        "bound": bound,
+        "kind": KINDS[i % 4],
+        "value": value,
+        "seconds": seconds,
+        "not shown": "anything",
+    }
     for i, (model, bound, value, seconds) in enumerate(CASES)
-]  # fmt: skip
+]
 TEXTS = ["AIS", "chain rule", "ELBO", "IWAE-8", "IWAE-64", "IWAE-5000"]
 
 
@@ -53,9 +60,15 @@ def figure() -> str:
 def make(text="plain", **changes) -> str:
     """A page; `text` is in every place where an argument is text."""
     arguments = {
-        "title": text, "lead": text, "columns": COLUMNS, "rows": ROWS, "figure_svg": figure(),
-        "figure_alt": text, "notes": [text, "second"], "environment": {"jax": "0.10", text: text},
-    }  # fmt: skip
+        "title": text,
+        "lead": text,
+        "columns": COLUMNS,
+        "rows": ROWS,
+        "figure_svg": figure(),
+        "figure_alt": text,
+        "notes": [text, "second"],
+        "environment": {"jax": "0.10", text: text},
+    }
     return page(**{**arguments, **changes})
 
 

@@ -42,9 +42,14 @@ def start(program, *arguments, cache, devices=1, largest_file=None, env=None):
     if largest_file is not None:
         command = [sys.executable, "-c", _SMALL_DISK, str(largest_file), *command]
     return subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | changes,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env=os.environ | changes,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finish(process, timeout=500):

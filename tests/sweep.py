@@ -200,8 +200,9 @@ def trained(folder: str) -> str:
         "model": {"hidden": ((8,),), "latents": (2,)},
     }
     program, config = (
-        program_of("train"), subprograms.load_config("configs/train_digits.py", changes)
-    )  # fmt: skip
+        program_of("train"),
+        subprograms.load_config("configs/train_digits.py", changes),
+    )
     run = os.path.join(folder, "run")
     subprograms.run("a run to evaluate", program.main, program.parse(config), run)
     return run

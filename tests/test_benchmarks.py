@@ -27,8 +27,10 @@ def test_rows_come_as_each_benchmark_ends(tmp_path, interrupted):
     path = tmp_path / "rows.json"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(interrupted=interrupted), f"--json={path}"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     names = ["first"] if interrupted else ["first", "second"]
     assert done.returncode == (130 if interrupted else 1), done.stderr
     assert "Traceback" not in done.stderr

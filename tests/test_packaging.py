@@ -145,9 +145,13 @@ def test_below_the_door_settings_have_types():
     assert knowing <= {
         f"experiments/{name}.py"
         for name in (
-            "__init__", "runtime/cli", "runtime/exits", "runtime/settings", "runtime/subprograms",
+            "__init__",
+            "runtime/cli",
+            "runtime/exits",
+            "runtime/settings",
+            "runtime/subprograms",
         )
-    }  # fmt: skip
+    }
 
 
 def test_library_imports_only_jax_numpy_and_jaxtyping():

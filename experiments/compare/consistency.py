@@ -51,9 +51,13 @@ def _excess(low: Row, high: Row) -> tuple[float, float | None]:
 def pairs(rows: list[Row]) -> list[tuple[Row, Row]]:
     """Rows of one model and the same data: one exact or a lower bound, one an upper bound."""
     return [
-        (low, high) for low in rows for high in rows
-        if low["kind"] in ("exact", "lower_bound") and high["kind"] == "upper_bound"
+        (low, high)
+        for low in rows
+        for high in rows
+        if low["kind"] in ("exact", "lower_bound")
+        and high["kind"] == "upper_bound"
         and all(low["at"][k] == high["at"][k] for k in ("family", "model"))
         and low.get("data") == high.get("data")
-        and low["value"] is not None and high["value"] is not None
-    ]  # fmt: skip
+        and low["value"] is not None
+        and high["value"] is not None
+    ]

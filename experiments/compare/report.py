@@ -123,10 +123,16 @@ def _every_row(axes, rows: list[Row]) -> None:
     for place, r in enumerate(rows):
         marker, color = _MARKERS[r["kind"]]
         axes.errorbar(
-            r["value"], place, xerr=1.96 * (r["standard_error"] or 0.0), marker=marker, ms=6,
-            color=COLORS[color], capsize=2, ls="none",
+            r["value"],
+            place,
+            xerr=1.96 * (r["standard_error"] or 0.0),
+            marker=marker,
+            ms=6,
+            color=COLORS[color],
+            capsize=2,
+            ls="none",
             label=_WORDS[r["kind"]] if r["kind"] not in used else None,
-        )  # fmt: skip
+        )
         used.add(r["kind"])
     labels = [f"{r['at']['family']} {r['at']['model']}: {r['name']}" for r in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
@@ -143,8 +149,14 @@ def _legend_below(axes) -> int:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         # In points (times the font's size), as the tick labels and the title above it are.
-        axes.legend(handles, labels, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0.0),
-                    borderaxespad=5.5)  # fmt: skip
+        axes.legend(
+            handles,
+            labels,
+            fontsize=8,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0.0),
+            borderaxespad=5.5,
+        )
     return len(handles)
 
 
@@ -170,11 +182,21 @@ def _over_samples(axes, rows: list[Row]) -> None:
         label += f", alpha = {alpha:g}" if alpha else ""
         values = np.array([[k, r["value"], r["standard_error"] or 0.0] for k, r in points]).T
         color, marker = next(looks)
-        axes.errorbar(values[0], values[1], yerr=1.96 * values[2], color=color, marker=marker,
-                      ms=4, lw=1.2, capsize=2, label=label)  # fmt: skip
+        axes.errorbar(
+            values[0],
+            values[1],
+            yerr=1.96 * values[2],
+            color=color,
+            marker=marker,
+            ms=4,
+            lw=1.2,
+            capsize=2,
+            label=label,
+        )
     # Named in the legend: exact values may lie close together, and labels on them on each other.
-    looks = zip(itertools.cycle(reversed(COLORS.values())), itertools.cycle((":", "--", "-.")),
-                strict=False)  # fmt: skip
+    looks = zip(
+        itertools.cycle(reversed(COLORS.values())), itertools.cycle((":", "--", "-.")), strict=False
+    )
     for r in rows:
         if r["kind"] == "exact":
             color, dashes = next(looks)

@@ -126,22 +126,33 @@ def make_model(data: Data, trained: settings.Trained) -> Model:
         )
     try:
         dvae = make_dvae(
-            problem.shape, likelihood=likelihood, num_codes=wanted.num_codes,
-            groups=_groups(problem.shape, wanted.grid), width=wanted.width,
-            blocks=wanted.num_blocks, embedding=wanted.embedding,
-        )  # fmt: skip
+            problem.shape,
+            likelihood=likelihood,
+            num_codes=wanted.num_codes,
+            groups=_groups(problem.shape, wanted.grid),
+            width=wanted.width,
+            blocks=wanted.num_blocks,
+            embedding=wanted.embedding,
+        )
         prior = make_prior(
-            num_words=len(data.vocabulary.words), text_length=data.vocabulary.length,
-            num_codes=wanted.num_codes, grid=dvae.grid, layers=of_prior.num_layers,
-            width=of_prior.width, heads=of_prior.num_heads, dropout=of_prior.dropout,
-        )  # fmt: skip
+            num_words=len(data.vocabulary.words),
+            text_length=data.vocabulary.length,
+            num_codes=wanted.num_codes,
+            grid=dvae.grid,
+            layers=of_prior.num_layers,
+            width=of_prior.width,
+            heads=of_prior.num_heads,
+            dropout=of_prior.dropout,
+        )
     except ValueError as error:
         raise UserError(
             f"this model of images of shape {problem.shape} cannot be made: {error}"
         ) from None
     train = problem.dataset.train
-    moments = [jnp.asarray(f(train, axis=0, dtype=np.float64), jnp.float32).reshape(problem.shape)
-               for f in (np.mean, np.std)]  # fmt: skip
+    moments = [
+        jnp.asarray(f(train, axis=0, dtype=np.float64), jnp.float32).reshape(problem.shape)
+        for f in (np.mean, np.std)
+    ]
 
     def init(key: Array) -> bounds.Params:
         first, second = jax.random.split(key)

@@ -151,9 +151,14 @@ def log_likelihoods(model: Model):
 
 
 def _chunk(
-    model: Model, params: Any, images: Array, codes: Array, log_prior: Array, own: Array,
+    model: Model,
+    params: Any,
+    images: Array,
+    codes: Array,
+    log_prior: Array,
+    own: Array,
     index: Array,
-):  # fmt: skip
+):
     """See `bounds.joint.values`: [M, codes of the chunk] of each; log_prior [C, K^N], own [M]."""
     one_hot = codes_of(codes[index], model.num_codes)
     size = codes.shape[1]

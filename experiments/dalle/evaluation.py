@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.dalle import enumeration
-from experiments.dalle import marginal as of_images
+from experiments.dalle import enumeration, marginal
 from experiments.dalle.build import Data, Model
 from experiments.dalle.settings import Dalle, Evaluation
 from experiments.runtime import keys
@@ -44,7 +43,7 @@ def rows(
     else:
         out += sampled_rows(data, model, params, images, captions, at, wanted, memory)
         out += [mean_row(name, at, values, "estimate") for name, values in _parts(parts["terms"])]
-    out += of_images.rows(data, model, params, images, at, wanted, memory)
+    out += marginal.rows(data, model, params, images, at, wanted, memory)
     if density:  # of real numbers: its values are those of no probability, and give no bits
         out = [r for r in out if r["unit"] != UNIT]
         names = {"log p(x, y)": "log density of x, y", "log p(x)": "log density of x"}
@@ -57,9 +56,13 @@ def rows(
 
 
 def exact_rows(
-    data: Data, model: Model, params: bounds.Params, images: np.ndarray, captions: np.ndarray,
+    data: Data,
+    model: Model,
+    params: bounds.Params,
+    images: np.ndarray,
+    captions: np.ndarray,
     at: dict[str, Any],
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """log p(x, y), the joint bound and what lies between, by sums over all codes."""
     found = enumeration.enumerated(model, params, images, captions)
     values = found.values
@@ -74,23 +77,35 @@ def exact_rows(
         mean_row("D", at, values.divergence, "exact"),
         mean_row("KL(q || p(z | y))", at, rate, "exact"),
         mean_row("-log p(y)", at, -found.log_text, "exact"),
-        row("prior gap, training images", at, kind="exact", unit="nats",
-            value=enumeration.prior_gap(model, params, *_train(data))),
+        row(
+            "prior gap, training images",
+            at,
+            kind="exact",
+            unit="nats",
+            value=enumeration.prior_gap(model, params, *_train(data)),
+        ),
         bits("log p(x, y)", values=data.problem.bits(values.log_p), kind="exact"),
         bits("joint bound", values=data.problem.bits(values.bound), kind="upper_bound"),
-        row("|log p - bound - gap|, largest", at, kind="exact", unit="nats",
-            value=float(rest.max()), n=len(rest)),
-    ]  # fmt: skip
+        row(
+            "|log p - bound - gap|, largest",
+            at,
+            kind="exact",
+            unit="nats",
+            value=float(rest.max()),
+            n=len(rest),
+        ),
+    ]
     total = prior_total(data, model, params)
     if total is not None:
-        out.append(row("|sum of p(y, z) - 1|", at, kind="exact", unit="probability",
-                       value=abs(total - 1)))  # fmt: skip
+        out.append(
+            row("|sum of p(y, z) - 1|", at, kind="exact", unit="probability", value=abs(total - 1))
+        )
     return out
 
 
 def prior_total(data: Data, model: Model, params: bounds.Params) -> float | None:
     """p(y, z) summed over all sequences of text and image tokens; None where they are too many."""
-    sequences = of_images.all_sequences(data)
+    sequences = marginal.all_sequences(data)
     if sequences is None:
         return None
     text, image = enumeration.log_priors(model, params, sequences)
@@ -98,15 +113,26 @@ def prior_total(data: Data, model: Model, params: bounds.Params) -> float | None
 
 
 def sampled_rows(
-    data: Data, model: Model, params: bounds.Params, images: np.ndarray, captions: np.ndarray,
-    at: dict[str, Any], wanted: Evaluation, memory: Memory,
-) -> list[Row]:  # fmt: skip
+    data: Data,
+    model: Model,
+    params: bounds.Params,
+    images: np.ndarray,
+    captions: np.ndarray,
+    at: dict[str, Any],
+    wanted: Evaluation,
+    memory: Memory,
+) -> list[Row]:
     """The joint bound and IWAE of it, where codes are too many to be summed over."""
     found = held_out.per_image(
-        _latent_of(model), params, (images, captions), jax.random.key(wanted.seed),
-        few=wanted.num_draws, many=wanted.num_samples,
-        images_per_pass=memory.images_per_pass, samples_per_pass=memory.samples_per_pass,
-    )  # fmt: skip
+        _latent_of(model),
+        params,
+        (images, captions),
+        jax.random.key(wanted.seed),
+        few=wanted.num_draws,
+        many=wanted.num_samples,
+        images_per_pass=memory.images_per_pass,
+        samples_per_pass=memory.samples_per_pass,
+    )
     rows = held_out.rows(found, few=wanted.num_draws, many=wanted.num_samples)
     names = {"ELBO": "joint bound"}
     out = [{**r, "name": names.get(r["name"], r["name"]), "at": {**at, **r["at"]}} for r in rows]
@@ -129,9 +155,13 @@ def _terms_of(
         evaluate, params, _test(data, wanted), key, images_per_pass=memory.images_per_pass
     )
     return {
-        "log_probs": log_probs, "tokens": tokens, "terms": bounds.joint.Terms(*terms),
-        "hard": hard, "relaxed": relaxed, "squared_error": squared_error,
-    }  # fmt: skip
+        "log_probs": log_probs,
+        "tokens": tokens,
+        "terms": bounds.joint.Terms(*terms),
+        "hard": hard,
+        "relaxed": relaxed,
+        "squared_error": squared_error,
+    }
 
 
 @functools.cache
@@ -197,11 +227,16 @@ def codebook(parts: dict[str, Any], at: dict[str, Any], model: Model) -> list[Ro
     return [
         row("codes used", at, kind="exact", unit=f"of {model.num_codes}", value=used),
         row("perplexity", at, kind="exact", unit="codes", value=perplexity),
-        row("perplexity of a place", at, kind="exact", unit="codes",
-            value=float(np.exp(places).mean())),
+        row(
+            "perplexity of a place",
+            at,
+            kind="exact",
+            unit="codes",
+            value=float(np.exp(places).mean()),
+        ),
         mean_row("information, all places", at, information.sum(axis=1), "estimate"),
         *(mean_row("information", {**at, "place": n}, v, "estimate") for n, v in each),
-    ]  # fmt: skip
+    ]
 
 
 def caption_is_right(

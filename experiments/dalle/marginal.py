@@ -41,9 +41,14 @@ def all_sequences(data: Data) -> np.ndarray | None:
 
 
 def rows(
-    data: Data, model: Model, params: bounds.Params, images: np.ndarray, at: dict[str, Any],
-    wanted: Evaluation, memory: Memory,
-) -> list[Row]:  # fmt: skip
+    data: Data,
+    model: Model,
+    params: bounds.Params,
+    images: np.ndarray,
+    at: dict[str, Any],
+    wanted: Evaluation,
+    memory: Memory,
+) -> list[Row]:
     """log p(x) where codes can be summed over, and the bound on it, in bits/dim and in nats.
 
     There are none where the classes are too many to be summed over.
@@ -66,10 +71,14 @@ def rows(
     bits = data.problem.bits
     out = []
     if exact is not None:
-        out += [mean_row("log p(x)", at, exact, "exact"),
-                mean_row("log p(x)", at, bits(exact), "exact", unit=UNIT)]  # fmt: skip
-    out += [mean_row("bound on log p(x)", at, bound, "lower_bound"),
-            mean_row("bound on log p(x)", at, bits(bound), "upper_bound", unit=UNIT)]  # fmt: skip
+        out += [
+            mean_row("log p(x)", at, exact, "exact"),
+            mean_row("log p(x)", at, bits(exact), "exact", unit=UNIT),
+        ]
+    out += [
+        mean_row("bound on log p(x)", at, bound, "lower_bound"),
+        mean_row("bound on log p(x)", at, bits(bound), "upper_bound", unit=UNIT),
+    ]
     if exact is not None:
         gap = bits(bound) - bits(exact)
         out.append(

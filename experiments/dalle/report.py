@@ -92,8 +92,14 @@ def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
     for name, color in stack.items():
         sign = -1 if name == "reconstruction" else 1
         heights = np.array([sign * _value(summary, model, name) for model in models])
-        axes[0].bar(models, heights, bottom=start, color=COLORS[color], width=0.6,
-                    label="-reconstruction" if sign < 0 else name)  # fmt: skip
+        axes[0].bar(
+            models,
+            heights,
+            bottom=start,
+            color=COLORS[color],
+            width=0.6,
+            label="-reconstruction" if sign < 0 else name,
+        )
         start += heights
     exact = [-_value(summary, model, "log p(x, y)") for model in models]
     if not np.all(np.isnan(exact)):
@@ -105,8 +111,16 @@ def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
     axes[0].legend(fontsize=8, loc="upper left")
     for name, color in (("perplexity", "green"), ("codes used", "purple")):
         heights, errors = _with_errors(summary, models, name)
-        axes[1].errorbar(models, heights, yerr=errors, marker="o", ls="none", capsize=3,
-                         color=COLORS[color], label=name)  # fmt: skip
+        axes[1].errorbar(
+            models,
+            heights,
+            yerr=errors,
+            marker="o",
+            ls="none",
+            capsize=3,
+            color=COLORS[color],
+            label=name,
+        )
     axes[1].set_ylim(bottom=0)
     axes[1].margins(x=0.2)
     axes[1].set_ylabel("codes")
@@ -129,6 +143,9 @@ def _with_errors(summary: list[Row], models: list[str], name: str):
 
 
 def _value(summary: list[Row], model: str, name: str, field: str = "value") -> float:
-    found = [r[field] for r in summary if r["name"] == name and r["at"].get("model") == model
-             and r["unit"] != "bits/dim"]  # fmt: skip
+    found = [
+        r[field]
+        for r in summary
+        if r["name"] == name and r["at"].get("model") == model and r["unit"] != "bits/dim"
+    ]
     return found[0] if found and found[0] is not None else float("nan")

@@ -31,11 +31,14 @@ def make_dvae_run(data: Data, model: Model, trained: Trained, seed: int) -> Run:
       UserError: the objective does not fit the model, or the batch is larger than the data.
     """
     return training.make_run(
-        keys.of_training(seed), trained.optimizer, trained.training,
-        loss_fn=make_dvae_loss(model, trained.objective), init=jax.jit(model.init),
+        keys.of_training(seed),
+        trained.optimizer,
+        trained.training,
+        loss_fn=make_dvae_loss(model, trained.objective),
+        init=jax.jit(model.init),
         stream=lambda key: training_stream(data.problem, key, trained.training.batch_size),
         validate=_validation(data, model, trained, seed, of_prior=False),
-    )  # fmt: skip
+    )
 
 
 def make_prior_run(
@@ -62,7 +65,7 @@ def make_prior_run(
         init=lambda key: jax.tree.map(jnp.asarray, params),
         stream=lambda key: training_stream(data.problem, key, size),
         validate=_validation(data, model, trained, seed, of_prior=True),
-    )  # fmt: skip
+    )
 
 
 def make_dvae_loss(model: Model, wanted: Objective) -> LossFn:

@@ -93,9 +93,13 @@ def _network(
         hidden = (size.width,) * size.num_layers
         return conditioners.dense(hidden, index=index, dropout=dropout, last_scale=last)
     return conditioners.convolutional(
-        size.width, size.num_layers, index=index, dropout=dropout, attention=size.attention,
+        size.width,
+        size.num_layers,
+        index=index,
+        dropout=dropout,
+        attention=size.attention,
         last_scale=last,
-    )  # fmt: skip
+    )
 
 
 def _flow(problem: Problem, wanted: settings.Model) -> Density:
@@ -134,17 +138,21 @@ def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
     def make(problem: Problem, wanted: settings.Model) -> Density:
         size = int(np.prod(problem.shape))
         model = kind(
-            size, problem.levels,
-            hidden=(wanted.width,) * wanted.num_layers, num_components=wanted.num_components,
+            size,
+            problem.levels,
+            hidden=(wanted.width,) * wanted.num_layers,
+            num_components=wanted.num_components,
             dropout=wanted.dropout,
-        )  # fmt: skip
+        )
         flat = problem.dataset.train.reshape(len(problem.dataset.train), -1)
         mean = flat.mean(0, dtype=np.float64).astype(np.float32)
         deviation = flat.std(0, dtype=np.float64).astype(np.float32)
         log_density = model.log_density
         return Density(
             lambda key, x: model.init(key, jnp.asarray(mean), jnp.asarray(deviation)),
-            None if log_density is None else (
+            None
+            if log_density is None
+            else (
                 lambda theta, x, u, dropout=None: log_density(
                     theta, x.reshape(-1), u.reshape(-1), dropout
                 )
@@ -152,7 +160,7 @@ def _autoregressive(kind: Callable[..., autoregressive.Autoregressive]):
             lambda theta, x, dropout=None: model.log_prob(theta, x.reshape(-1), dropout),
             lambda theta, key: model.simulate(theta, key).reshape(problem.shape),
             None,
-        )  # fmt: skip
+        )
 
     return make
 

@@ -40,9 +40,13 @@ class Curve(NamedTuple):
 
 
 def curve(
-    model: Model, params: bounds.Params, images: np.ndarray, key: Array, counts: tuple[int, ...],
+    model: Model,
+    params: bounds.Params,
+    images: np.ndarray,
+    key: Array,
+    counts: tuple[int, ...],
     memory: Memory,
-) -> Curve:  # fmt: skip
+) -> Curve:
     """IWAE-k for each of `counts`, from as many draws of fresh noise as the largest.
 
     Image i uses fold_in(key, i): no image shares its noise with another, nor with a validation.
@@ -61,9 +65,13 @@ def _curve_of(model: Model, counts: tuple[int, ...], samples_per_pass: int):
 
     def one(params, key, x, index):
         log_w = bounds.log_weights(
-            latent, params, jax.random.fold_in(key, index), x,
-            num_samples=counts[-1], chunk_size=min(samples_per_pass, counts[-1]),
-        )  # fmt: skip
+            latent,
+            params,
+            jax.random.fold_in(key, index),
+            x,
+            num_samples=counts[-1],
+            chunk_size=min(samples_per_pass, counts[-1]),
+        )
         return curves.bound_curve(log_w, counts)
 
     return held_out.compiled(one)
@@ -87,9 +95,12 @@ def exact_bits(
     if model.density.log_prob is None:
         return None
     (nats,) = held_out.over_images(
-        _log_prob_of(model.density.log_prob), params, as_images(_images(problem, settings)),
-        jax.random.key(settings.evaluation.seed), images_per_pass=settings.memory.images_per_pass,
-    )  # fmt: skip
+        _log_prob_of(model.density.log_prob),
+        params,
+        as_images(_images(problem, settings)),
+        jax.random.key(settings.evaluation.seed),
+        images_per_pass=settings.memory.images_per_pass,
+    )
     return problem.bits(nats)
 
 
@@ -148,9 +159,14 @@ def round_trip(
 def largest(name: str, at: dict[str, Any], errors: np.ndarray) -> Row:
     """A row of the largest error; NaN marks images whose inverse did not converge."""
     return row(
-        name, at, kind="estimate", unit="levels", value=float(errors.max()), n=len(errors),
+        name,
+        at,
+        kind="estimate",
+        unit="levels",
+        value=float(errors.max()),
+        n=len(errors),
         not_converged=int(np.isnan(errors).sum()),
-    )  # fmt: skip
+    )
 
 
 def complain(rows: list[Row]) -> None:

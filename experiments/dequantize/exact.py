@@ -170,12 +170,16 @@ def _iwae_rows(model, params, x, mass, per_dim, counts, key, at) -> list[Row]:
     values, errors = (np.asarray(v, np.float64) for v in curves(params, key))  # [x, k]
     return [
         row(
-            f"IW-{k}", {**at, "k": k}, kind="upper_bound", unit="bits/dim",
+            f"IW-{k}",
+            {**at, "k": k},
+            kind="upper_bound",
+            unit="bits/dim",
             value=-(mass @ values[:, i]) * per_dim,
-            standard_error=float(np.linalg.norm(mass * errors[:, i])) * per_dim, n=draws,
+            standard_error=float(np.linalg.norm(mass * errors[:, i])) * per_dim,
+            n=draws,
         )
         for i, k in enumerate(counts)
-    ]  # fmt: skip
+    ]
 
 
 # --- two lecture points -------------------------------------------------------------------------
@@ -272,8 +276,15 @@ def lecture_figure(fits: dict[str, Fit], entropy: float):
     )
     y = np.linspace(1e-3, EXAMPLE_LEVELS - 1e-3, 4001)
     for axis, (name, fit) in zip(axes[1:], fits.items(), strict=True):
-        axis.bar(x, probabilities, width=1, align="edge", color="#dddddd", ec="#aaaaaa",
-                 label="P(x), on [x, x + 1)")  # fmt: skip
+        axis.bar(
+            x,
+            probabilities,
+            width=1,
+            align="edge",
+            color="#dddddd",
+            ec="#aaaaaa",
+            label="P(x), on [x, x + 1)",
+        )
         whole = np.floor(y)
         log_density = quantized_mixture.truncated_log_density(
             fit.mixture, EXAMPLE_LEVELS, jnp.asarray(whole, float), jnp.asarray(y - whole, float)

@@ -116,9 +116,14 @@ def train_and_score(
 
 
 def _fit(
-    runs: list[Run], own: Trained, seeds: tuple[int, ...], records: Records, folder: str,
-    directory: str | None, **more: Any,
-) -> tuple[list[bounds.Params], float]:  # fmt: skip
+    runs: list[Run],
+    own: Trained,
+    seeds: tuple[int, ...],
+    records: Records,
+    folder: str,
+    directory: str | None,
+    **more: Any,
+) -> tuple[list[bounds.Params], float]:
     """(parameters of the best step on validation, seconds each); `more` tells it from others."""
     named = identity(own, Trained, seeds, **more)
     params, seconds = train_members(runs, records, folder, named, directory, best=True)
@@ -136,9 +141,12 @@ def _refitted(own: OfModel) -> OfModel:
 
 
 def _refit(
-    prepared: Prepared, point: Point, params: list[bounds.Params], folder: str,
+    prepared: Prepared,
+    point: Point,
+    params: list[bounds.Params],
+    folder: str,
     directory: str | None,
-) -> list[bounds.Params]:  # fmt: skip
+) -> list[bounds.Params]:
     """Noise fitted by the ELBO to densities that stay as they are evaluated.
 
     What a density was trained with then no longer decides how tightly it is evaluated.
@@ -150,9 +158,14 @@ def _refit(
         for seed, found in zip(point.seeds, params, strict=True)
     ]
     fitted, _ = _fit(
-        runs, changed, point.seeds, prepared.settings.records, os.path.join(folder, "refit"),
-        directory and os.path.join(directory, "refit"), trained_with=settings.dump(own, Trained),
-    )  # fmt: skip
+        runs,
+        changed,
+        point.seeds,
+        prepared.settings.records,
+        os.path.join(folder, "refit"),
+        directory and os.path.join(directory, "refit"),
+        trained_with=settings.dump(own, Trained),
+    )
     # Their average rounds anew at every step; the densities are those that were trained.
     return [bounds.Params(found.theta, new.phi) for found, new in zip(params, fitted, strict=True)]
 

@@ -27,9 +27,13 @@ COLUMNS = {
 
 
 def draw_samples(
-    problem: Problem, model: Model, params: bounds.Params, name: str, wanted: Evaluation,
+    problem: Problem,
+    model: Model,
+    params: bounds.Params,
+    name: str,
+    wanted: Evaluation,
     folder: str,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Writes samples.png of one model, as many images as `sample_grid`.
 
     Where an inverse did not converge nothing is drawn, and the row says for how many.
@@ -101,11 +105,17 @@ def _lines(axes, rows: list[Row], colors: dict[str, str]) -> None:
         own.sort(key=lambda r: r["at"]["k"])
         alone = sum(m == model for m, _ in series) == 1
         axes.errorbar(
-            [r["at"]["k"] for r in own], [r["value"] for r in own],
+            [r["at"]["k"] for r in own],
+            [r["value"] for r in own],
             yerr=[_interval(r) for r in own] if own[0]["n"] > 1 else None,
-            color=colors[model], label=model if alone else f"{model}, {noise} noise",
-            ls="-" if alone or noise != "uniform" else "--", marker="o", ms=4, lw=1.2, capsize=2,
-        )  # fmt: skip
+            color=colors[model],
+            label=model if alone else f"{model}, {noise} noise",
+            ls="-" if alone or noise != "uniform" else "--",
+            marker="o",
+            ms=4,
+            lw=1.2,
+            capsize=2,
+        )
     axes.set_xscale("log", base=2)
     axes.set_xlabel("k, samples of noise")
 

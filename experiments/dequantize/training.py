@@ -70,11 +70,14 @@ def make_run(
 
     objective = make_objective(model, trained, noise_only=theta is not None)
     return training.make_run(
-        keys.of_training(seed), trained.optimizer, trained.training,
-        loss_fn=from_objective(objective), init=init,
+        keys.of_training(seed),
+        trained.optimizer,
+        trained.training,
+        loss_fn=from_objective(objective),
+        init=init,
         stream=lambda key: training_stream(problem, key, trained.training.batch_size),
         validate=validation(problem, model, trained, seed),
-    )  # fmt: skip
+    )
 
 
 def validation(

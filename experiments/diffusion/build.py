@@ -56,14 +56,22 @@ def make_model(problem: Problem, trained: Trained) -> Model:
     wanted, learned = trained.network, trained.chain.variance == "learned"
     if wanted.name == "unet":
         denoiser = denoisers.unet(
-            wanted.width, wanted.multipliers, wanted.num_blocks, attention=wanted.attention,
-            dropout=wanted.dropout, fourier=wanted.fourier, learned_variance=learned,
-        )  # fmt: skip
+            wanted.width,
+            wanted.multipliers,
+            wanted.num_blocks,
+            attention=wanted.attention,
+            dropout=wanted.dropout,
+            fourier=wanted.fourier,
+            learned_variance=learned,
+        )
     else:
         denoiser = denoisers.mlp(
-            wanted.width, wanted.num_blocks, dropout=wanted.dropout, fourier=wanted.fourier,
+            wanted.width,
+            wanted.num_blocks,
+            dropout=wanted.dropout,
+            fourier=wanted.fourier,
             learned_variance=learned,
-        )  # fmt: skip
+        )
     make = _vdm if trained.chain.continuous else _ddpm
     try:
         model = make(problem, trained.chain, denoiser)
@@ -100,9 +108,13 @@ def _ddpm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model
     def make(params, dropout, timesteps):
         del params, timesteps
         return diffusion.ddpm(
-            gamma, _predictor(denoiser, dropout), levels=problem.levels,
-            prediction=chain.prediction, variance=chain.variance, decoder=chain.decoder,
-        )  # fmt: skip
+            gamma,
+            _predictor(denoiser, dropout),
+            levels=problem.levels,
+            prediction=chain.prediction,
+            variance=chain.variance,
+            decoder=chain.decoder,
+        )
 
     init = _init(denoiser, problem.shape, ())
     return Model(
@@ -121,9 +133,12 @@ def _vdm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
         if learned:
             gamma = functools.partial(bounds.diffusion.monotone_gamma, params["schedule"], **ends)
         return diffusion.vdm(
-            gamma, _predictor(denoiser, dropout), levels=problem.levels, num_steps=timesteps,
+            gamma,
+            _predictor(denoiser, dropout),
+            levels=problem.levels,
+            num_steps=timesteps,
             prediction=chain.prediction,
-        )  # fmt: skip
+        )
 
     init = _init(denoiser, problem.shape, start)
     latents = chain.timesteps + 1 if chain.timesteps else 0

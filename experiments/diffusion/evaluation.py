@@ -45,16 +45,19 @@ def terms(
     """Every term of every image, each t with fresh noise: image i uses fold_in(key, i)."""
     return Terms(
         *held_out.over_images(
-            _terms_of(model), params, as_images(images), key,
-            images_per_pass=images_per_pass,
+            _terms_of(model), params, as_images(images), key, images_per_pass=images_per_pass
         )
-    )  # fmt: skip
+    )
 
 
 def in_continuous_time(
-    model: Model, params: PyTree, images: np.ndarray, key: Array, num_times: int,
+    model: Model,
+    params: PyTree,
+    images: np.ndarray,
+    key: Array,
+    num_times: int,
     images_per_pass: int,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """The bound of the limit of many steps, by `num_times` times of each image."""
     evaluate = _continuous_of(model, num_times)
     (values,) = held_out.over_images(
@@ -104,9 +107,10 @@ def rows(
     found = terms(model, params, images, jax.random.key(wanted.seed), per_pass)
     spent = (time.perf_counter() - start) / max(len(images), 1)
     parts = {
-        "prior": found.prior, "diffusion": found.diffusion.sum(axis=-1, dtype=np.float64),
+        "prior": found.prior,
+        "diffusion": found.diffusion.sum(axis=-1, dtype=np.float64),
         "reconstruction": -found.reconstruction,
-    }  # fmt: skip
+    }
     whole = np.sum([part.astype(np.float64) for part in parts.values()], axis=0)
     out = [
         mean_row("ELBO", at, problem.bits(-whole), "upper_bound", unit=UNIT),
@@ -128,8 +132,9 @@ def rows(
             number = float(steps.mean()) - model.continuous
             where = {**at, "t": number, "T": model.evaluation_timesteps}
             where["gamma"] = float(gamma[steps - 1].mean())
-            out.append(mean_row("KL of a step", where, found.diffusion[:, steps - 2].mean(-1),
-                                "estimate"))  # fmt: skip
+            out.append(
+                mean_row("KL of a step", where, found.diffusion[:, steps - 2].mean(-1), "estimate")
+            )
     return [{**r, "seconds_per_image": spent} for r in out]
 
 
@@ -144,15 +149,17 @@ def single_time(
     first, key = jax.random.split(keys.key_for(settings.evaluation.seed, Purpose.SINGLE_TIMES))
     images = problem.dataset.train[:BATCH]
     known = terms(model, params, images, first, settings.memory.images_per_pass)
-    squares = np.concatenate([np.square(known.reconstruction)[:, None], np.square(known.diffusion)],
-                             axis=1).mean(0)  # fmt: skip
+    squares = np.concatenate(
+        [np.square(known.reconstruction)[:, None], np.square(known.diffusion)], axis=1
+    ).mean(0)
     steps = squares.size
     uniform = np.full(steps, 1 / steps, np.float32)
     probabilities = {
-        "uniform": uniform, "low_discrepancy": uniform,
+        "uniform": uniform,
+        "low_discrepancy": uniform,
         # By the squares on these very images: better than a memory of training can be.
         "importance": np.asarray(bounds.diffusion.importance_probabilities(jnp.asarray(squares))),
-    }  # fmt: skip
+    }
     out = []
     x = jnp.asarray(as_images(images))
     for number, (name, shares) in enumerate(probabilities.items()):

@@ -69,8 +69,13 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
     models = [m for m in models if any(_of(r, m, "KL of a step") for r in summary)]
     for model, color in zip(models, colors, strict=False):
         own = [r for r in summary if _of(r, model, "KL of a step")]
-        axes[0].plot([r["at"]["t"] / r["at"]["T"] for r in own], [r["value"] for r in own],
-                     color=color, label=model, lw=1.2)  # fmt: skip
+        axes[0].plot(
+            [r["at"]["t"] / r["at"]["T"] for r in own],
+            [r["value"] for r in own],
+            color=color,
+            label=model,
+            lw=1.2,
+        )
     axes[0].set_yscale("log")
     axes[0].set_xlabel("t / T")
     axes[0].set_ylabel("KL of one step, nats per image")

@@ -48,12 +48,15 @@ def make_run(
             "losses of every step."
         )
     return training.make_run(
-        keys.of_training(seed), trained.optimizer, trained.training,
-        loss_fn=make_loss(model, trained), init=jax.jit(model.init),
+        keys.of_training(seed),
+        trained.optimizer,
+        trained.training,
+        loss_fn=make_loss(model, trained),
+        init=jax.jit(model.init),
         stream=lambda key: training_stream(problem, key, trained.training.batch_size),
         validate=validation(problem, model, trained, seed),
         extra=jnp.zeros(model.num_latents) if remembers else (),
-    )  # fmt: skip
+    )
 
 
 def make_loss(model: Model, trained: Trained) -> LossFn:

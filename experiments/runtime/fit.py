@@ -105,13 +105,17 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
     mesh = meshes.device_mesh(meshes.DATA)
     logging.info(
         "Training on %d device(s) of %d process(es): %s.",
-        jax.device_count(), jax.process_count(), jax.devices()[0].device_kind,
-    )  # fmt: skip
+        jax.device_count(),
+        jax.process_count(),
+        jax.devices()[0].device_kind,
+    )
     if run.batch_size % mesh.size:
         logging.info(
             "A batch of %d does not divide over them, so each computes all of it; "
-            "choose a multiple of %d to gain from them.", run.batch_size, mesh.size,
-        )  # fmt: skip
+            "choose a multiple of %d to gain from them.",
+            run.batch_size,
+            mesh.size,
+        )
     writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
     started = time.perf_counter() - metrics.seconds_spent(workdir)
 

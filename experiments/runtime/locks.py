@@ -70,7 +70,8 @@ def _locked(folder: str, flag: str) -> int | None:
             ) from None
         logging.warning(
             "%s cannot be locked (%s): start no second process there before this one has ended.",
-            folder, error.strerror,
-        )  # fmt: skip
+            folder,
+            error.strerror,
+        )
         return None
     return descriptor

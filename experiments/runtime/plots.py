@@ -51,9 +51,14 @@ def error_points(axes, rows, axis: str, color: Any, label: str | None = None, **
         below = [r["value"] - (r["low"] if r["low"] > 0 else 0) for _, r in points]
         above = [r["high"] - r["value"] for _, r in points]
         axes.errorbar(
-            [a for a, _ in points], values, yerr=[below, above], color=color, label=label,
-            capsize=2, **{"marker": "o", "ms": 4, "ls": "none", "lw": 1.2, **kwargs},
-        )  # fmt: skip
+            [a for a, _ in points],
+            values,
+            yerr=[below, above],
+            color=color,
+            label=label,
+            capsize=2,
+            **{"marker": "o", "ms": 4, "ls": "none", "lw": 1.2, **kwargs},
+        )
     hidden = [(a, r["high"]) for a, r, s in zip(x, rows, seen, strict=True) if not s and r["high"]]
     if hidden:
         axes.plot(*zip(*hidden, strict=True), color=color, marker="v", ls="none", mfc="none", ms=5)

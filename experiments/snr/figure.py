@@ -8,7 +8,9 @@ from experiments.runtime.results import Row
 PRE_ASYMPTOTIC = 0.1
 
 
-def points(axes, rows: list[Row], axis: str, color: Any, label: str, marker: str = "o") -> None:
+def plot_points(
+    axes, rows: list[Row], axis: str, color: Any, label: str, marker: str = "o"
+) -> None:
     """Points with intervals; hollow where ESS/K says that K is not yet asymptotic."""
     axes.plot([], [], marker=marker, color=color, ls="none", label=label)
     for hollow in (False, True):

@@ -9,7 +9,7 @@ from scipy import stats
 
 import bounds
 from experiments.runtime.results import Row, row
-from experiments.snr import measure as m
+from experiments.snr import measure
 from experiments.snr.gaussian_figure import draw
 from experiments.snr.problem import ESTIMATORS, Point, Problem, chunk_size
 from experiments.snr.settings import Fit, Gaussian, Toy
@@ -56,12 +56,12 @@ class Setting:
 
 def _measure(
     settings: Gaussian, setting: Setting, estimator: str, num_samples: int
-) -> m.Measurement:
+) -> measure.Measurement:
     objective = ESTIMATORS[estimator](setting.model, num_samples=num_samples)
     # Independent draws for every K and every estimator.
     number = list(ESTIMATORS).index(estimator)
     key = jax.random.fold_in(jax.random.fold_in(setting.key, number), num_samples)
-    return m.measure(
+    return measure.measure(
         objective,
         setting.params,
         key,
@@ -90,18 +90,31 @@ def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
         for group in ("theta", "phi"):
             if group == "theta" and name != "pathwise":
                 continue  # the same gradient in theta for every estimator
-            squared = m.snr_squared(result, group)
+            squared = measure.snr_squared(result, group)
             rows.append(
-                _snr_row(f"{group} {name}", at, squared, theory.get(f"{group} {name}"),
-                         seconds=result.seconds, compile_seconds=result.compile_seconds, **common)
-            )  # fmt: skip
+                _snr_row(
+                    f"{group} {name}",
+                    at,
+                    squared,
+                    theory.get(f"{group} {name}"),
+                    seconds=result.seconds,
+                    compile_seconds=result.compile_seconds,
+                    **common,
+                )
+            )
     if {"pathwise", "dreg"} <= set(measured):
         dreg, pathwise = measured["dreg"], measured["pathwise"]
-        squared = m.snr_squared_of(dreg, pathwise, "phi")
+        squared = measure.snr_squared_of(dreg, pathwise, "phi")
         rows.append(
-            _snr_row(f"phi {LOW_NOISE}", at, squared, theory.get("phi pathwise"),
-                     method="mean from DReG, standard deviation from pathwise", **common)
-        )  # fmt: skip
+            _snr_row(
+                f"phi {LOW_NOISE}",
+                at,
+                squared,
+                theory.get("phi pathwise"),
+                method="mean from DReG, standard deviation from pathwise",
+                **common,
+            )
+        )
         if theory:
             rows += _moment_rows(at, dreg, pathwise, theory, number)
     return rows
@@ -111,11 +124,18 @@ def _elbo_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
     result = _measure(settings, setting, "elbo", num_samples)
     floor = bounds.snr_floor(settings.replicates.number)
     return [
-        _snr_row(f"{group} elbo", {"M": num_samples}, m.snr_squared(result, group), None,
-                 floor=floor, n=settings.replicates.number, seconds=result.seconds,
-                 compile_seconds=result.compile_seconds)
+        _snr_row(
+            f"{group} elbo",
+            {"M": num_samples},
+            measure.snr_squared(result, group),
+            None,
+            floor=floor,
+            n=settings.replicates.number,
+            seconds=result.seconds,
+            compile_seconds=result.compile_seconds,
+        )
         for group in ("theta", "phi")
-    ]  # fmt: skip
+    ]
 
 
 def _theory(setting: Setting, variance: float, num_samples: int) -> dict[str, float]:
@@ -140,16 +160,25 @@ def _rms_of_exp(logs: jax.Array) -> float:
     return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
 
 
-def _snr_row(name: str, at: Row, squared: m.Value, theory: float | None, **extra: Any) -> Row:
-    value = m.root(squared)
+def _snr_row(name: str, at: Row, squared: measure.Value, theory: float | None, **extra: Any) -> Row:
+    value = measure.root(squared)
     return row(
-        name, at, kind="estimate", unit="ratio", **value._asdict(), theory=theory,
-        squared=squared.value, squared_standard_error=squared.standard_error,
-        level=m.LEVEL, **extra,
-    )  # fmt: skip
+        name,
+        at,
+        kind="estimate",
+        unit="ratio",
+        **value._asdict(),
+        theory=theory,
+        squared=squared.value,
+        squared_standard_error=squared.standard_error,
+        level=measure.LEVEL,
+        **extra,
+    )
 
 
-def _moment_rows(at: Row, dreg: m.Measurement, pathwise: m.Measurement, theory: Any, n: int):
+def _moment_rows(
+    at: Row, dreg: measure.Measurement, pathwise: measure.Measurement, theory: Any, n: int
+):
     """Numerator and noise of the phi ratio apart, and two checks of the numerator."""
     sign, log_magnitude = theory["mean"]
     expected = np.asarray(sign, np.float64) * np.exp(np.asarray(log_magnitude, np.float64))
@@ -157,24 +186,45 @@ def _moment_rows(at: Row, dreg: m.Measurement, pathwise: m.Measurement, theory: 
     def bias(measured, field):  # the last leaf of phi: one entry for each distinct coordinate
         return getattr(measured, field)["phi"][:, -expected.size :]
 
-    squared_mean, squared_sd = m.mean_squared(dreg, "phi"), m.variance(pathwise, "phi")
+    squared_mean, squared_sd = measure.mean_squared(dreg, "phi"), measure.variance(pathwise, "phi")
     rows = [
-        row("phi numerator", at, kind="estimate", unit="gradient", n=n,
-            squared=squared_mean.value, squared_standard_error=squared_mean.standard_error,
-            **m.root(squared_mean)._asdict()),
-        row("phi standard deviation", at, kind="estimate", unit="gradient", n=n,
-            squared=squared_sd.value, squared_standard_error=squared_sd.standard_error,
-            **m.root(squared_sd)._asdict()),
-    ]  # fmt: skip
+        row(
+            "phi numerator",
+            at,
+            kind="estimate",
+            unit="gradient",
+            n=n,
+            squared=squared_mean.value,
+            squared_standard_error=squared_mean.standard_error,
+            **measure.root(squared_mean)._asdict(),
+        ),
+        row(
+            "phi standard deviation",
+            at,
+            kind="estimate",
+            unit="gradient",
+            n=n,
+            squared=squared_sd.value,
+            squared_standard_error=squared_sd.standard_error,
+            **measure.root(squared_sd)._asdict(),
+        ),
+    ]
     difference = bias(dreg, "mean")[0] - bias(pathwise, "mean")[0]
     errors = (bias(dreg, "variance")[0] + bias(pathwise, "variance")[0]) / n
     chi_square = float(np.sum(difference**2 / errors))
     rows.append(
-        row("dreg mean = pathwise mean", at, kind="estimate", unit="p-value", n=n,
-            value=float(stats.chi2.sf(chi_square, expected.size)), chi_square=chi_square,
-            degrees_of_freedom=expected.size)
-    )  # fmt: skip
-    along = m.projection(bias(dreg, "mean"), expected)
+        row(
+            "dreg mean = pathwise mean",
+            at,
+            kind="estimate",
+            unit="p-value",
+            n=n,
+            value=float(stats.chi2.sf(chi_square, expected.size)),
+            chi_square=chi_square,
+            degrees_of_freedom=expected.size,
+        )
+    )
+    along = measure.projection(bias(dreg, "mean"), expected)
     rows.append(
         row("dreg mean / closed form", at, kind="estimate", unit="ratio", n=n, **along._asdict())
     )
@@ -198,14 +248,24 @@ def _summarize(fit: Fit, rows: list[Row]) -> list[Row]:
     out = []
     for name, axis, start, theory in fits:
         used = [r for r in rows if r["name"] == name and r["at"].get(axis, 0) >= start]
-        used = m.with_errors(used)
+        used = measure.with_errors(used)
         if len(used) < 2:
             continue
-        slope, low, high = m.slope_of_rows(used, axis)
+        slope, low, high = measure.slope_of_rows(used, axis)
         out.append(
-            row(f"slope of {name}", {"axis": axis, "from": start}, kind="estimate", unit="exponent",
-                value=slope, low=low, high=high, n=len(used), theory=theory, level=m.LEVEL)
-        )  # fmt: skip
+            row(
+                f"slope of {name}",
+                {"axis": axis, "from": start},
+                kind="estimate",
+                unit="exponent",
+                value=slope,
+                low=low,
+                high=high,
+                n=len(used),
+                theory=theory,
+                level=measure.LEVEL,
+            )
+        )
     return out
 
 

@@ -2,7 +2,7 @@
 
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
-from experiments.snr import figure as f
+from experiments.snr.figure import finish, floor_line, plot_points, theory_line, with_slope
 from experiments.snr.settings import Gaussian
 
 IWAE = [
@@ -29,12 +29,12 @@ def draw(settings: Gaussian, rows: list[Row], summary: list[Row]):
             if not own:
                 continue
             shown += own
-            label = f.with_slope(label, slopes.get(name))
-            f.points(axes, own, axis, COLORS[color], label, marker)
+            label = with_slope(label, slopes.get(name))
+            plot_points(axes, own, axis, COLORS[color], label, marker)
             if settings.fit.slopes and name != "phi pathwise":
-                f.theory_line(axes, own, axis, COLORS[color])
-        f.floor_line(axes, rows)
-        f.finish(axes, shown, f"samples {axis}", theory=settings.fit.slopes and axis == "K")
+                theory_line(axes, own, axis, COLORS[color])
+        floor_line(axes, rows)
+        finish(axes, shown, f"samples {axis}", theory=settings.fit.slopes and axis == "K")
         axes.set_title(title, fontsize=10)
     panels[0][0].set_ylabel("signal-to-noise ratio (RMS over entries)")
     figure.suptitle(

@@ -10,12 +10,12 @@ from matplotlib import colormaps
 import bounds
 from experiments.runtime.plots import new_figure
 from experiments.runtime.results import Row, row
-from experiments.snr import figure as f
-from experiments.snr import measure as m
+from experiments.snr import measure
+from experiments.snr.figure import finish, plot_points, theory_line
 from experiments.snr.gaussian import Setting
 from experiments.snr.problem import Point, Problem, chunk_size
 from experiments.snr.settings import Phase
-from models.exact import linear_gaussian_theory as theory
+from models.exact import linear_gaussian_theory
 
 NAMES = {"pathwise": "phi pathwise", "dreg": "phi dreg"}
 COLUMNS = {
@@ -62,7 +62,7 @@ def _point(settings: Phase, setting: Setting, alpha: float, num_samples: int) ->
     key = jax.random.fold_in(setting.key, num_samples)
     key = jax.random.fold_in(key, round(alpha * 10**6))
     measured = {
-        name: m.measure(
+        name: measure.measure(
             objective,
             setting.params,
             jax.random.fold_in(key, number),
@@ -75,20 +75,33 @@ def _point(settings: Phase, setting: Setting, alpha: float, num_samples: int) ->
     }
     squares = {
         # The mean from DReG, whose expectation is the same: see the gaussian problem.
-        "pathwise": m.snr_squared_of(measured["dreg"], measured["pathwise"], "phi"),
-        "dreg": m.snr_squared(measured["dreg"], "phi"),
+        "pathwise": measure.snr_squared_of(measured["dreg"], measured["pathwise"], "phi"),
+        "dreg": measure.snr_squared(measured["dreg"], "phi"),
     }
     args = (delta, float(num_samples), settings.toy.variance, alpha)
-    closed = {"pathwise": theory.log_snr_phi(*args), "dreg": theory.log_snr_phi_dreg(*args)}
-    ess = jnp.exp(-theory.log1p_chi_square(delta, settings.toy.variance))
+    closed = {
+        "pathwise": linear_gaussian_theory.log_snr_phi(*args),
+        "dreg": linear_gaussian_theory.log_snr_phi_dreg(*args),
+    }
+    ess = jnp.exp(-linear_gaussian_theory.log1p_chi_square(delta, settings.toy.variance))
     return [
-        row(NAMES[name], at, kind="estimate", unit="ratio", **m.root(squared)._asdict(),
-            squared=squared.value, squared_standard_error=squared.standard_error, level=m.LEVEL,
+        row(
+            NAMES[name],
+            at,
+            kind="estimate",
+            unit="ratio",
+            **measure.root(squared)._asdict(),
+            squared=squared.value,
+            squared_standard_error=squared.standard_error,
+            level=measure.LEVEL,
             theory=float(np.sqrt(np.mean(np.exp(2 * np.asarray(closed[name], np.float64))))),
-            ess_per_sample=ess, seconds=measured[name].seconds,
-            compile_seconds=measured[name].compile_seconds, **common)
+            ess_per_sample=ess,
+            seconds=measured[name].seconds,
+            compile_seconds=measured[name].compile_seconds,
+            **common,
+        )
         for name, squared in squares.items()
-    ]  # fmt: skip
+    ]
 
 
 def _cells(settings: Phase) -> list[tuple[str, int, float]]:
@@ -105,18 +118,27 @@ def _summarize(settings: Phase, rows: list[Row]) -> list[Row]:
     out = []
     for name, num_dims, alpha in _cells(settings):
         own = [r for r in _own(rows, name, num_dims, alpha) if r["at"]["K"] >= settings.fit_from]
-        own = [r for r in m.with_errors(own) if r["theory"] is not None]
+        own = [r for r in measure.with_errors(own) if r["theory"] is not None]
         if len(own) < 2:
             continue
-        slope, low, high = m.slope_of_rows(own, "K")
+        slope, low, high = measure.slope_of_rows(own, "K")
         # The closed form is no exact power law either: fitted likewise, with the same weights.
         closed = [{**r, "squared": r["theory"] ** 2} for r in own]
-        expected = m.slope_of_rows(closed, "K")[0]
+        expected = measure.slope_of_rows(closed, "K")[0]
         out.append(
-            row(f"slope of {name}", {"D": num_dims, "alpha": alpha, "from": settings.fit_from},
-                kind="estimate", unit="exponent", value=slope, low=low, high=high, n=len(own),
-                theory=expected, level=m.LEVEL)
-        )  # fmt: skip
+            row(
+                f"slope of {name}",
+                {"D": num_dims, "alpha": alpha, "from": settings.fit_from},
+                kind="estimate",
+                unit="exponent",
+                value=slope,
+                low=low,
+                high=high,
+                n=len(own),
+                theory=expected,
+                level=measure.LEVEL,
+            )
+        )
     return out
 
 
@@ -130,9 +152,9 @@ def _draw(settings: Phase, rows: list[Row], summary: list[Row]):
             axes = panels[line][column]
             for alpha, shade in zip(alphas, shades, strict=True):
                 own = _own(rows, name, num_dims, alpha)
-                f.points(axes, own, "K", shade, rf"$\alpha$ = {alpha:g}")
-                f.theory_line(axes, own, "K", shade)
-            f.finish(axes, rows, "samples K", theory=True)
+                plot_points(axes, own, "K", shade, rf"$\alpha$ = {alpha:g}")
+                theory_line(axes, own, "K", shade)
+            finish(axes, rows, "samples K", theory=True)
             axes.get_legend().remove()  # one legend below serves all panels
             axes.set_title(rf"$\phi$, {title}, D = {num_dims}")
         panels[line][0].set_ylabel("SNR (RMS over entries)")
@@ -152,8 +174,17 @@ def _draw_slopes(axes, name: str, title: str, dims: list[int], summary: list[Row
         own = [r for r in own if r["low"] is not None and r["high"] is not None]
         x = [r["at"]["alpha"] for r in own]
         errors = [[r["value"] - r["low"] for r in own], [r["high"] - r["value"] for r in own]]
-        axes.errorbar(x, [r["value"] for r in own], yerr=errors, marker=marker, ms=4, ls="none",
-                      color=color, capsize=2, label=f"D = {num_dims}")  # fmt: skip
+        axes.errorbar(
+            x,
+            [r["value"] for r in own],
+            yerr=errors,
+            marker=marker,
+            ms=4,
+            ls="none",
+            color=color,
+            capsize=2,
+            label=f"D = {num_dims}",
+        )
         axes.plot(x, [r["theory"] for r in own], color=color, lw=1, ls="--")
     for level in (-0.5, 0.5):
         axes.axhline(level, color="#7F7F7F", lw=1, ls=":")

@@ -15,8 +15,8 @@ from experiments.runtime.mesh import DATA, device_mesh
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row, row
 from experiments.runtime.trainer import Stream, from_objective, init_state, train
-from experiments.snr import figure as f
-from experiments.snr import measure as m
+from experiments.snr import measure
+from experiments.snr.figure import finish, floor_line, plot_points, with_slope
 from experiments.snr.problem import ESTIMATORS, Point, Problem, chunk_size
 from experiments.snr.settings import OfVAE
 from models.vae import make_vae
@@ -106,19 +106,29 @@ def _point(settings: OfVAE, setting: Setting, num_samples: int) -> list[Row]:
         for group in ("theta", "phi"):
             if group == "phi" or name == "pathwise":
                 rows.append(
-                    _row(f"{group} {name}", at, m.snr_squared(result, group),
-                         seconds=result.seconds, compile_seconds=result.compile_seconds, **common)
-                )  # fmt: skip
+                    _row(
+                        f"{group} {name}",
+                        at,
+                        measure.snr_squared(result, group),
+                        seconds=result.seconds,
+                        compile_seconds=result.compile_seconds,
+                        **common,
+                    )
+                )
     if "pathwise" in measured:
         plain = measured["pathwise"]
-        rows.append(_row(RATIO, at, m.snr_squared_ratio(plain, "theta", plain, "phi"), **common))
+        rows.append(
+            _row(RATIO, at, measure.snr_squared_ratio(plain, "theta", plain, "phi"), **common)
+        )
         if "dreg" in measured:
-            better = m.snr_squared_ratio(measured["dreg"], "phi", plain, "phi")
+            better = measure.snr_squared_ratio(measured["dreg"], "phi", plain, "phi")
             rows.append(_row("phi dreg / pathwise", at, better, **common))
     return rows
 
 
-def _measure(settings: OfVAE, setting: Setting, estimator: str, num_samples: int) -> m.Measurement:
+def _measure(
+    settings: OfVAE, setting: Setting, estimator: str, num_samples: int
+) -> measure.Measurement:
     objective = ESTIMATORS[estimator](setting.vae.model, num_samples=num_samples)
 
     def batch_objective(params, key, batch):
@@ -126,7 +136,7 @@ def _measure(settings: OfVAE, setting: Setting, estimator: str, num_samples: int
         return jnp.mean(jax.vmap(objective, (None, 0, 0))(params, keys, batch))
 
     number = list(ESTIMATORS).index(estimator)
-    return m.measure(
+    return measure.measure(
         batch_objective,
         setting.params,
         jax.random.fold_in(jax.random.fold_in(setting.key, number), num_samples),
@@ -154,23 +164,39 @@ def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float |
     return {"ess_per_sample": float(jnp.mean(ess)), "k_hat": float(jnp.mean(k_hat))}
 
 
-def _row(name: str, at: Row, squared: m.Value, **extra: Any) -> Row:
+def _row(name: str, at: Row, squared: measure.Value, **extra: Any) -> Row:
     return row(
-        name, at, kind="estimate", unit="ratio", **m.root(squared)._asdict(), squared=squared.value,
-        squared_standard_error=squared.standard_error, level=m.LEVEL, **extra,
-    )  # fmt: skip
+        name,
+        at,
+        kind="estimate",
+        unit="ratio",
+        **measure.root(squared)._asdict(),
+        squared=squared.value,
+        squared_standard_error=squared.standard_error,
+        level=measure.LEVEL,
+        **extra,
+    )
 
 
 def _summarize(settings: OfVAE, rows: list[Row]) -> list[Row]:
     """The one slope that means something here: theta over phi rises with K."""
-    used = m.with_errors([r for r in rows if r["name"] == RATIO])
+    used = measure.with_errors([r for r in rows if r["name"] == RATIO])
     if len(used) < 2:
         return []
-    slope, low, high = m.slope_of_rows(used, "K")
+    slope, low, high = measure.slope_of_rows(used, "K")
     return [
-        row(f"slope of {RATIO}", {"axis": "K"}, kind="estimate", unit="exponent", value=slope,
-            low=low, high=high, n=len(used), level=m.LEVEL)
-    ]  # fmt: skip
+        row(
+            f"slope of {RATIO}",
+            {"axis": "K"},
+            kind="estimate",
+            unit="exponent",
+            value=slope,
+            low=low,
+            high=high,
+            n=len(used),
+            level=measure.LEVEL,
+        )
+    ]
 
 
 def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):
@@ -187,14 +213,14 @@ def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):
     for curve, color, label, marker, panel in series:
         own = [r for r in rows if r["name"] == curve]
         if own:
-            label = f.with_slope(label, slopes.get(curve))
-            f.points(panels[panel], own, "K", COLORS[color], label, marker)
-    f.floor_line(panels[0], rows)
+            label = with_slope(label, slopes.get(curve))
+            plot_points(panels[panel], own, "K", COLORS[color], label, marker)
+    floor_line(panels[0], rows)
     panels[1].axhline(1, color=COLORS["gray"], ls=":", lw=1)
     panels[0].set_ylabel("signal-to-noise ratio (RMS over entries)")
     panels[1].set_ylabel("ratio of two signal-to-noise ratios")
     for axes in panels:
-        f.finish(axes, rows, "samples K")
+        finish(axes, rows, "samples K")
     figure.suptitle(
         f"VAE on {name}: {settings.replicates.number:,} gradients at one minibatch of "
         f"{settings.batch_size} images, 95% intervals"

@@ -44,11 +44,21 @@ def bound(
       **extra: other fields of `row`.
     """
     return row(
-        name, at, kind=kind, unit=UNIT, value=math.nan if value is None else value,
-        standard_error=standard_error, n=n, over=over, above_exact=above_exact,
-        above_exact_error=above_exact_error, parameters=parameters,
-        training_seconds=training_seconds, seconds_per_image=seconds_per_image, **extra,
-    )  # fmt: skip
+        name,
+        at,
+        kind=kind,
+        unit=UNIT,
+        value=math.nan if value is None else value,
+        standard_error=standard_error,
+        n=n,
+        over=over,
+        above_exact=above_exact,
+        above_exact_error=above_exact_error,
+        parameters=parameters,
+        training_seconds=training_seconds,
+        seconds_per_image=seconds_per_image,
+        **extra,
+    )
 
 
 def rows(found: list[Row]) -> list[Row]:
@@ -67,21 +77,31 @@ def rows(found: list[Row]) -> list[Row]:
             if r["unit"] != UNIT or not bounding or r["name"] in _OF_CAPTIONS:
                 continue
             at = {k: v for k, v in r["at"].items() if k not in ("seed", "model")}
-            gap = next((g for g in used if (g.get("gap_of"), g["at"], g["unit"]) ==
-                        (r["name"], r["at"], UNIT)), {})  # fmt: skip
+            gap = next(
+                (
+                    g
+                    for g in used
+                    if (g.get("gap_of"), g["at"], g["unit"]) == (r["name"], r["at"], UNIT)
+                ),
+                {},
+            )
             named = len(noises) > 1 and "noise" in at and r["kind"] != "exact"
             out.append(
                 bound(
                     f"{r['name']}, {at['noise']} noise" if named else r["name"],
                     {"model": model, **at},
-                    kind=r["kind"], value=r["value"],
-                    standard_error=r["standard_error"], n=r["n"],
+                    kind=r["kind"],
+                    value=r["value"],
+                    standard_error=r["standard_error"],
+                    n=r["n"],
                     over="images" if len(seeds) == 1 else "seeds",
-                    above_exact=gap.get("value"), above_exact_error=gap.get("standard_error"),
-                    parameters=size[0], training_seconds=size[1],
+                    above_exact=gap.get("value"),
+                    above_exact_error=gap.get("standard_error"),
+                    parameters=size[0],
+                    training_seconds=size[1],
                     seconds_per_image=r.get("seconds_per_image") or (max(times) if times else None),
                 )
-            )  # fmt: skip
+            )
     return out
 
 

@@ -145,9 +145,15 @@ def mean_row(name: str, at: dict[str, Any], values: ArrayLike, kind: str, **extr
         error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
     unit = extra.pop("unit", "nats")
     return row(
-        name, at, kind=kind, unit=unit, value=float(values.mean()), standard_error=error,
-        n=len(values), **extra,
-    )  # fmt: skip
+        name,
+        at,
+        kind=kind,
+        unit=unit,
+        value=float(values.mean()),
+        standard_error=error,
+        n=len(values),
+        **extra,
+    )
 
 
 def rows(measured: PerImage, *, few: int, many: int, **extra: Any) -> list[Row]:
@@ -164,13 +170,17 @@ def rows(measured: PerImage, *, few: int, many: int, **extra: Any) -> list[Row]:
         mean_row("ELBO", {"K": 1}, measured.elbo, "lower_bound", samples=few, **extra),
         mean_row("IWAE", {"K": few}, measured.iwae_few, "lower_bound", **extra),
         mean_row(
-            "IWAE", at, measured.iwae_many, "lower_bound",
+            "IWAE",
+            at,
+            measured.iwae_many,
+            "lower_bound",
             monte_carlo_error=float(
                 np.linalg.norm(measured.monte_carlo_error.astype(float)) / len(measured.elbo)
-            ), **extra,
+            ),
+            **extra,
         ),
         mean_row("-KL", {"K": few}, measured.iwae_few - measured.iwae_many, "estimate", **extra),
         mean_row("ESS", at, measured.ess, "estimate", unit="samples", **extra),
         mean_row("k-hat", at, measured.k_hat, "estimate", unit="shape", **extra),
         mean_row("reliable images", at, measured.reliable, "estimate", unit="share", **extra),
-    ]  # fmt: skip
+    ]

@@ -30,10 +30,14 @@ class Problem(NamedTuple):
         """log P(x) in nats, or a bound on it, as bits/dim."""
         return np.asarray(
             bounds.dequantization.bits_per_dim(
-                log_prob, num_dims=int(np.prod(self.shape)), levels=self.levels,
-                data_range=None, dequantized=False,
-            ), np.float64,
-        )  # fmt: skip
+                log_prob,
+                num_dims=int(np.prod(self.shape)),
+                levels=self.levels,
+                data_range=None,
+                dequantized=False,
+            ),
+            np.float64,
+        )
 
 
 def make_problem(name: str, data_dir: str) -> Problem:
@@ -80,9 +84,12 @@ def training_stream(problem: Problem, key: Array, batch_size: int) -> Stream:
       UserError: the batch is larger than the data.
     """
     return batches.image_stream(
-        problem.dataset.train, batches.as_image, key, batch_size=batch_size,
+        problem.dataset.train,
+        batches.as_image,
+        key,
+        batch_size=batch_size,
         mesh=meshes.device_mesh(meshes.DATA),
-    )  # fmt: skip
+    )
 
 
 def describe(problem: Problem, *, num_images: int, num_seeds: int) -> str:

@@ -58,10 +58,14 @@ def summarize(rows: list[Row], compare: Sequence[tuple[str, ...]]) -> list[Row]:
             extra["monte_carlo_error"] = sum(r["monte_carlo_error"] for r in group) / len(group)
         out.append(
             mean_row(
-                first["name"], _without_seed(first), values, first["kind"], unit=first["unit"],
+                first["name"],
+                _without_seed(first),
+                values,
+                first["kind"],
+                unit=first["unit"],
                 **extra,
             )
-        )  # fmt: skip
+        )
     names = [r["name"] for r in out if r["unit"] == UNIT and r["kind"] != "estimate"]
     for first, second in compare:
         for name in dict.fromkeys(names):
@@ -70,8 +74,7 @@ def summarize(rows: list[Row], compare: Sequence[tuple[str, ...]]) -> list[Row]:
             if common:
                 at = {"model": f"{first} - {second}", **_where(rows, name)}
                 values = [a[s] - b[s] for s in common]
-                out.append(mean_row(f"{name} difference", at, values, "estimate",
-                                    unit=UNIT))  # fmt: skip
+                out.append(mean_row(f"{name} difference", at, values, "estimate", unit=UNIT))
     return out
 
 

@@ -47,9 +47,12 @@ def make_run(
         init=lambda: init(start),
         stream=batches,
         optimizer=make_optimizer(
-            optimizer.name, learning_rate=optimizer.learning_rate,
-            warmup_steps=optimizer.warmup_steps, clip_norm=optimizer.clip_norm,
-            num_steps=num_steps, batch_size=training.batch_size,
+            optimizer.name,
+            learning_rate=optimizer.learning_rate,
+            warmup_steps=optimizer.warmup_steps,
+            clip_norm=optimizer.clip_norm,
+            num_steps=num_steps,
+            batch_size=training.batch_size,
             steps_per_epoch=batches.steps_per_epoch,
         ),
         key=key,
@@ -58,7 +61,7 @@ def make_run(
         batch_size=training.batch_size,
         ema_decay=training.ema_decay,
         extra=extra,
-    )  # fmt: skip
+    )
 
 
 def validation(

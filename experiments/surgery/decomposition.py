@@ -229,9 +229,12 @@ def aggregated(
 def measure_for(posteriors, key: Array, num_draws: int, memory: Memory) -> Measured:
     """`measure` within the memory there is."""
     return measure(
-        posteriors, key, num_draws=num_draws, images_per_pass=memory.images_per_pass,
+        posteriors,
+        key,
+        num_draws=num_draws,
+        images_per_pass=memory.images_per_pass,
         posteriors_per_pass=memory.posteriors_per_pass,
-    )  # fmt: skip
+    )
 
 
 def totals(
@@ -257,9 +260,17 @@ def totals(
     for name, (value, error) in found.items():
         extra: dict[str, Any] = {"log_n": math.log(count)} if name == INFORMATION else {}
         out.append(
-            row(name, at, kind="estimate", unit="nats", value=value, standard_error=error,
-                **each, **extra)
-        )  # fmt: skip
+            row(
+                name,
+                at,
+                kind="estimate",
+                unit="nats",
+                value=value,
+                standard_error=error,
+                **each,
+                **extra,
+            )
+        )
     active = bounds.surgery.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
     sampled, error = found[SAMPLED_KL]
     rest = sampled - found[INFORMATION][0] - found[MARGINAL_KL][0]
@@ -296,28 +307,42 @@ def dimension_rows(
     each: dict[str, Any] = {"n": count, "draws": num_draws}
     averages = closed_kl(posteriors).mean(axis=0)
     parts = [
-        stratified(measured.mean.dimension_information, measured.variance.dimension_information,
-                   num_draws),
-        stratified(measured.mean.terms.dimension_kl, measured.variance.terms.dimension_kl,
-                   num_draws),
-    ]  # fmt: skip
+        stratified(
+            measured.mean.dimension_information, measured.variance.dimension_information, num_draws
+        ),
+        stratified(
+            measured.mean.terms.dimension_kl, measured.variance.terms.dimension_kl, num_draws
+        ),
+    ]
     variances = np.asarray(posteriors.mean, np.float64).var(axis=0)
     active = bounds.surgery.active_units(posteriors.mean, threshold=ACTIVE_VARIANCE)
     out = []
     for d, average in enumerate(averages):
         where = {**at, "dimension": d + 1}
-        out.append(
-            row(OF_DIMENSION[0], where, kind="exact", unit="nats", value=average, n=count)
-        )  # fmt: skip
+        out.append(row(OF_DIMENSION[0], where, kind="exact", unit="nats", value=average, n=count))
         for name, (values, errors) in zip(OF_DIMENSION[1:], parts, strict=True):
             out.append(
-                row(name, where, kind="estimate", unit="nats", value=values[d],
-                    standard_error=errors[d], **each)
-            )  # fmt: skip
+                row(
+                    name,
+                    where,
+                    kind="estimate",
+                    unit="nats",
+                    value=values[d],
+                    standard_error=errors[d],
+                    **each,
+                )
+            )
         out.append(
-            row(VARIANCE_OF_MEAN, where, kind="exact", unit="squared", value=variances[d], n=count,
-                active=bool(active[d]))
-        )  # fmt: skip
+            row(
+                VARIANCE_OF_MEAN,
+                where,
+                kind="exact",
+                unit="squared",
+                value=variances[d],
+                n=count,
+                active=bool(active[d]),
+            )
+        )
     return out
 
 

@@ -143,15 +143,23 @@ def _evaluator(
         def elbo(phi):
             return bounds.elbo(
                 bounds.log_weights(
-                    model, bounds.Params(theta, phi), noise, x, num_samples=num_draws,
+                    model,
+                    bounds.Params(theta, phi),
+                    noise,
+                    x,
+                    num_samples=num_draws,
                     chunk_size=min(samples_per_pass, num_draws),
                 )
-            )  # fmt: skip
+            )
 
         value, diagnostics = bounds.log_likelihood(
-            model, bounds.Params(theta, best), many, x,
-            num_samples=num_samples, chunk_size=samples_per_pass,
-        )  # fmt: skip
+            model,
+            bounds.Params(theta, best),
+            many,
+            x,
+            num_samples=num_samples,
+            chunk_size=samples_per_pass,
+        )
         return value, elbo(q), elbo(best), diagnostics.reliable, best
 
     return held_out.compiled(one)
@@ -168,11 +176,17 @@ def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
     q = encoders.encoded(vae, params.phi, images, memory.images_per_pass)
     how = Optimizer(wanted.num_steps, wanted.learning_rate, wanted.step_samples)
     found = measure(
-        encoders.joint(vae), params.theta, images, q,
-        key_for(settings.seed, Purpose.GAPS), how, num_draws=wanted.num_draws,
-        num_samples=wanted.num_samples, images_per_pass=memory.images_per_pass,
+        encoders.joint(vae),
+        params.theta,
+        images,
+        q,
+        key_for(settings.seed, Purpose.GAPS),
+        how,
+        num_draws=wanted.num_draws,
+        num_samples=wanted.num_samples,
+        images_per_pass=memory.images_per_pass,
         samples_per_pass=memory.samples_per_pass,
-    )  # fmt: skip
+    )
     return gap_rows({"model": model.name, "data": "test"}, found, wanted.num_samples)
 
 

@@ -11,7 +11,15 @@ import bounds
 from experiments.runtime.compiling import precise
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
-from experiments.surgery import decomposition as parts
+from experiments.surgery.decomposition import (
+    AVERAGE_KL,
+    DIMENSION_WISE,
+    INFORMATION,
+    MARGINAL_KL,
+    OF_DIMENSION,
+    TOTAL_CORRELATION,
+    WHEN,
+)
 from experiments.surgery.two_dimensions import DIVERGENCE, MASS, Plane
 
 _NODES = 161
@@ -67,8 +75,15 @@ def _aggregated(axis, posteriors: bounds.surgery.GaussianPosteriors, name: str) 
     shown = axis.contourf(nodes, nodes, density, levels=_SHARES * density.max(), cmap=_DENSITY)
     axis.figure.colorbar(shown, ax=axis, shrink=0.85, format="%.3f", label="density of q(z)")
     prior = np.exp(-0.5 * (nodes[:, None] ** 2 + nodes**2))
-    axis.contour(nodes, nodes, prior, levels=np.exp([-4.5, -2.0, -0.5]), colors=COLORS["red"],
-                 linewidths=1.2, linestyles="--")  # fmt: skip
+    axis.contour(
+        nodes,
+        nodes,
+        prior,
+        levels=np.exp([-4.5, -2.0, -0.5]),
+        colors=COLORS["red"],
+        linewidths=1.2,
+        linestyles="--",
+    )
     axis.plot([], [], color=COLORS["red"], ls="--", label="p(z): 1, 2, 3 sd")
     axis.legend(fontsize=8, loc="upper left")
     axis.set_aspect("equal")
@@ -91,12 +106,17 @@ def _log_density(posteriors: bounds.surgery.GaussianPosteriors, z: np.ndarray) -
 
 def _dimensions(axis, rows: list[Row]) -> float:
     """Bars of every dimension, the largest first; returns the height of the largest."""
-    average, information, marginal = (_by_dimension(rows, name) for name in parts.OF_DIMENSION)
+    average, information, marginal = (_by_dimension(rows, name) for name in OF_DIMENSION)
     order = np.argsort(average)[::-1]
     places = np.arange(len(order))
     axis.bar(places, information[order], color=_INFORMATION, label="$I$ of the dimension")
-    axis.bar(places, marginal[order], bottom=np.maximum(information[order], 0), color=_MARGINAL,
-             label=r"KL$(q(z_d) \,\|\, p(z_d))$")  # fmt: skip
+    axis.bar(
+        places,
+        marginal[order],
+        bottom=np.maximum(information[order], 0),
+        color=_MARGINAL,
+        label=r"KL$(q(z_d) \,\|\, p(z_d))$",
+    )
     labels = [str(d + 1) for d in order]
     axis.set_xticks(
         places, labels, fontsize=9 if len(labels) <= 10 else 6.5 if len(labels) <= 25 else 4
@@ -111,9 +131,9 @@ def _dimensions(axis, rows: list[Row]) -> float:
 def _training(axis, rows: list[Row]) -> float:
     """I, marginal KL and average KL at every checkpoint; returns the height of the highest."""
     lines = {
-        parts.AVERAGE_KL: ("average KL", COLORS["gray"], "s"),
-        parts.INFORMATION: ("$I$", _INFORMATION, "o"),
-        parts.MARGINAL_KL: ("marginal KL", _MARGINAL, "^"),
+        AVERAGE_KL: ("average KL", COLORS["gray"], "s"),
+        INFORMATION: ("$I$", _INFORMATION, "o"),
+        MARGINAL_KL: ("marginal KL", _MARGINAL, "^"),
     }
     for name, (label, color, marker) in lines.items():
         found = sorted(
@@ -121,11 +141,17 @@ def _training(axis, rows: list[Row]) -> float:
             key=lambda r: r["at"]["step"],
         )
         axis.errorbar(
-            [r["at"]["step"] for r in found], [r["value"] for r in found],
+            [r["at"]["step"] for r in found],
+            [r["value"] for r in found],
             yerr=[1.96 * (r["standard_error"] or 0.0) for r in found],
-            color=color, marker=marker, ms=4, lw=1.2, capsize=2, label=label,
-        )  # fmt: skip
-    ceiling = next(r["log_n"] for r in rows if r["name"] == parts.INFORMATION)
+            color=color,
+            marker=marker,
+            ms=4,
+            lw=1.2,
+            capsize=2,
+            label=label,
+        )
+    ceiling = next(r["log_n"] for r in rows if r["name"] == INFORMATION)
     axis.axhline(ceiling, color="black", ls=":", lw=1.2, label=rf"$\log N = {ceiling:.2f}$")
     axis.set_xlabel("step of training")
     axis.set_ylabel("nats per image")
@@ -136,20 +162,27 @@ def _training(axis, rows: list[Row]) -> float:
 def _before_and_after(axis, rows: list[Row]) -> float:
     """I + total correlation + dimension-wise KL, stacked to the average KL; returns its height."""
     stack = {
-        parts.INFORMATION: ("$I$", _INFORMATION),
-        parts.TOTAL_CORRELATION: ("total correlation", COLORS["green"]),
-        parts.DIMENSION_WISE: ("dimension-wise KL", _MARGINAL),
+        INFORMATION: ("$I$", _INFORMATION),
+        TOTAL_CORRELATION: ("total correlation", COLORS["green"]),
+        DIMENSION_WISE: ("dimension-wise KL", _MARGINAL),
     }
-    bottom = np.zeros(len(parts.WHEN))
+    bottom = np.zeros(len(WHEN))
     for name, (label, color) in stack.items():
-        heights = np.array([_value(rows, name, when) for when in parts.WHEN])
-        axis.bar(parts.WHEN, heights, bottom=bottom, color=color, width=0.55, label=label)
+        heights = np.array([_value(rows, name, when) for when in WHEN])
+        axis.bar(WHEN, heights, bottom=bottom, color=color, width=0.55, label=label)
         for place, (height, start) in enumerate(zip(heights, bottom, strict=True)):
             if height > 0.6:
-                axis.text(place, start + height / 2, f"{height:.2f}", ha="center", va="center",
-                          fontsize=8, color="white")  # fmt: skip
+                axis.text(
+                    place,
+                    start + height / 2,
+                    f"{height:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white",
+                )
         bottom = bottom + heights
-    whole = [_value(rows, parts.AVERAGE_KL, when) for when in parts.WHEN]
+    whole = [_value(rows, AVERAGE_KL, when) for when in WHEN]
     axis.hlines(whole, (-0.34, 0.66), (0.34, 1.34), color="black", lw=1.5, label="average KL")
     axis.margins(x=0.15)
     axis.set_ylabel("nats per image")
@@ -160,9 +193,10 @@ def _before_and_after(axis, rows: list[Row]) -> float:
 
 def _by_dimension(rows: list[Row], name: str) -> np.ndarray:
     found = {
-        r["at"]["dimension"]: r["value"] for r in rows
+        r["at"]["dimension"]: r["value"]
+        for r in rows
         if r["name"] == name and r["at"].get("when") == "after"
-    }  # fmt: skip
+    }
     return np.array([found[d] for d in sorted(found)])
 
 

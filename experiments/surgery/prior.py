@@ -130,36 +130,56 @@ def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
     ):
         images = encoders.images(model.problem, data, count, settings.data.binarization_seed)
         found[data] = measure(
-            encoders.joint(vae), params.theta, images,
-            encoders.encoded(vae, params.phi, images, memory.images_per_pass), posteriors,
-            key_for(settings.seed, purpose), num_draws=draws,
+            encoders.joint(vae),
+            params.theta,
+            images,
+            encoders.encoded(vae, params.phi, images, memory.images_per_pass),
+            posteriors,
+            key_for(settings.seed, purpose),
+            num_draws=draws,
             images_per_pass=memory.images_per_pass,
             posteriors_per_pass=memory.posteriors_per_pass,
-        )  # fmt: skip
+        )
     (marginal_kl,) = (
-        r["value"] for r in rows
+        r["value"]
+        for r in rows
         if r["name"] == decomposition.MARGINAL_KL and r["at"].get("when") == "after"
-    )  # fmt: skip
+    )
     out = train_rows({"model": model.name, "data": "train"}, found["train"], draws)
     rise = out[-1]["value"]
     return [
         *out,
-        row("rounding: rise - marginal KL", out[-1]["at"], kind="exact", unit="nats",
-            value=rise - marginal_kl, n=len(train)),
+        row(
+            "rounding: rise - marginal KL",
+            out[-1]["at"],
+            kind="exact",
+            unit="nats",
+            value=rise - marginal_kl,
+            n=len(train),
+        ),
         *test_rows({"model": model.name, "data": "test"}, found["test"]),
-    ]  # fmt: skip
+    ]
 
 
 def train_rows(at: dict[str, Any], both: Both, num_draws: int) -> list[Row]:
     """For the images whose posteriors are aggregated: a fixed population, see `decomposition`."""
     return [
-        row(name, where, kind=kind, unit="nats", value=value, standard_error=error,
-            n=len(mean), draws=num_draws, error="over draws")
+        row(
+            name,
+            where,
+            kind=kind,
+            unit="nats",
+            value=value,
+            standard_error=error,
+            n=len(mean),
+            draws=num_draws,
+            error="over draws",
+        )
         for (name, where, kind), mean, variance in zip(
             _named(at), both[:3], both.variances, strict=True
         )
         for value, error in [decomposition.stratified(mean, variance, num_draws)]
-    ]  # fmt: skip
+    ]
 
 
 def test_rows(at: dict[str, Any], both: Both) -> list[Row]:

@@ -56,9 +56,10 @@ def _dimensions(rows: list[Row]) -> str:
     lines: dict[int, Row] = {}
     names = (*decomposition.OF_DIMENSION, decomposition.VARIANCE_OF_MEAN)
     found = {
-        (r["at"]["model"], r["at"]["dimension"], r["name"]): r for r in rows
+        (r["at"]["model"], r["at"]["dimension"], r["name"]): r
+        for r in rows
         if r["name"] in names and r["at"].get("when") == "after"
-    }  # fmt: skip
+    }
     for model, d, _ in found:
         average, information, kl, variance = (found[model, d, name] for name in names)
         line = lines.setdefault(d, {"name": f"dimension {d}", "at": {}})
@@ -88,9 +89,10 @@ def _with_error(r: Row) -> str:
 
 def _ceilings(rows: list[Row]) -> str:
     found = {
-        r["at"]["model"]: (r["n"], r["log_n"]) for r in rows
+        r["at"]["model"]: (r["n"], r["log_n"])
+        for r in rows
         if r["name"] == decomposition.INFORMATION
-    }  # fmt: skip
+    }
     if len(set(found.values())) == 1:
         count, ceiling = next(iter(found.values()))
         return f"I is at most log N = log {count} = {ceiling:.3f}."

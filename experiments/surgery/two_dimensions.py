@@ -84,9 +84,14 @@ def measure(model: Loaded, settings: Surgery) -> Plane:
     choice, sets, draws = jax.random.split(key_for(settings.seed, Purpose.PLANE), 3)
     images = encoders.images(model.problem, "test", CANDIDATES, settings.data.binarization_seed)
     found = held_out.per_image(
-        vae.model, params, images, choice, many=settings.gap.num_samples,
-        images_per_pass=memory.images_per_pass, samples_per_pass=memory.samples_per_pass,
-    )  # fmt: skip
+        vae.model,
+        params,
+        images,
+        choice,
+        many=settings.gap.num_samples,
+        images_per_pass=memory.images_per_pass,
+        samples_per_pass=memory.samples_per_pass,
+    )
     number = int(np.argmax(found.iwae_many - found.elbo))
     x = images[number]
     axes = _square(vae, params, x, wanted.num_nodes)
@@ -99,10 +104,11 @@ def measure(model: Loaded, settings: Surgery) -> Plane:
             np.asarray(
                 _kept(vae, num_samples, wanted.num_sets)(
                     params, jax.random.fold_in(sets, b), jnp.asarray(x), z
-                ), np.float64,
+                ),
+                np.float64,
             ).reshape(shape)
             for b in range(BLOCKS)
-        ]  # fmt: skip
+        ]
         kept[num_samples] = np.stack(blocks)
     sets_of = {
         k: _resample(vae, k, wanted.num_draws)(params, jax.random.fold_in(draws, k), jnp.asarray(x))
@@ -120,11 +126,22 @@ def rows(plane: Plane) -> list[Row]:
     # The grid sums p(x, z) to p(x), which importance sampling knows without a grid.
     value, error = plane.log_p
     out = [
-        row("log p(x), sum over the grid", at, kind="estimate", unit="nats",
-            value=plane.log_evidence),
-        row("log p(x), grid - importance sampling", at, kind="estimate", unit="nats",
-            value=plane.log_evidence - value, standard_error=error),
-    ]  # fmt: skip
+        row(
+            "log p(x), sum over the grid",
+            at,
+            kind="estimate",
+            unit="nats",
+            value=plane.log_evidence,
+        ),
+        row(
+            "log p(x), grid - importance sampling",
+            at,
+            kind="estimate",
+            unit="nats",
+            value=plane.log_evidence - value,
+            standard_error=error,
+        ),
+    ]
     out += _of_density({**at, "K": 1}, plane, plane.log_q[None])
     for num_samples, blocks in plane.log_kept.items():
         where = {**at, "K": num_samples}

@@ -53,9 +53,11 @@ def make_problem(trained: Trained, data_dir: str) -> Problem:
     """
     dataset, wanted = sets.load(trained.data.name, data_dir), trained.model
     vae = make_vae(
-        int(np.prod(dataset.train.shape[1:])), latents=wanted.latents, hidden=wanted.hidden,
+        int(np.prod(dataset.train.shape[1:])),
+        latents=wanted.latents,
+        hidden=wanted.hidden,
         likelihood=LIKELIHOODS[wanted.likelihood](dataset.levels),
-    )  # fmt: skip
+    )
     integers = wanted.likelihood != "bernoulli"
     prepare = batches.as_integers if integers else batches.binarize(dataset.levels)
     return Problem(dataset, vae, prepare)
@@ -70,18 +72,25 @@ def make_run(problem: Problem, trained: Trained, seed: int) -> Run:
 
     def stream(key: Array) -> Stream:
         return batches.image_stream(
-            problem.dataset.train, problem.prepare, key, batch_size=trained.training.batch_size,
+            problem.dataset.train,
+            problem.prepare,
+            key,
+            batch_size=trained.training.batch_size,
             mesh=meshes.device_mesh(meshes.DATA),
             # The released code of Burda et al. goes through the images in one order.
             reshuffle=trained.optimizer.name != "released_code",
-        )  # fmt: skip
+        )
 
     objective = make_objective(problem.vae.model, trained.objective, problem.vae.simulate)
     return training.make_run(
-        keys.of_training(seed), trained.optimizer, trained.training,
-        loss_fn=from_objective(objective), init=functools.partial(init_params, problem),
-        stream=stream, validate=validation(problem, trained),
-    )  # fmt: skip
+        keys.of_training(seed),
+        trained.optimizer,
+        trained.training,
+        loss_fn=from_objective(objective),
+        init=functools.partial(init_params, problem),
+        stream=stream,
+        validate=validation(problem, trained),
+    )
 
 
 def run_of(field: str, folder: str) -> TrainedRun:

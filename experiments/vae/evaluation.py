@@ -18,7 +18,7 @@ from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
 from experiments.studies import curves, held_out, study
 from experiments.studies.ensemble import ensemble, member
-from experiments.vae import sandwich as bdmc
+from experiments.vae import sandwich
 from experiments.vae.active_units import ACTIVE_VARIANCE, active_units
 from experiments.vae.build import Problem, make_run, named, prepared
 from experiments.vae.settings import Evaluate, TrainedRun
@@ -83,9 +83,12 @@ def on_images(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]
     key = key_for(settings.seed, Purpose.VAE_IMAGES)
     measured = _measure(problem, params, _images(problem, settings), key, settings)
     return held_out.rows(
-        measured, few=settings.evaluation.few_samples, many=settings.evaluation.num_samples,
-        seconds=time.perf_counter() - start, data=settings.data.split,
-    )  # fmt: skip
+        measured,
+        few=settings.evaluation.few_samples,
+        many=settings.evaluation.num_samples,
+        seconds=time.perf_counter() - start,
+        data=settings.data.split,
+    )
 
 
 def over_counts(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
@@ -102,12 +105,17 @@ def over_counts(problem: Problem, params: PyTree, settings: Evaluate) -> list[Ro
     spent = time.perf_counter() - start
     return [
         held_out.mean_row(
-            "VR-IWAE" if alpha else "IWAE", {"K": k, "alpha": alpha} if alpha else {"K": k},
-            values[:, a, i], "lower_bound", seconds=spent, data=settings.data.split,
+            "VR-IWAE" if alpha else "IWAE",
+            {"K": k, "alpha": alpha} if alpha else {"K": k},
+            values[:, a, i],
+            "lower_bound",
+            seconds=spent,
+            data=settings.data.split,
             monte_carlo_error=float(np.linalg.norm(errors[:, a, i].astype(float)) / len(images)),
         )
-        for a, alpha in enumerate(alphas) for i, k in enumerate(counts)
-    ]  # fmt: skip
+        for a, alpha in enumerate(alphas)
+        for i, k in enumerate(counts)
+    ]
 
 
 @functools.cache
@@ -116,9 +124,13 @@ def _curves(
 ):
     def one(params, key, x, index):
         log_w = bounds.log_weights(
-            model, params, jax.random.fold_in(key, index), x,
-            num_samples=counts[-1], chunk_size=min(chunk_size, counts[-1]),
-        )  # fmt: skip
+            model,
+            params,
+            jax.random.fold_in(key, index),
+            x,
+            num_samples=counts[-1],
+            chunk_size=min(chunk_size, counts[-1]),
+        )
         found = [curves.bound_curve(log_w, counts, alpha=alpha) for alpha in alphas]
         values, errors = (jnp.stack(part) for part in zip(*found, strict=True))
         return values, errors
@@ -133,17 +145,22 @@ def annealed(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
         return []
     start = time.perf_counter()
     images = _images(problem, settings)[: annealing.test_images]
-    lower, acceptance = bdmc.forward(
-        problem.vae, params, images, key_for(settings.seed, Purpose.VAE_ANNEALED), annealing,
+    lower, acceptance = sandwich.forward(
+        problem.vae,
+        params,
+        images,
+        key_for(settings.seed, Purpose.VAE_ANNEALED),
+        annealing,
         images_per_pass=settings.memory.ais_images_per_pass,
-    )  # fmt: skip
+    )
     spent = time.perf_counter() - start
     at = {"T": annealing.temperatures, "chains": annealing.chains}
     return [
         held_out.mean_row("AIS", at, lower, "lower_bound", seconds=spent, data=settings.data.split),
-        held_out.mean_row("AIS acceptance", at, acceptance, "estimate", unit="share",
-                          data=settings.data.split),
-    ]  # fmt: skip
+        held_out.mean_row(
+            "AIS acceptance", at, acceptance, "estimate", unit="share", data=settings.data.split
+        ),
+    ]
 
 
 def size(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
@@ -161,32 +178,43 @@ def active(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
     )
     return [
         row(
-            f"active units, layer {layer}", {"threshold": ACTIVE_VARIANCE},
-            kind="estimate", unit="units", value=count, standard_error=error, n=len(images),
+            f"active units, layer {layer}",
+            {"threshold": ACTIVE_VARIANCE},
+            kind="estimate",
+            unit="units",
+            value=count,
+            standard_error=error,
+            n=len(images),
             data=settings.data.split,
         )
         for layer, (count, error) in enumerate(counts, 1)
-    ]  # fmt: skip
+    ]
 
 
 def between_bounds(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
     """AIS, reverse AIS and IWAE on the same data, simulated from the model."""
     start, annealing = time.perf_counter(), settings.annealing
     key = key_for(settings.seed, Purpose.VAE_SIMULATION)
-    images, latents = bdmc.simulated(problem.vae, params, key, annealing.simulated_images)
-    measured = bdmc.sandwich(
-        problem.vae, params, images, latents, key_for(settings.seed, Purpose.VAE_SANDWICH),
-        annealing, images_per_pass=settings.memory.ais_images_per_pass,
-    )  # fmt: skip
-    rows = bdmc.rows(measured, annealing, seconds=time.perf_counter() - start, data="simulated")
+    images, latents = sandwich.simulated(problem.vae, params, key, annealing.simulated_images)
+    measured = sandwich.sandwich(
+        problem.vae,
+        params,
+        images,
+        latents,
+        key_for(settings.seed, Purpose.VAE_SANDWICH),
+        annealing,
+        images_per_pass=settings.memory.ais_images_per_pass,
+    )
+    rows = sandwich.rows(measured, annealing, seconds=time.perf_counter() - start, data="simulated")
     start = time.perf_counter()
     key = key_for(settings.seed, Purpose.VAE_SIMULATED_IMAGES)
     iwae = _measure(problem, params, images, key, settings).iwae_many
     at = {"K": settings.evaluation.num_samples, "data": "simulated"}
     rows.append(
-        held_out.mean_row("IWAE", at, iwae, "lower_bound", data="simulated",
-                          seconds=time.perf_counter() - start)
-    )  # fmt: skip
+        held_out.mean_row(
+            "IWAE", at, iwae, "lower_bound", data="simulated", seconds=time.perf_counter() - start
+        )
+    )
     return rows
 
 
@@ -209,8 +237,12 @@ def _images(problem: Problem, settings: Evaluate) -> np.ndarray:
 
 def _measure(problem: Problem, params: PyTree, images: np.ndarray, key: Array, settings: Evaluate):
     return held_out.per_image(
-        problem.vae.model, params, images, key,
-        few=settings.evaluation.few_samples, many=settings.evaluation.num_samples,
+        problem.vae.model,
+        params,
+        images,
+        key,
+        few=settings.evaluation.few_samples,
+        many=settings.evaluation.num_samples,
         images_per_pass=settings.memory.images_per_pass,
         samples_per_pass=settings.memory.samples_per_pass,
-    )  # fmt: skip
+    )

@@ -66,18 +66,29 @@ def rows(job: Job) -> list[Row]:
         at = {k: v for k, v in r["at"].items() if k != "data"}
         out.append(
             bound(
-                name, {"model": model, **at},
-                kind=_OTHER_SIDE[r["kind"]], value=scale * number(r["value"]),
-                standard_error=abs(scale) * number(r["standard_error"]), n=r["n"],
+                name,
+                {"model": model, **at},
+                kind=_OTHER_SIDE[r["kind"]],
+                value=scale * number(r["value"]),
+                standard_error=abs(scale) * number(r["standard_error"]),
+                n=r["n"],
                 data="simulated" if simulated else "test",
                 **_paired(gap if r["name"] == "reverse AIS (BDMC)" else None, -scale),
-                parameters=size[0], training_seconds=size[1],
+                parameters=size[0],
+                training_seconds=size[1],
                 seconds_per_image=r["seconds"] / r["n"] if r.get("seconds") else None,
             )
-        )  # fmt: skip
+        )
     # By bound and then by K: the passes came in another order.
-    return sorted(out, key=lambda r: (r["data"] == "simulated", "AIS" in r["name"],
-                                      r["at"].get("alpha", 0.0), r["at"].get("K", 0)))  # fmt: skip
+    return sorted(
+        out,
+        key=lambda r: (
+            r["data"] == "simulated",
+            "AIS" in r["name"],
+            r["at"].get("alpha", 0.0),
+            r["at"].get("K", 0),
+        ),
+    )
 
 
 def _paired(gap: Row | None, scale: float) -> dict[str, Any]:
@@ -85,8 +96,10 @@ def _paired(gap: Row | None, scale: float) -> dict[str, Any]:
     if gap is None:
         return {}
     error = gap["standard_error"]
-    return {"ais_above": scale * number(gap["value"]),
-            "ais_above_error": None if error is None else scale * error}  # fmt: skip
+    return {
+        "ais_above": scale * number(gap["value"]),
+        "ais_above_error": None if error is None else scale * error,
+    }
 
 
 def _named(r: Row) -> str:

@@ -244,9 +244,11 @@ def test_predictions_of_noise_data_and_v_are_one_model():
 
     def value(predict, prediction, theta):
         model = bounds.diffusion.Diffusion(
-            gamma, lambda x: x, bounds.diffusion.denoiser(predict, prediction=prediction),
+            gamma,
+            lambda x: x,
+            bounds.diffusion.denoiser(predict, prediction=prediction),
             lambda theta, x, x_1, x_hat: jnp.sum(norm.logpdf(x, x_1)),
-        )  # fmt: skip
+        )
         terms = bounds.diffusion.terms(model, theta, jax.random.clone(key), x)
         return bounds.diffusion.bound(terms)
 
@@ -273,25 +275,28 @@ def test_terms_are_the_textbook_formulas(prediction, variance):
         return (out, jnp.full(x_t.shape, share)) if variance == "learned" else out
 
     model = bounds.diffusion.Diffusion(
-        gamma, lambda x: x,
+        gamma,
+        lambda x: x,
         bounds.diffusion.denoiser(predict, prediction=prediction, variance=variance),
         lambda theta, x, x_1, x_hat: 0.0,
-    )  # fmt: skip
+    )
     terms = terms_at(model, None, jnp.asarray(x), lambda t, _: jnp.asarray(noise)[t])
     for t in range(2, 6):
         a, before, beta = abar[t - 1], abar[t - 2], betas[t - 1]
         x_t = math.sqrt(a) * x + math.sqrt(1 - a) * noise[t]
         out = np.sin(x_t)
         x_hat = {
-            "eps": (x_t - math.sqrt(1 - a) * out) / math.sqrt(a), "x": out,
+            "eps": (x_t - math.sqrt(1 - a) * out) / math.sqrt(a),
+            "x": out,
             "v": math.sqrt(a) * x_t - math.sqrt(1 - a) * out,
-        }[prediction]  # fmt: skip
+        }[prediction]
         small = beta * (1 - before) / (1 - a)
         c1, c2 = math.sqrt(before) * beta / (1 - a), (1 - before) * math.sqrt(1 - beta) / (1 - a)
         s2 = {
-            "fixed_small": small, "fixed_large": beta,
+            "fixed_small": small,
+            "fixed_large": beta,
             "learned": math.exp(share * math.log(beta) + (1 - share) * math.log(small)),
-        }[variance]  # fmt: skip
+        }[variance]
         kl = 0.5 * np.sum(math.log(s2 / small) + (small + (c1 * (x - x_hat)) ** 2) / s2 - 1)
         np.testing.assert_allclose(terms.diffusion[t - 2], kl, rtol=1e-9 if X64 else 2e-4)
         mean, log_variance = bounds.diffusion.reverse_step(
@@ -306,9 +311,11 @@ def test_terms_are_the_textbook_formulas(prediction, variance):
 def test_terms_stand_jit_vmap_and_grad_and_keep_memory_flat():
     def value(theta, key, x, gamma):
         model = bounds.diffusion.Diffusion(
-            gamma, lambda x: x, bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t),
+            gamma,
+            lambda x: x,
+            bounds.diffusion.denoiser(lambda theta, x_t, g: theta * x_t),
             lambda theta, x, x_1, x_hat: jnp.sum(norm.logpdf(x, theta * x_1)),
-        )  # fmt: skip
+        )
         return bounds.diffusion.bound(bounds.diffusion.terms(model, theta, key, x))
 
     keys, x = jax.random.split(jax.random.key(0), 3), jnp.ones((3, 50))

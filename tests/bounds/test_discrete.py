@@ -19,9 +19,14 @@ def discrete_expectation(factory, num_samples, params=DISCRETE_PARAMS):
     tuples = all_tuples(4, num_samples)
     log_q = jax.nn.log_softmax(params.phi[DISCRETE_X])
     return expected_gradient(
-        factory, DISCRETE, lambda phi, x, draw: draw, params, DISCRETE_X,
-        tuples, jnp.exp(jnp.sum(log_q[tuples], axis=1)),
-    )  # fmt: skip
+        factory,
+        DISCRETE,
+        lambda phi, x, draw: draw,
+        params,
+        DISCRETE_X,
+        tuples,
+        jnp.exp(jnp.sum(log_q[tuples], axis=1)),
+    )
 
 
 DISCRETE_UNBIASED = {

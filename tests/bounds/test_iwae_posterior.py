@@ -23,8 +23,10 @@ def exact_density(params, x, num_samples):
             return jnp.exp(log_joint[z] - log_w[z])
         mean = enumerable.expectation(
             lambda others, _: jnp.exp(-bounds.iwae(jnp.concatenate([log_w[z][None], others]))),
-            params, x, num_samples - 1,
-        )  # fmt: skip
+            params,
+            x,
+            num_samples - 1,
+        )
         return jnp.exp(log_joint[z]) * mean
 
     return jnp.stack([at(z) for z in range(STATES)])
@@ -61,11 +63,17 @@ def test_density_is_the_enumerated_one():
         found = jax.jit(
             jax.vmap(
                 lambda z, k=num_samples: bounds.surgery.iwae_posterior_log_prob(
-                    model, params, jax.random.key(2), x, z,
-                    num_samples=k, num_sets=20_000, chunk_size=2000,
+                    model,
+                    params,
+                    jax.random.key(2),
+                    x,
+                    z,
+                    num_samples=k,
+                    num_sets=20_000,
+                    chunk_size=2000,
                 )
             )
-        )(jnp.arange(STATES))  # fmt: skip
+        )(jnp.arange(STATES))
         # 20,000 sets; w(z)/mean(w) lies in (0, K], so no mean errs by more than this, once in 1e5.
         error = oracles.z_limit(STATES) * num_samples / 2 / np.sqrt(20_000)
         error = 10 * TOLERANCE if num_samples == 1 else error
@@ -108,9 +116,15 @@ def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
 
     def at(z, chunk_size):
         return bounds.surgery.iwae_posterior_log_prob(
-            model, params, jax.random.key(0), jnp.array(0), z,
-            num_samples=3, num_sets=10, chunk_size=chunk_size,
-        )  # fmt: skip
+            model,
+            params,
+            jax.random.key(0),
+            jnp.array(0),
+            z,
+            num_samples=3,
+            num_sets=10,
+            chunk_size=chunk_size,
+        )
 
     assert at(jnp.array(1), None) == -jnp.inf
     never = params._replace(phi=jnp.array([[0.0, 0.0, -jnp.inf]] * 2))
@@ -119,9 +133,14 @@ def test_chunks_change_nothing_and_impossible_points_are_minus_infinity():
 
             def log_prob(params, k=num_samples, z=z):
                 return bounds.surgery.iwae_posterior_log_prob(
-                    model, params, jax.random.key(0), jnp.array(0), jnp.array(z),
-                    num_samples=k, num_sets=4,
-                )  # fmt: skip
+                    model,
+                    params,
+                    jax.random.key(0),
+                    jnp.array(0),
+                    jnp.array(z),
+                    num_samples=k,
+                    num_sets=4,
+                )
 
             value, grads = jax.value_and_grad(log_prob)(where)
             assert value == -jnp.inf

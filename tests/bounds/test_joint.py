@@ -198,9 +198,11 @@ def test_weights_of_at_least_one_keep_a_bound(a, b):
             exact = known(params, x, y, of(params, x, y, 1.0))
             q = of(params, x, y, 1.0)
             means = (
-                exact.reconstruction, np.sum(q * np.log(q)), exact.log_text,
+                exact.reconstruction,
+                np.sum(q * np.log(q)),
+                exact.log_text,
                 np.sum(q * np.log(image[y])),
-            )  # fmt: skip
+            )
             terms = bounds.joint.Terms(*(jnp.asarray(mean, float) for mean in means))
             value = bounds.joint.bound(terms, text_weight=a, image_weight=b)
             exceeded |= bool(value > exact.log_p + TOLERANCE)
@@ -238,10 +240,12 @@ def test_gradients_where_a_chunk_of_tokens_is_impossible(impossible):
     gap = jax.grad(lambda t: bounds.joint.posterior_kl(chunk(t), 2))(1.0)
     np.testing.assert_allclose(gap, exact["log_p"] - exact["bound"], rtol=1e-5)
     # What JAX's own sum makes of it.
-    naive = jax.grad(lambda t: jnp.logaddexp(
-        jax.nn.logsumexp(jnp.array([-1.0, -2.0]) + t * traced),
-        jax.nn.logsumexp(-jnp.inf + t * traced),
-    ))(1.0)  # fmt: skip
+    naive = jax.grad(
+        lambda t: jnp.logaddexp(
+            jax.nn.logsumexp(jnp.array([-1.0, -2.0]) + t * traced),
+            jax.nn.logsumexp(-jnp.inf + t * traced),
+        )
+    )(1.0)
     assert np.isnan(naive)
 
 

@@ -51,10 +51,13 @@ def test_closed_form_divergence_varies_less_than_the_log_ratio():
     params = params_of(7)
     keys = jax.random.split(jax.random.key(2), 4000)
     deviations = [
-        np.std(jax.vmap(lambda k, a=a: bounds.joint.terms(MODEL, params, k, (0, 1), analytic=a))(
-            jax.random.clone(keys)).divergence)
+        np.std(
+            jax.vmap(lambda k, a=a: bounds.joint.terms(MODEL, params, k, (0, 1), analytic=a))(
+                jax.random.clone(keys)
+            ).divergence
+        )
         for a in (True, False)
-    ]  # fmt: skip
+    ]
     assert deviations[0] < 0.7 * deviations[1]
 
 
@@ -92,9 +95,14 @@ def test_objectives_have_the_exact_gradient():
     def gradient(factory, count):
         tuples = oracles.all_tuples(Z, count)
         return oracles.expected_gradient(
-            factory, latent, lambda phi, x, draw: CODES[draw], params, (x, y), tuples,
+            factory,
+            latent,
+            lambda phi, x, draw: CODES[draw],
+            params,
+            (x, y),
+            tuples,
             jnp.exp(jnp.sum(log_q[tuples], axis=-1)),
-        )  # fmt: skip
+        )
 
     reinforce = functools.partial(bounds.reinforce, num_samples=1, bound=bounds.elbo)
     found = jax.tree.map(lambda g: 2.0 * g, gradient(reinforce, 1))
@@ -238,8 +246,10 @@ def test_enumeration_in_chunks_stands_shard_map():
     spec = jax.sharding.PartitionSpec("data")
     both = jax.shard_map(
         lambda x, y: jax.vmap(objective, (None, None, 0))(params, None, (x, y)),
-        mesh=mesh, in_specs=(spec, spec), out_specs=spec,
-    )  # fmt: skip
+        mesh=mesh,
+        in_specs=(spec, spec),
+        out_specs=spec,
+    )
     found = jax.jit(both)(jnp.array([0, 1]), jnp.array([2, 3]))
     expected = [known(params, 0, 2).bound(), known(params, 1, 3).bound()]
     np.testing.assert_allclose(found, expected, atol=5 * TOLERANCE)

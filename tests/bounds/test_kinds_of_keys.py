@@ -61,7 +61,7 @@ CHUNKED = {
     "dsnr": lambda key, c: bounds.dsnr(
         gradient, key, direction={"theta": 1.0, "phi": 0.0}, num_replicates=6, chunk_size=c or 6
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,8 +127,11 @@ def test_draws_are_independent_standard_normals_that_keys_tell_apart(kind):
 def test_threefry_keys_are_folded_and_nothing_else():
     for make in (jax.random.key, jax.random.PRNGKey):
         key = make(5)
-        noise = jnp.stack([
-            jax.random.normal(jax.random.fold_in(jax.random.clone(key), k), (2,)) for k in range(3)
-        ])  # fmt: skip
+        noise = jnp.stack(
+            [
+                jax.random.normal(jax.random.fold_in(jax.random.clone(key), k), (2,))
+                for k in range(3)
+            ]
+        )
         _, aux = bounds.dreg(MODEL, num_samples=3, has_aux=True)(PARAMS, make(5), 1.0)
         np.testing.assert_allclose(aux.z, 0.5 + noise, rtol=1e-6)

@@ -113,9 +113,13 @@ def test_the_mass_of_a_white_pixel():
     right = stats.norm.logsf(edge / 2.0)
     for model in MODELS.values():
         value, found = bounds.log_likelihood(
-            model, bounds.Params((0.3, 2.0), None), jax.random.key(1), jnp.asarray([255]),
-            num_samples=100_000, chunk_size=10_000,
-        )  # fmt: skip
+            model,
+            bounds.Params((0.3, 2.0), None),
+            jax.random.key(1),
+            jnp.asarray([255]),
+            num_samples=100_000,
+            chunk_size=10_000,
+        )
         assert abs(value - right) < stats.norm.isf(0.5e-5) * found.standard_error
 
 
@@ -134,9 +138,14 @@ def test_both_tails_have_their_mass(draws, sign):
     for limit in (5.0, 10.0, 13.0):
         share = 1 / (1 + math.exp(limit))
         count = int(np.sum(sign * draws > limit))
-        assert 2 * min(
-            stats.binom.cdf(count, len(draws), share), stats.binom.sf(count - 1, len(draws), share)
-        ) > 1e-5 / 6  # fmt: skip
+        assert (
+            2
+            * min(
+                stats.binom.cdf(count, len(draws), share),
+                stats.binom.sf(count - 1, len(draws), share),
+            )
+            > 1e-5 / 6
+        )
 
 
 def test_draws_are_logistic(draws):
@@ -148,11 +157,12 @@ def test_the_tails_go_on_where_a_float32_uniform_ends(monkeypatch):
     """Random bits that are all zero, or all but the sign: |v| = log 2^65, not 87.3 and 16.6."""
     for low, sign in ((0, -1), (1, 1)):
         monkeypatch.setattr(
-            jax.random, "bits",
+            jax.random,
+            "bits",
             lambda key, shape, dtype, low=low: jnp.stack(
                 [jnp.zeros(shape[1:], dtype), jnp.full(shape[1:], low, dtype)]
             ),
-        )  # fmt: skip
+        )
         v, log_q = NOISE.propose(None, jax.random.key(0), jnp.zeros(1))
         np.testing.assert_allclose(v, [sign * 65 * math.log(2)], rtol=1e-6)
         np.testing.assert_allclose(log_q, stats.logistic.logpdf(65 * math.log(2)), rtol=1e-6)

@@ -125,9 +125,13 @@ def test_degenerate_weights_are_not_reliable(case, chunk_size):
         lambda phi, key, x: (jax.random.key_data(key)[0], 0.0), lambda phi, x, z: 0.0, log_p
     )
     value, diagnostics = bounds.log_likelihood(
-        model, bounds.Params(None, None), jax.random.key(0), None,
-        num_samples=100, chunk_size=chunk_size,
-    )  # fmt: skip
+        model,
+        bounds.Params(None, None),
+        jax.random.key(0),
+        None,
+        num_samples=100,
+        chunk_size=chunk_size,
+    )
     assert not diagnostics.reliable
     assert not diagnostics.k_hat < bounds.k_hat_threshold(100)
     if live is None:

@@ -125,9 +125,7 @@ def joint_values(log_q, log_prior, log_px):
     log_p, reconstruction = special.logsumexp(log_joint), np.sum(q * log_px)
     divergence = np.sum(q * (log_q - log_prior))
     bound = reconstruction - 2 * divergence
-    return (
-        log_p, reconstruction, divergence, bound, 2 * special.logsumexp(log_prior + log_px / 2)
-    )  # fmt: skip
+    return (log_p, reconstruction, divergence, bound, 2 * special.logsumexp(log_prior + log_px / 2))
 
 
 def joint_gap(log_q, log_prior, log_px):

@@ -95,7 +95,6 @@ def test_chunks_and_moments():
     assert np.isfinite(bounds.snr(moments)).all()
     assert np.isfinite(bounds.snr_interval(moments)).all()
     log_w, _ = bounds.reverse_ais(
-        MODEL, PARAMS, jax.random.key(2), X, 0.5,
-        betas=bounds.annealing_schedule(4), step_sizes=0.3,
-    )  # fmt: skip
+        MODEL, PARAMS, jax.random.key(2), X, 0.5, betas=bounds.annealing_schedule(4), step_sizes=0.3
+    )
     assert np.isfinite(log_w)

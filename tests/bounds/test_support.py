@@ -233,9 +233,10 @@ def test_traced_steps_and_times_of_diffusion():
             function(*map(jnp.asarray, args))
     # A schedule that is learned and turns back has negative terms, which would pass for a bound.
     turned = jax.jit(
-        lambda gamma: diffusion.bound(diffusion.terms(
-            model._replace(gamma=gamma), 0.5, jax.random.clone(key), x))
-    )  # fmt: skip
+        lambda gamma: diffusion.bound(
+            diffusion.terms(model._replace(gamma=gamma), 0.5, jax.random.clone(key), x)
+        )
+    )
     assert np.isfinite(turned(jnp.asarray([-3.0, 0.0, 2.0])))
     assert np.isnan(turned(jnp.asarray([-3.0, 2.0, 0.0])))
 

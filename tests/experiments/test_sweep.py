@@ -27,8 +27,13 @@ def test_bad_values_of_a_program_that_is_quick_to_ask(case):
 def test_bad_values_of_every_program(case):
     # In a process of its own, where no shapes are checked on the way but by the program.
     done = subprocess.run(
-        [sys.executable, "tests/sweep.py", case], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        [sys.executable, "tests/sweep.py", case],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert f"COUNTS {case}" in done.stdout

@@ -187,9 +187,10 @@ def test_dropout_is_one_mask_for_a_key_and_off_without_one():
     assert log_det(jax.random.key(2)) != log_det(jax.random.clone(key))
     assert log_det(None) == log_det(None) != log_det(jax.random.clone(key))
     other = bijectors.coupling(
-        conditioners.dense((32,), index=1, dropout=0.5), elementwise.affine(),
+        conditioners.dense((32,), index=1, dropout=0.5),
+        elementwise.affine(),
         bijectors.checkerboard(),
-    )  # fmt: skip
+    )
     masked = other.forward(params, x, conditioners.Context(dropout=jax.random.clone(key)))[1]
     assert masked != log_det(jax.random.clone(key))
 
@@ -239,8 +240,9 @@ def count(config, name, shape, levels=256):
 PUBLISHED = {"flowpp": 31_443_440, "uniform": 32_324_408, "affine": 32_045_708}
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n != "flowpp" else n
-                                  for n in PUBLISHED])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n != "flowpp" else n for n in PUBLISHED]
+)
 def test_flowpp_has_the_published_number_of_parameters(name):
     config = dequantize_flowpp.get_config("ablation")
     assert count(config, name, (32, 32, 3)) == PUBLISHED[name]
@@ -258,9 +260,16 @@ def test_the_cifar_model_of_flowpp_takes_a_training_step():
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == PUBLISHED["flowpp"]
     metrics = []
     after = trainer.train(
-        run.loss_fn, state, run.stream, run.optimizer, run.key, num_steps=1, steps_per_chunk=1,
-        ema_decay=run.ema_decay, on_chunk=lambda _, m: metrics.append(m),
-    )  # fmt: skip
+        run.loss_fn,
+        state,
+        run.stream,
+        run.optimizer,
+        run.key,
+        num_steps=1,
+        steps_per_chunk=1,
+        ema_decay=run.ema_decay,
+        on_chunk=lambda _, m: metrics.append(m),
+    )
     # Images of noise have 8 bits; it starts near a logistic of their average and deviation.
     assert 8 < problem.bits(metrics[0]["bound"]) < 10
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(after.params))

@@ -11,8 +11,7 @@ from oracles import TIGHT, assert_biased, assert_unbiased, gauss_hermite, moment
 
 import bounds
 from models import vae
-from models.exact import enumerable, linear_gaussian, two_layer_gaussian
-from models.exact import linear_gaussian_theory as theory
+from models.exact import enumerable, linear_gaussian, linear_gaussian_theory, two_layer_gaussian
 
 pytestmark = pytest.mark.x64
 THETA = jnp.array([0.3, -0.2])
@@ -75,7 +74,7 @@ def test_weight_moments_by_quadrature(power):
     delta, v = 0.4, 2 / 3
     log_r, z, mass = quadrature_log_w(delta, v)
     weights = mass * np.exp(power * log_r)
-    tilt = theory.tilt(jnp.array([delta]), power)
+    tilt = linear_gaussian_theory.tilt(jnp.array([delta]), power)
     np.testing.assert_allclose(np.exp(tilt.log_mass), weights.sum(), rtol=1e-4)
     mean = (weights * z).sum() / weights.sum()
     np.testing.assert_allclose(tilt.offset[0], mean, rtol=1e-3, atol=1e-5)
@@ -87,7 +86,9 @@ def test_published_constants_of_the_toy():
     """D = 20, v = 2/3, at the optimum: ELBO gap .4565, 1 + chi-square 1.907, ESS/K .524."""
     zero = jnp.zeros(20)
     np.testing.assert_allclose(linear_gaussian.elbo_gap(zero), 0.4565, atol=1e-4)
-    np.testing.assert_allclose(np.exp(theory.log1p_chi_square(zero)), 1.907, atol=1e-3)
+    np.testing.assert_allclose(
+        np.exp(linear_gaussian_theory.log1p_chi_square(zero)), 1.907, atol=1e-3
+    )
     model = linear_gaussian.make_model()
     params = bounds.Params(zero, linear_gaussian.exact_inference(zero))
     log_w = bounds.log_weights(
@@ -116,11 +117,13 @@ def test_gap_and_variance_expansions():
     objective = bounds.pathwise(model, num_samples=16)
     measured = moments(lambda key: objective(PARAMS, key, X), num_replicates=200_000)
     exact = linear_gaussian.log_likelihood(THETA, X)
-    assert_unbiased(measured, exact - theory.iwae_gap(DELTA, 16.0))
+    assert_unbiased(measured, exact - linear_gaussian_theory.iwae_gap(DELTA, 16.0))
     assert_biased(measured, exact)
     variance = measured.m2 / (measured.count - 1)
-    np.testing.assert_allclose(variance, theory.iwae_variance(DELTA, 16.0), rtol=0.015)
-    first_order = jnp.expm1(theory.log1p_chi_square(DELTA)) / 16.0
+    np.testing.assert_allclose(
+        variance, linear_gaussian_theory.iwae_variance(DELTA, 16.0), rtol=0.015
+    )
+    first_order = jnp.expm1(linear_gaussian_theory.log1p_chi_square(DELTA)) / 16.0
     assert abs(first_order / variance - 1) > 0.02
 
 
@@ -137,16 +140,17 @@ def test_large_k_signal_and_noise(alpha):
         "pathwise": bounds.pathwise(model, num_samples=512, bound=bound),
         "dreg": bounds.dreg(model, num_samples=512, alpha=alpha),
     }
-    sign, log_mean = theory.expected_phi_gradient(delta, 512.0, alpha=alpha)
+    sign, log_mean = linear_gaussian_theory.expected_phi_gradient(delta, 512.0, alpha=alpha)
     deviations = {
-        "pathwise": theory.log_sd_phi_pathwise(delta, 512.0, alpha=alpha),
-        "dreg": theory.log_sd_phi_dreg(delta, 512.0, alpha=alpha),
+        "pathwise": linear_gaussian_theory.log_sd_phi_pathwise(delta, 512.0, alpha=alpha),
+        "dreg": linear_gaussian_theory.log_sd_phi_dreg(delta, 512.0, alpha=alpha),
     }
     for name, objective in estimators.items():
         measured = moments(
             lambda key, o=objective: jax.grad(o)(params, key, X).phi.bias,
-            num_replicates=4000, chunk_size=100,
-        )  # fmt: skip
+            num_replicates=4000,
+            chunk_size=100,
+        )
         deviation = jnp.sqrt(measured.m2 / (measured.count - 1))
         np.testing.assert_allclose(deviation, jnp.exp(deviations[name]), rtol=0.06)
         if name == "dreg":  # precise enough to see the 1/K of the mean
@@ -159,24 +163,26 @@ def test_theta_snr_closed_form():
     measured = moments(
         lambda key: jax.grad(objective)(PARAMS, key, X).theta, num_replicates=4000, chunk_size=200
     )
-    expected = jnp.exp(theory.log_snr_theta(DELTA, X - THETA, 256.0))
+    expected = jnp.exp(linear_gaussian_theory.log_snr_theta(DELTA, X - THETA, 256.0))
     np.testing.assert_allclose(bounds.snr(measured), expected, rtol=0.06)
 
 
 def test_alpha_zero_is_the_textbook_form():
     v, s, k = 2 / 3, 0.5, 100.0
-    chi = np.exp(theory.log1p_chi_square(DELTA))
-    sign, log_mean = theory.expected_phi_gradient(DELTA, k)
+    chi = np.exp(linear_gaussian_theory.log1p_chi_square(DELTA))
+    sign, log_mean = linear_gaussian_theory.expected_phi_gradient(DELTA, k)
     mean = sign * jnp.exp(log_mean)
     np.testing.assert_allclose(mean, -chi * DELTA / ((2 * v - s) * k), rtol=1e-4)
     tau = 1 / (2 / s - 1 / v)
     q = tau + (tau * DELTA / v) ** 2
     expected = np.sqrt(chi) * np.abs(DELTA) / ((2 * v - s) * 2 * np.sqrt(k * q))
-    np.testing.assert_allclose(jnp.exp(theory.log_snr_phi(DELTA, k)), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        jnp.exp(linear_gaussian_theory.log_snr_phi(DELTA, k)), expected, rtol=1e-4
+    )
     m = {n: np.asarray(_moment(DELTA, n), np.float64) for n in ((2, 1), (3, 1), (4, 2))}
     cross = m[4, 2] - m[2, 1] ** 2 - 4 * m[2, 1] * (m[3, 1] - m[2, 1])
     variance = (cross + 4 * m[2, 1] ** 2 * (chi - 1)) / k**3
-    got = jnp.exp(2 * theory.log_sd_phi_dreg(DELTA, k))
+    got = jnp.exp(2 * linear_gaussian_theory.log_sd_phi_dreg(DELTA, k))
     np.testing.assert_allclose(got, variance, rtol=1e-3)
 
 
@@ -187,7 +193,7 @@ def _moment(delta, which):
     for d in range(2):
         log_r, z, mass = quadrature_log_w(float(delta[d]), 2 / 3)
         g = -z / 0.5 + (z - float(delta[d])) / (2 / 3)
-        other = theory.log_weight_moment(delta[1 - d][None], float(power))
+        other = linear_gaussian_theory.log_weight_moment(delta[1 - d][None], float(power))
         out.append((mass * np.exp(power * log_r) * g**degree).sum() * np.exp(other))
     return np.array(out)
 
@@ -195,10 +201,10 @@ def _moment(delta, which):
 def test_closed_forms_survive_the_far_case():
     """log(1 + chi-square) near 250 overflows float32; its logarithms do not."""
     delta = jnp.full(20, np.sqrt(211 / 20))
-    assert theory.log1p_chi_square(delta) > 200
-    for fn in (theory.log_snr_phi, theory.log_snr_phi_dreg):
+    assert linear_gaussian_theory.log1p_chi_square(delta) > 200
+    for fn in (linear_gaussian_theory.log_snr_phi, linear_gaussian_theory.log_snr_phi_dreg):
         assert np.all(np.isfinite(fn(delta, 1000.0)))
-    assert np.all(np.isfinite(theory.log_snr_theta(delta, jnp.ones(20), 1000.0)))
+    assert np.all(np.isfinite(linear_gaussian_theory.log_snr_theta(delta, jnp.ones(20), 1000.0)))
 
 
 def test_generate_and_optimum():
@@ -208,8 +214,12 @@ def test_generate_and_optimum():
     jax.tree.map(lambda g: np.testing.assert_allclose(g.mean(0), 0, atol=1e-4), gradient)
     np.testing.assert_allclose(np.var(np.asarray(data), axis=0), 2.0, rtol=0.15)
     perturbed = linear_gaussian.perturb(params, jax.random.key(1), 0.01)
-    difference = np.concatenate([np.ravel(a - b) for a, b in zip(
-        jax.tree.leaves(perturbed), jax.tree.leaves(params), strict=True)])  # fmt: skip
+    difference = np.concatenate(
+        [
+            np.ravel(a - b)
+            for a, b in zip(jax.tree.leaves(perturbed), jax.tree.leaves(params), strict=True)
+        ]
+    )
     assert 0.003 < difference.std() < 0.03
     with pytest.raises(ValueError, match="variance must be positive"):
         linear_gaussian.make_model(0.0)

@@ -51,9 +51,7 @@ def test_cells_sum_to_one_and_the_gap_is_the_divergence(name):
 def test_cells_agree_with_gauss_legendre():
     nodes, weights = np.polynomial.legendre.leggauss(60)
     u = jnp.asarray(np.stack(np.meshgrid(*[(nodes + 1) / 2] * 2, indexing="ij"), -1), float)
-    density = jax.jit(jax.vmap(
-        lambda x, u: CONTROL.log_density(CONTROL.theta, x, u), (None, 0)
-    ))  # fmt: skip
+    density = jax.jit(jax.vmap(lambda x, u: CONTROL.log_density(CONTROL.theta, x, u), (None, 0)))
     cells = [
         np.sum(np.outer(weights, weights).ravel() / 4 * np.exp(density(x, u.reshape(-1, 2))))
         for x in X

@@ -31,8 +31,14 @@ def moved(params, seed=1, scale=0.5):
 
 
 def small_dvae(shape=(4, 8, 1), **changes):
-    settings = {"likelihood": pixels.discretized_logit_laplace(17), "num_codes": K, "groups": 2,
-                "width": 8, "blocks": 1, "embedding": 4}  # fmt: skip
+    settings = {
+        "likelihood": pixels.discretized_logit_laplace(17),
+        "num_codes": K,
+        "groups": 2,
+        "width": 8,
+        "blocks": 1,
+        "embedding": 4,
+    }
     return dvae.make_dvae(shape, **settings | changes)
 
 
@@ -181,9 +187,14 @@ def test_published_size_has_the_parameters_of_the_released_model():
     """Encoder and decoder as counted from the released code's layers."""
     shape = (256, 256, 3)
     model = dvae.make_dvae(
-        shape, likelihood=pixels.discretized_logit_laplace(256), num_codes=8192, groups=4,
-        width=256, blocks=2, embedding=128,
-    )  # fmt: skip
+        shape,
+        likelihood=pixels.discretized_logit_laplace(256),
+        num_codes=8192,
+        groups=4,
+        width=256,
+        blocks=2,
+        embedding=128,
+    )
     moments = [jax.ShapeDtypeStruct(shape, jnp.float32)] * 2
     params = jax.eval_shape(model.init, jax.random.key(0), *moments)
     assert model.grid == (32, 32)

@@ -19,8 +19,9 @@ from experiments.vae.settings import Train
 
 def of_seed(name, seed, value, kind="upper_bound", unit=UNIT, **extra):
     at = {"model": "m", "seed": seed, **extra.pop("at", {})}
-    return row(name, at, kind=kind, unit=unit, value=value, standard_error=0.01, n=300,
-               point="m", **extra)  # fmt: skip
+    return row(
+        name, at, kind=kind, unit=unit, value=value, standard_error=0.01, n=300, point="m", **extra
+    )
 
 
 def test_one_seed_has_its_errors_over_images_and_several_over_seeds():
@@ -28,21 +29,24 @@ def test_one_seed_has_its_errors_over_images_and_several_over_seeds():
         of_seed("ELBO", 0, 2.0, at={"k": 1, "noise": "flow"}, seconds_per_image=0.5),
         of_seed("ELBO gap", 0, 0.1, "estimate", at={"k": 1, "noise": "flow"}, gap_of="ELBO"),
         of_seed("exact", 0, 1.9, "exact", at={"noise": "flow"}),
-        of_seed("joint bound", 0, 9.0), of_seed("KL of a step", 0, 0.3, "estimate", "nats"),
+        of_seed("joint bound", 0, 9.0),
+        of_seed("KL of a step", 0, 0.3, "estimate", "nats"),
         # None of these bounds log P(x) of images.
-        of_seed("log p(x, y)", 0, 8.0, "exact"), of_seed("prior", 0, 0.3, "estimate"),
+        of_seed("log p(x, y)", 0, 8.0, "exact"),
+        of_seed("prior", 0, 0.3, "estimate"),
         of_seed("bound on log p(x) gap", 0, 0.1, "exact", gap_of="bound on log p(x)"),
         of_seed("ELBO", 0, -90.0, "lower_bound", "nats"),
-        of_seed("parameters", 0, 7, "exact", "count"), of_seed("training time", 0, 60.0, "estimate",
-                                                               "s"),
-    ]  # fmt: skip
+        of_seed("parameters", 0, 7, "exact", "count"),
+        of_seed("training time", 0, 60.0, "estimate", "s"),
+    ]
     elbo, exact = comparable.rows(one)
     assert (elbo["name"], elbo["over"], elbo["n"]) == ("ELBO", "images", 300)
     assert (elbo["above_exact"], elbo["above_exact_error"]) == (0.1, 0.01)
     assert (elbo["parameters"], elbo["training_seconds"], elbo["seconds_per_image"]) == (7, 60, 0.5)
     assert (exact["kind"], exact["above_exact"], exact["at"]["model"]) == ("exact", None, "m")
-    summary = row("ELBO", {"model": "m"}, kind="upper_bound", unit=UNIT, value=2.1,
-                  standard_error=0.05, n=2)  # fmt: skip
+    summary = row(
+        "ELBO", {"model": "m"}, kind="upper_bound", unit=UNIT, value=2.1, standard_error=0.05, n=2
+    )
     (both,) = comparable.rows([of_seed("ELBO", 0, 2.0), of_seed("ELBO", 1, 2.2), summary])
     assert (both["value"], both["standard_error"], both["over"]) == (2.1, 0.05, "seeds")
 
@@ -55,29 +59,54 @@ def test_rows_of_a_vae_change_sides_with_the_unit(tmp_path):
     nats = 64 * math.log(2)
 
     def measured(name, value, kind, at, data="test"):
-        return row(name, at, kind=kind, unit="nats", value=value * nats, standard_error=nats / 10,
-                   n=50, data=data, seconds=5.0)  # fmt: skip
+        return row(
+            name,
+            at,
+            kind=kind,
+            unit="nats",
+            value=value * nats,
+            standard_error=nats / 10,
+            n=50,
+            data=data,
+            seconds=5.0,
+        )
 
-    results.save_record(folder, {"rows": [
-        measured("ELBO", -2.5, "lower_bound", {"K": 1}),
-        measured("IWAE", -2.2, "lower_bound", {"K": 64}),
-        measured("IWAE", -2.4, "lower_bound", {"K": 1}),  # the ELBO again, of other draws
-        measured("VR-IWAE", -2.3, "lower_bound", {"K": 64, "alpha": 0.5}),
-        measured("-KL", -0.1, "estimate", {"K": 64}),
-        measured("AIS", -2.1, "lower_bound", {"T": 9, "chains": 2, "data": "simulated"},
-                 "simulated"),
-        measured("reverse AIS (BDMC)", -2.0, "upper_bound", {"T": 9, "data": "simulated"},
-                 "simulated"),
-        measured("AIS gap", 0.1, "estimate", {"T": 9, "data": "simulated"}, "simulated"),
-        row("parameters", {}, kind="exact", unit="count", value=12),
-    ]})  # fmt: skip
+    results.save_record(
+        folder,
+        {
+            "rows": [
+                measured("ELBO", -2.5, "lower_bound", {"K": 1}),
+                measured("IWAE", -2.2, "lower_bound", {"K": 64}),
+                measured("IWAE", -2.4, "lower_bound", {"K": 1}),  # the ELBO again, of other draws
+                measured("VR-IWAE", -2.3, "lower_bound", {"K": 64, "alpha": 0.5}),
+                measured("-KL", -0.1, "estimate", {"K": 64}),
+                measured(
+                    "AIS",
+                    -2.1,
+                    "lower_bound",
+                    {"T": 9, "chains": 2, "data": "simulated"},
+                    "simulated",
+                ),
+                measured(
+                    "reverse AIS (BDMC)",
+                    -2.0,
+                    "upper_bound",
+                    {"T": 9, "data": "simulated"},
+                    "simulated",
+                ),
+                measured("AIS gap", 0.1, "estimate", {"T": 9, "data": "simulated"}, "simulated"),
+                row("parameters", {}, kind="exact", unit="count", value=12),
+            ]
+        },
+    )
     found = vae.rows(job)
     assert [(r["name"], r["kind"], round(r["value"], 6)) for r in found] == [
-        ("ELBO", "upper_bound", 2.5), ("IWAE-64", "upper_bound", 2.2),
+        ("ELBO", "upper_bound", 2.5),
+        ("IWAE-64", "upper_bound", 2.2),
         ("VR-IWAE-64, alpha = 0.5", "upper_bound", 2.3),
         ("AIS, 9 temperatures, of simulated data", "upper_bound", 2.1),
         ("reverse AIS (BDMC), 9 temperatures, of simulated data", "lower_bound", 2.0),
-    ]  # fmt: skip
+    ]
     assert {r["unit"] for r in found} == {UNIT}
     np.testing.assert_allclose([r["standard_error"] for r in found], 0.1)
     assert {(r["parameters"], r["at"]["model"]) for r in found} == {(12, "iwae-20")}
@@ -86,8 +115,16 @@ def test_rows_of_a_vae_change_sides_with_the_unit(tmp_path):
 
 
 def bits(name, kind, value, error=0.01, model="m", **extra):
-    return row(name, {"family": "F", "model": model}, kind=kind, unit=UNIT, value=value,
-               standard_error=error, n=9, **extra)  # fmt: skip
+    return row(
+        name,
+        {"family": "F", "model": model},
+        kind=kind,
+        unit=UNIT,
+        value=value,
+        standard_error=error,
+        n=9,
+        **extra,
+    )
 
 
 def test_a_bound_on_the_wrong_side_of_an_exact_value_is_an_error():

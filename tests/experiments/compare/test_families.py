@@ -209,9 +209,15 @@ def test_a_folder_that_is_no_finished_run_of_the_family_is_refused(tmp_path):
     config = subprograms.load_config("configs/diffusion_digits.py", {})
     # The summary is not there yet.
     of_point = row(
-        "ELBO", {"model": "m", "seed": 0}, kind="upper_bound", unit=UNIT, value=2.0,
-        standard_error=0.01, n=300, point="m",
-    )  # fmt: skip
+        "ELBO",
+        {"model": "m", "seed": 0},
+        kind="upper_bound",
+        unit=UNIT,
+        value=2.0,
+        standard_error=0.01,
+        n=300,
+        point="m",
+    )
     record = {"experiment": "diffusion", "config": config, "rows": [of_point]}
     results.save_record(folder, record)
     with pytest.raises(UserError, match=r"run is of experiments.diffusion, not dequantize"):
@@ -242,9 +248,10 @@ def test_a_training_that_goes_on_is_not_at_its_end(tmp_path):
     flags.FLAGS.mark_as_parsed()
     folder = str(tmp_path / "run")
     os.makedirs(folder)
-    changes = settings.merged(SMALL["VAE"]["changes"], {
-        "data": {"name": "digits_shuffled"}, "model": {"likelihood": "categorical"},
-    })  # fmt: skip
+    changes = settings.merged(
+        SMALL["VAE"]["changes"],
+        {"data": {"name": "digits_shuffled"}, "model": {"likelihood": "categorical"}},
+    )
     config = subprograms.load_config("configs/train_digits.py", changes)
     trained = settings.parse(Train, config)
     results.save_record(

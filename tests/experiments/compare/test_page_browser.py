@@ -65,13 +65,25 @@ def browser(tmp_path_factory):
     def run(path: pathlib.Path, *flags: str) -> str:
         return subprocess.run(
             [
-                program, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-                "--disable-dev-shm-usage", "--disable-background-networking", "--hide-scrollbars",
-                "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000",
-                f"--user-data-dir={profile}", *flags, path.as_uri(),
+                program,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-dev-shm-usage",
+                "--disable-background-networking",
+                "--hide-scrollbars",
+                "--host-resolver-rules=MAP * ~NOTFOUND",
+                "--virtual-time-budget=5000",
+                f"--user-data-dir={profile}",
+                *flags,
+                path.as_uri(),
             ],
-            capture_output=True, encoding="utf-8", check=True, timeout=120,
-        ).stdout  # fmt: skip
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=120,
+        ).stdout
 
     return run
 

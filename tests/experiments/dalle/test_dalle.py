@@ -15,8 +15,7 @@ from dalle_cases import by_hand, tiny
 
 import bounds
 from experiments.dalle import __main__ as dalle
-from experiments.dalle import build, enumeration, evaluation, report, training
-from experiments.dalle import marginal as of_images
+from experiments.dalle import build, enumeration, evaluation, marginal, report, training
 from experiments.data import captions
 from experiments.studies.images import as_images
 from models.token_prior import picked
@@ -211,8 +210,10 @@ def test_program_trains_scores_draws_and_goes_on(
     # The second stage starts from the first and leaves its part bit for bit.
     ((first, start),), (params,) = started, drawn
     for before, after in (
-        (first, start), (first.phi, params.phi), (first.theta["decoder"], params.theta["decoder"])
-    ):  # fmt: skip
+        (first, start),
+        (first.phi, params.phi),
+        (first.theta["decoder"], params.theta["decoder"]),
+    ):
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
     priors = first.theta["prior"], params.theta["prior"]
     assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, *priors)))
@@ -256,17 +257,19 @@ def test_log_p_of_images_alone_sums_captions_out(data, trained, monkeypatch):
     asked = tiny()
     wanted, memory = asked.evaluation, asked.memory
     images = evaluation._test(data, tiny().evaluation)[0][:3]
-    found = {(r["name"], r["unit"]): r for r in of_images.rows(
-        data, model, params, images, {"model": "beta1"}, wanted, memory)}  # fmt: skip
-    sequences = of_images.all_sequences(data)
+    found = {
+        (r["name"], r["unit"]): r
+        for r in marginal.rows(data, model, params, images, {"model": "beta1"}, wanted, memory)
+    }
+    sequences = marginal.all_sequences(data)
     text, image = enumeration.log_priors(model, params, sequences)
     log_prior = np.asarray(text[:, None] + image, np.float64)  # of every caption and code
     log_p, bound = [], []
     for x in images:
         joint, log_q = by_hand(model, params, x, sequences[3])
-        marginal = joint - log_prior[3] + np.logaddexp.reduce(log_prior, axis=0)
-        log_p.append(np.logaddexp.reduce(marginal))
-        bound.append(np.sum(np.exp(log_q) * (marginal - log_q)))
+        of_code = joint - log_prior[3] + np.logaddexp.reduce(log_prior, axis=0)
+        log_p.append(np.logaddexp.reduce(of_code))
+        bound.append(np.sum(np.exp(log_q) * (of_code - log_q)))
     exact, lower = found["log p(x)", "nats"], found["bound on log p(x)", "nats"]
     np.testing.assert_allclose(exact["value"], np.mean(log_p), atol=1e-4)
     np.testing.assert_allclose(lower["value"], np.mean(bound), atol=1e-4)
@@ -274,17 +277,17 @@ def test_log_p_of_images_alone_sums_captions_out(data, trained, monkeypatch):
     assert lower["value"] < exact["value"]
     assert found["log p(x)", "bits/dim"]["value"] < found["bound on log p(x)", "bits/dim"]["value"]
     # Draws in place of sums, of the same images: equal within what they vary.
-    latent = of_images.latent_model(model, jnp.asarray(sequences))
+    latent = marginal.latent_model(model, jnp.asarray(sequences))
     values = np.asarray(log_weights(latent, params, (jnp.asarray(images[0]), ())), np.float64)
     error = oracles.z_limit(1) * values.std() / np.sqrt(4000)
     assert abs(values.mean() - bound[0]) < error
     # Of some captions the sum is less than p(z): a bound still, and nothing exact.
-    monkeypatch.setattr(of_images, "SEQUENCES", 10)
-    part = of_images.rows(data, model, params, images, {"model": "beta1"}, wanted, memory)
+    monkeypatch.setattr(marginal, "SEQUENCES", 10)
+    part = marginal.rows(data, model, params, images, {"model": "beta1"}, wanted, memory)
     assert {(r["name"], r["kind"]) for r in part if r["unit"] == "nats"} == {
         ("bound on log p(x)", "lower_bound")
     }
     assert part[0]["value"] < lower["value"]
-    sampled = of_images._sampled(model, params, images, sequences, wanted, memory)
+    sampled = marginal._sampled(model, params, images, sequences, wanted, memory)
     assert sampled.shape == (len(images),)
     assert np.all(np.isfinite(sampled))

@@ -72,8 +72,9 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_written(name, tmp
 
 def test_choices_of_the_settings_are_those_of_the_code():
     for section, field, table in (
-        (Model, "likelihood", build.LIKELIHOODS), (Objective, "name", training.OBJECTIVES)
-    ):  # fmt: skip
+        (Model, "likelihood", build.LIKELIHOODS),
+        (Objective, "name", training.OBJECTIVES),
+    ):
         assert set(get_args(section.model_fields[field].annotation)) == set(table)
 
 

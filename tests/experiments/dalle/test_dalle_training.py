@@ -226,9 +226,15 @@ def test_model_of_the_papers_size_takes_a_step_of_each_stage():
         state = fit.initial_state(run)
         before = state.params
         state = trainer.train(
-            run.loss_fn, state, run.stream, run.optimizer, run.key, num_steps=1,
-            steps_per_chunk=1, ema_decay=run.ema_decay,
-        )  # fmt: skip
+            run.loss_fn,
+            state,
+            run.stream,
+            run.optimizer,
+            run.key,
+            num_steps=1,
+            steps_per_chunk=1,
+            ema_decay=run.ema_decay,
+        )
         params = state.params
         moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before, params)
         fitted.append(moved)

@@ -82,8 +82,10 @@ def test_words_signs_and_padding():
     assert words.tokens("woman: curly hair, dark").tolist() == [7, 3, 4, 6, 2, 5]
     assert words.tokens("DARK").tolist() == [5, 8, 8, 8, 8, 8]
     assert words.all_tokens(["dark", "hair", "dark"]).tolist() == [
-        [5, 8, 8, 8, 8, 8], [6, 8, 8, 8, 8, 8], [5, 8, 8, 8, 8, 8]
-    ]  # fmt: skip
+        [5, 8, 8, 8, 8, 8],
+        [6, 8, 8, 8, 8, 8],
+        [5, 8, 8, 8, 8, 8],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,10 @@ def test_images_come_in_the_order_of_their_names(tmp_path, monkeypatch):
 
 
 def test_official_validation_images_are_the_test_set(tmp_path, monkeypatch):
-    images = {"train": np.zeros((10_004, 32, 32, 3), np.uint8),
-              "valid": np.ones((3, 32, 32, 3), np.uint8)}  # fmt: skip
+    images = {
+        "train": np.zeros((10_004, 32, 32, 3), np.uint8),
+        "valid": np.ones((3, 32, 32, 3), np.uint8),
+    }
     monkeypatch.setattr(imagenet, "read", lambda split, size, data_dir: images[split])
     found = sets.load("imagenet32", str(tmp_path))
     assert [len(v) for v in found[1:4]] == [4, 10_000, 3]

@@ -215,8 +215,13 @@ def test_refitted_noise_leaves_the_density_as_it_was(problem):
 
 def test_summary_is_over_seeds_and_pairs_them_with_the_fitted_noise():
     def measured(model, seed, value, noise="flow"):
-        return row("ELBO", {"model": model, "seed": seed, "noise": noise, "k": 1},
-                   kind="upper_bound", unit="bits/dim", value=value)  # fmt: skip
+        return row(
+            "ELBO",
+            {"model": model, "seed": seed, "noise": noise, "k": 1},
+            kind="upper_bound",
+            unit="bits/dim",
+            value=value,
+        )
 
     rows = []
     for seed, value in enumerate((2.0, 2.2, 2.4)):

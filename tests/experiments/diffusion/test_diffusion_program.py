@@ -35,9 +35,11 @@ LOSSES = {
 
 @pytest.mark.parametrize(
     "changes",
-    [pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in ("discrete", "variance", "uniform")))
-     for k, v in LOSSES.items()],
-)  # fmt: skip
+    [
+        pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in ("discrete", "variance", "uniform")))
+        for k, v in LOSSES.items()
+    ],
+)
 def test_loss_is_minus_the_bound_in_expectation(problem, changes):
     """Its mean over many steps' keys, against every term of the same images."""
     model, run = made(problem, tiny(network=DRY, **changes))
@@ -173,8 +175,10 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
     measured = evaluation.single_time(problem, model, params, {"model": "vdm"}, asked)
     *single, everything = measured
     assert [r["name"] for r in single] == [
-        "one time, uniform", "one time, low_discrepancy", "one time, importance"
-    ]  # fmt: skip
+        "one time, uniform",
+        "one time, low_discrepancy",
+        "one time, importance",
+    ]
     for r in single:
         assert abs(r["value"] - everything["value"]) < 6 * r["standard_error"] + 0.02 * r["value"]
 
@@ -246,5 +250,10 @@ def test_figure_stacks_the_parts_of_bounds_and_takes_one_bound_apart(problem):
 
     assert bars(one) == [(0, 0.25), (0.25, 1.25), (1.25, 1.75), (0, 1.75)]
     assert bars(one + two) == [
-        (0, 0.25), (0, 0.25), (0.25, 1.25), (0.25, 2.25), (1.25, 1.75), (2.25, 2.75)
-    ]  # fmt: skip
+        (0, 0.25),
+        (0, 0.25),
+        (0.25, 1.25),
+        (0.25, 2.25),
+        (1.25, 1.75),
+        (2.25, 2.75),
+    ]

@@ -84,9 +84,10 @@ def test_what_is_trained_makes_another_model(config, changes, said):
 
 def test_more_steps_continue_where_no_step_depends_on_their_number():
     for name, why in {
-        "adam": "", "sgd": "",
+        "adam": "",
+        "sgd": "",
         "adam_cosine": ", on which every step of adam_cosine depends",
-    }.items():  # fmt: skip
+    }.items():
         there = settings.merged(TRAIN, {"optimizer": {"name": name}})
         now = settings.merged(there, {"training": {"num_steps": 9999}})
         steps = there["training"]["num_steps"]

@@ -42,17 +42,25 @@ def start(tmp_path):
         (tmp_path / "program.py").write_text(PROGRAM.format(before=before), encoding="utf-8")
         workdir = tmp_path / "out"
         command = [
-            sys.executable, str(tmp_path / "program.py"), "--config=configs/train_digits.py",
-            f"--workdir={workdir}", *flags,
-        ]  # fmt: skip
+            sys.executable,
+            str(tmp_path / "program.py"),
+            "--config=configs/train_digits.py",
+            f"--workdir={workdir}",
+            *flags,
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | changes
         environment = {k: v for k, v in environment.items() if v is not None}
         if shell:
             command = ["bash", "-c", f'"$@" {shell}', "bash", *command]
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=120, check=False,
-        )  # fmt: skip
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
         return done.returncode, done.stdout, done.stderr.decode(), (workdir / "done").exists()
 
     return run

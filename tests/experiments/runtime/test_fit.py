@@ -38,9 +38,16 @@ def small_run(validate):
 
     stream = Stream(lambda *_: jnp.arange(6.0), lambda d, k, s: {"x": d[s % 6] + s // 6}, 6)
     return fit.Run(
-        loss, lambda: jnp.zeros(3), stream, optax.adam(0.1), jax.random.key(1), 30, validate, 1,
+        loss,
+        lambda: jnp.zeros(3),
+        stream,
+        optax.adam(0.1),
+        jax.random.key(1),
+        30,
+        validate,
+        1,
         ema_decay=0.9,
-    )  # fmt: skip
+    )
 
 
 def bits(tree):

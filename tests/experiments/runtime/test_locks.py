@@ -36,9 +36,12 @@ sys.stdin.read()
 def other(folder):
     """Another process that holds the folder, or is refused; and what it says."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, folder], cwd=ROOT, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", HOLD, folder],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 

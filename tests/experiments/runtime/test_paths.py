@@ -94,9 +94,12 @@ def test_a_program_refuses_in_one_line_and_writes_nothing(tmp_path, flag, said):
     given |= dict([flag.split("=", 1)])
     done = subprocess.run(
         [sys.executable, "-m", "experiments.train", *(f"{k}={v}" for k, v in given.items())],
-        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/bin"}, capture_output=True,
-        text=True, timeout=200,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/bin"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -189,9 +189,10 @@ def test_missing_section_and_config_of_another_program_are_told_apart():
 
 
 def test_what_users_have_named_is_part_of_the_place():
-    config = subprograms.load_config("configs/compare_digits.py", {"families": {
-        "VAE": {"confg": "x", "run": 1}, "a b": {"program": "train"},
-    }})  # fmt: skip
+    config = subprograms.load_config(
+        "configs/compare_digits.py",
+        {"families": {"VAE": {"confg": "x", "run": 1}, "a b": {"program": "train"}}},
+    )
     message = said(config, Compare)
     assert (
         "--config.families.VAE.confg is no field; did you mean --config.families.VAE.config?"
@@ -237,9 +238,16 @@ def door(*flags: str) -> str:
 
 def test_mistaken_flags_are_told_together_with_mistaken_values():
     assert door(
-        "--config.trainig.num_steps=3", "--config.objective.nam", "dreg",
-        "--config.training.num_steps=abc", "--config.model.latents=(1, 'a')", "--noconfig.foo",
-        "--config.records.log_every=0.5", "--config.seed", "-1", "--config.optimizer.clip_norm=nan",
+        "--config.trainig.num_steps=3",
+        "--config.objective.nam",
+        "dreg",
+        "--config.training.num_steps=abc",
+        "--config.model.latents=(1, 'a')",
+        "--noconfig.foo",
+        "--config.records.log_every=0.5",
+        "--config.seed",
+        "-1",
+        "--config.optimizer.clip_norm=nan",
     ) == (
         "--config.objective.nam is no field; did you mean --config.objective.name? "
         "--config.trainig is no field; did you mean --config.training? "
@@ -250,7 +258,7 @@ def test_mistaken_flags_are_told_together_with_mistaken_values():
         "--config.model.latents[1] must be a whole number, got 'a'. "
         "--config.seed must be at least 0, got -1. "
         "--config.records.log_every must be a whole number, got 0.5."
-    )  # fmt: skip
+    )
 
 
 def test_flag_of_another_name_is_told_by_absl():
@@ -284,8 +292,13 @@ SHIPPED = list(shipped())
 def test_variants_are_found():
     names = {spec.removeprefix("configs/") for _, spec in SHIPPED}
     assert len(names) >= 40
-    assert names > {"snr_gaussian.py:far", "train_mnist.py:paper,two_layers", "evaluate.py",
-                    "dequantize_flowpp.py:imagenet64", "dalle_digits.py:beta"}  # fmt: skip
+    assert names > {
+        "snr_gaussian.py:far",
+        "train_mnist.py:paper,two_layers",
+        "evaluate.py",
+        "dequantize_flowpp.py:imagenet64",
+        "dalle_digits.py:beta",
+    }
 
 
 @pytest.mark.parametrize(("program", "spec"), SHIPPED)

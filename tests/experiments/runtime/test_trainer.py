@@ -39,9 +39,14 @@ def stream(bad=None):
 def run(state=None, num_steps=17, loss=None, source=None, **settings):
     state = trainer.init_state(PARAMS, ADAM) if state is None else state
     return trainer.train(
-        loss or trainer.from_objective(bounds.pathwise(MODEL, num_samples=2)), state,
-        source or stream(), ADAM, jax.random.key(3), num_steps=num_steps, **settings,
-    )  # fmt: skip
+        loss or trainer.from_objective(bounds.pathwise(MODEL, num_samples=2)),
+        state,
+        source or stream(),
+        ADAM,
+        jax.random.key(3),
+        num_steps=num_steps,
+        **settings,
+    )
 
 
 def assert_same(a, b):
@@ -174,9 +179,13 @@ IMAGES = np.random.default_rng(0).integers(0, 17, (23, 4, 4)).astype(np.uint8)
 
 def image_stream(**settings):
     return batches.image_stream(
-        IMAGES, batches.binarize(17), jax.random.key(1), batch_size=5,
-        mesh=mesh.device_mesh(mesh.DATA), **settings,
-    )  # fmt: skip
+        IMAGES,
+        batches.binarize(17),
+        jax.random.key(1),
+        batch_size=5,
+        mesh=mesh.device_mesh(mesh.DATA),
+        **settings,
+    )
 
 
 def order(source, epoch, window=(0, 12)):
@@ -236,9 +245,12 @@ def test_binarised_pixels_have_the_mean_of_their_intensity():
 def test_batch_that_the_data_cannot_fill_is_refused(size):
     with pytest.raises(UserError, match="between 1 and 23"):
         batches.image_stream(
-            IMAGES, batches.as_integers, jax.random.key(0), batch_size=size,
+            IMAGES,
+            batches.as_integers,
+            jax.random.key(0),
+            batch_size=size,
             mesh=mesh.device_mesh(mesh.DATA),
-        )  # fmt: skip
+        )
 
 
 # --- optimisers ---------------------------------------------------------------------------------
@@ -312,9 +324,10 @@ def test_warm_up_rises_to_the_rate_and_the_cosine_falls_to_0():
 
 @pytest.mark.parametrize("changes", [{"warmup_steps": -1}, {"warmup_steps": 10}], ids=str)
 def test_warm_ups_that_make_no_sense_are_refused(changes):
-    config = subprograms.load_config("configs/train_digits.py", {
-        "optimizer": {"name": "adam_cosine", **changes}, "training": {"num_steps": 10},
-    })  # fmt: skip
+    config = subprograms.load_config(
+        "configs/train_digits.py",
+        {"optimizer": {"name": "adam_cosine", **changes}, "training": {"num_steps": 10}},
+    )
     with pytest.raises(UserError, match=r"--config\.optimizer\.warmup_steps must be"):
         settings.parse(Train, config)
 

@@ -15,8 +15,7 @@ from experiments.runtime import results
 from experiments.runtime.errors import UserError
 from experiments.runtime.mesh import device_mesh
 from experiments.runtime.settings import merged
-from experiments.snr import gaussian, phase, settings, vae
-from experiments.snr import measure as m
+from experiments.snr import gaussian, measure, phase, settings, vae
 from experiments.snr.blocks import block_moments
 from experiments.snr.problem import ESTIMATORS
 from models.exact import linear_gaussian
@@ -33,10 +32,15 @@ X = jnp.array([1.5, -0.5])
 
 
 def measured(num_replicates=400, num_blocks=8, chunk_size=17, seed=0, factory=bounds.pathwise):
-    return m.measure(
-        factory(MODEL, num_samples=4), PARAMS, jax.random.key(seed), X,
-        num_replicates=num_replicates, num_blocks=num_blocks, chunk_size=chunk_size,
-    )  # fmt: skip
+    return measure.measure(
+        factory(MODEL, num_samples=4),
+        PARAMS,
+        jax.random.key(seed),
+        X,
+        num_replicates=num_replicates,
+        num_blocks=num_blocks,
+        chunk_size=chunk_size,
+    )
 
 
 def test_measurement_is_that_of_all_replicates_and_of_all_but_each_block():
@@ -58,19 +62,26 @@ def test_pooled_snr_and_its_standard_error():
     objective = bounds.pathwise(MODEL, num_samples=4)
     blocks = jax.jit(
         lambda: block_moments(
-            lambda p, k: {"theta": jax.grad(objective)(p, k, X).theta}, PARAMS, jax.random.key(0),
-            num_replicates=480 * 50, num_blocks=480, chunk_size=50, mesh=device_mesh(),
+            lambda p, k: {"theta": jax.grad(objective)(p, k, X).theta},
+            PARAMS,
+            jax.random.key(0),
+            num_replicates=480 * 50,
+            num_blocks=480,
+            chunk_size=50,
+            mesh=device_mesh(),
         )
-    )()  # fmt: skip
+    )()
     parts = [jax.tree.map(lambda v, i=i: v[8 * i : 8 * i + 8], blocks) for i in range(60)]
-    values = [m.snr_squared(m.from_blocks(p.count, p.mean, p.m2), "theta") for p in parts]
+    values = [
+        measure.snr_squared(measure.from_blocks(p.count, p.mean, p.m2), "theta") for p in parts
+    ]
     estimates = np.array([v.value for v in values])
     errors = np.array([v.standard_error for v in values])
     # The sd of 60 values is known to 9%, the mean jackknife error to about 3%.
     assert 0.65 < errors.mean() / estimates.std(ddof=1) < 1.5
-    value = m.root(values[0])
+    value = measure.root(values[0])
     assert value.low < value.value < value.high
-    negative = m.root(m.Value(-0.1, 0.2, -0.5, 0.3))
+    negative = measure.root(measure.Value(-0.1, 0.2, -0.5, 0.3))
     assert negative.value == 0
     assert negative.low == 0
     np.testing.assert_allclose(negative.high, np.sqrt(0.3))
@@ -78,7 +89,7 @@ def test_pooled_snr_and_its_standard_error():
 
 def test_low_noise_numerator_estimates_the_same_ratio():
     plain, better = measured(20_000, 20, 500), measured(20_000, 20, 500, 1, bounds.dreg)
-    a, b = m.snr_squared(plain, "phi"), m.snr_squared_of(better, plain, "phi")
+    a, b = measure.snr_squared(plain, "phi"), measure.snr_squared_of(better, plain, "phi")
     assert abs(a.value - b.value) < 4.5 * np.hypot(a.standard_error, b.standard_error)
     assert b.standard_error < 0.5 * a.standard_error
 
@@ -88,7 +99,7 @@ def by_hand(values, num_blocks=4):
     blocks = values.reshape(num_blocks, -1, values.shape[1])
     mean = blocks.mean(1)
     m2 = ((blocks - mean[:, None]) ** 2).sum(1)
-    return m.from_blocks(np.full(num_blocks, blocks.shape[1]), {"g": mean}, {"g": m2})
+    return measure.from_blocks(np.full(num_blocks, blocks.shape[1]), {"g": mean}, {"g": m2})
 
 
 def pooled_by_hand(numerator, noise):
@@ -105,27 +116,29 @@ def test_pooled_statistics_by_hand():
     a, b = rng.normal(0.4, 1.0, (2, 12, 3))
     a[:, 2] = b[:, 2] = 0.0
     own, other = by_hand(a), by_hand(b)
-    np.testing.assert_allclose(m.snr_squared(own, "g").value, pooled_by_hand(a, a))
-    np.testing.assert_allclose(m.snr_squared_of(own, other, "g").value, pooled_by_hand(a, b))
+    np.testing.assert_allclose(measure.snr_squared(own, "g").value, pooled_by_hand(a, a))
+    np.testing.assert_allclose(measure.snr_squared_of(own, other, "g").value, pooled_by_hand(a, b))
     ratio = pooled_by_hand(a, a) / pooled_by_hand(b, b)
-    np.testing.assert_allclose(m.snr_squared_ratio(own, "g", other, "g").value, ratio)
-    np.testing.assert_allclose(m.variance(own, "g").value, a.var(0, ddof=1).mean())
+    np.testing.assert_allclose(measure.snr_squared_ratio(own, "g", other, "g").value, ratio)
+    np.testing.assert_allclose(measure.variance(own, "g").value, a.var(0, ddof=1).mean())
     squared = (a.mean(0) ** 2 - a.var(0, ddof=1) / 12).mean()
-    np.testing.assert_allclose(m.mean_squared(own, "g").value, squared)
+    np.testing.assert_allclose(measure.mean_squared(own, "g").value, squared)
 
     left_out = [np.delete(a, slice(3 * i, 3 * i + 3), axis=0) for i in range(4)]
     values = np.array([pooled_by_hand(v, v) for v in left_out])
     error = np.sqrt(3 / 4 * np.sum((values - values.mean()) ** 2))
-    got = m.snr_squared(own, "g")
+    got = measure.snr_squared(own, "g")
     np.testing.assert_allclose(got.standard_error, error)
     half = 3.182446 * error  # the 97.5% quantile of t with 3 degrees of freedom
     np.testing.assert_allclose([got.low, got.high], [got.value - half, got.value + half], rtol=1e-5)
-    np.testing.assert_allclose(m.root(m.Value(4.0, 0.4, 3.2, 4.8)), [2, 0.1, 3.2**0.5, 4.8**0.5])
+    np.testing.assert_allclose(
+        measure.root(measure.Value(4.0, 0.4, 3.2, 4.8)), [2, 0.1, 3.2**0.5, 4.8**0.5]
+    )
 
 
 def test_projection_on_an_expected_gradient():
     means = np.vstack([np.array([2.0, 4.0])] * 5)
-    got = m.projection(means, np.array([1.0, 2.0]))
+    got = measure.projection(means, np.array([1.0, 2.0]))
     np.testing.assert_allclose(got.value, 2.0)
     assert got.standard_error == 0
 
@@ -135,7 +148,7 @@ def test_slope_is_that_of_the_root():
         {"at": {"K": k}, "squared": 9.0 / k, "squared_standard_error": 0.01 / k}
         for k in (1, 10, 100)
     ]
-    slope, low, high = m.slope_of_rows(rows, "K")
+    slope, low, high = measure.slope_of_rows(rows, "K")
     np.testing.assert_allclose(slope, -0.5, atol=1e-6)
     assert low < -0.5 < high
 
@@ -232,9 +245,15 @@ def test_vae_trains_on_training_and_validation_images_of_the_data_set_of_the_con
     assert setting.batch.shape == (16, 12)
 
     row = results.row(
-        "theta pathwise", {"K": 1}, kind="estimate", unit="ratio", value=1.0, low=0.9, high=1.1,
+        "theta pathwise",
+        {"K": 1},
+        kind="estimate",
+        unit="ratio",
+        value=1.0,
+        low=0.9,
+        high=1.1,
         floor=0.1,
-    )  # fmt: skip
+    )
     assert "VAE on Small:" in problem.draw([row], [])._suptitle.get_text()
 
 

@@ -36,9 +36,13 @@ def trained(batch_size):
 
 def after_ten_steps(run):
     state = trainer.train(
-        run.loss_fn, trainer.init_state(run.init(), run.optimizer), run.stream, run.optimizer,
-        run.key, num_steps=10,
-    )  # fmt: skip
+        run.loss_fn,
+        trainer.init_state(run.init(), run.optimizer),
+        run.stream,
+        run.optimizer,
+        run.key,
+        num_steps=10,
+    )
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
 
 

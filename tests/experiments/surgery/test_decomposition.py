@@ -49,9 +49,10 @@ def test_minibatch_estimates_enclose_the_information():
     rows = decomposition.minibatch_rows({"model": "m"}, batches)
     kinds = {r["name"]: r["kind"] for r in rows}
     assert kinds == {
-        "I, in-batch mean": "lower_bound", "I, stratified": "upper_bound",
+        "I, in-batch mean": "lower_bound",
+        "I, stratified": "upper_bound",
         "I, MWS": "upper_bound",
-    }  # fmt: skip
+    }
     # All data in one batch: the aggregated posterior itself, whichever way it is estimated.
     whole = decomposition.from_minibatches(posteriors, jax.random.key(2), batch=40, num_batches=300)
     np.testing.assert_allclose(whole.in_batch, whole.stratified, atol=1e-5)

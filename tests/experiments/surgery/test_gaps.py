@@ -74,7 +74,7 @@ def divergence(name):
             GRID, MEANS.mean(), np.sqrt(VARIANCE + MEANS.var())
         ),
         "N(0, 4)": stats.norm.logpdf(GRID, 0.0, 2.0),
-    }[name]  # fmt: skip
+    }[name]
     return np.sum(np.exp(log_q) * (log_q - log_r)) * (GRID[1] - GRID[0])
 
 
@@ -100,16 +100,24 @@ def test_rise_of_the_program_is_the_marginal_kl_of_the_same_draws():
     q = DatumQ(*(np.asarray(v) for v in (posteriors.mean, 0.5 * np.log(posteriors.variance))))
     draws, images = 4000, DATA[:, None].astype(posteriors.mean.dtype)
     found = prior.measure(
-        MODEL.log_p, THETA, images, q, posteriors, jax.random.key(0), num_draws=draws,
-        images_per_pass=2, posteriors_per_pass=2,
-    )  # fmt: skip
+        MODEL.log_p,
+        THETA,
+        images,
+        q,
+        posteriors,
+        jax.random.key(0),
+        num_draws=draws,
+        images_per_pass=2,
+        posteriors_per_pass=2,
+    )
     parts = decomposition.measure(
         posteriors, jax.random.key(0), num_draws=draws, images_per_pass=3, posteriors_per_pass=4
     )
     np.testing.assert_allclose(found.rise, parts.mean.terms.marginal_kl, atol=1e-5)
     for values, variance, name in (
-        (found.elbo, found.variances[0], "p(z)"), (found.replaced, found.variances[1], "q(z)"),
-    ):  # fmt: skip
+        (found.elbo, found.variances[0], "p(z)"),
+        (found.replaced, found.variances[1], "q(z)"),
+    ):
         value, error = decomposition.stratified(values, variance, draws)
         assert abs(value - average_elbo(name)) < oracles.z_limit(1) * error
     value, error = decomposition.stratified(found.rise, found.variances[2], draws)
@@ -171,9 +179,17 @@ def test_gap_is_approximation_plus_amortisation(variance):
 def measured(how):
     images = IMAGES.astype(CENTER.dtype)
     return gaps.measure(
-        MODEL.log_p, CENTER, images, encoders(VARIANCE), jax.random.key(0), how,
-        num_draws=2000, num_samples=2000, images_per_pass=2, samples_per_pass=300,
-    )  # fmt: skip
+        MODEL.log_p,
+        CENTER,
+        images,
+        encoders(VARIANCE),
+        jax.random.key(0),
+        how,
+        num_draws=2000,
+        num_samples=2000,
+        images_per_pass=2,
+        samples_per_pass=300,
+    )
 
 
 def test_optimized_gaussians_leave_no_gap_where_the_posterior_is_one():
@@ -209,9 +225,12 @@ def test_elbo_of_the_encoder_is_exact_within_its_error():
 
 def test_rows_add_up_and_say_on_which_side_they_are():
     found = gaps.Gaps(
-        np.array([-2.0, -3.0]), np.array([-3.0, -3.5]), np.array([-2.5, -3.25]),
-        np.array([True, False]), None,
-    )  # fmt: skip
+        np.array([-2.0, -3.0]),
+        np.array([-3.0, -3.5]),
+        np.array([-2.5, -3.25]),
+        np.array([True, False]),
+        None,
+    )
     rows = {r["name"]: r for r in gaps.gap_rows({"model": "m"}, found, 100)}
     parts = rows["approximation gap"]["value"] + rows["amortisation gap"]["value"]
     np.testing.assert_allclose(rows["gap"]["value"], parts)

@@ -112,9 +112,11 @@ def test_parts_add_up_before_and_after_training(finished):
             np.testing.assert_allclose(np.sum(each["KL of dimension"]), wise, atol=1e-5)
             assert -0.1 < information <= np.log(40)
             (difference,) = (
-                r for r in rows if r["name"] == "average KL - sampled"
+                r
+                for r in rows
+                if r["name"] == "average KL - sampled"
                 and (r["at"]["model"], r["at"].get("when")) == (model, when)
-            )  # fmt: skip
+            )
             np.testing.assert_allclose(difference["value"], exact - sampled, atol=1e-6)
             assert abs(difference["z_score"]) < oracles.z_limit(1)
             active = np.sum(np.array(each[decomposition.VARIANCE_OF_MEAN]) > 0.01)
@@ -145,9 +147,10 @@ def test_curve_has_the_start_and_every_checkpoint(finished):
     for model in MODELS:
         for name in (decomposition.INFORMATION, decomposition.MARGINAL_KL):
             found = [
-                r["at"]["step"] for r in rows_of(finished)
+                r["at"]["step"]
+                for r in rows_of(finished)
                 if r["name"] == name and r["at"]["model"] == model and "step" in r["at"]
-            ]  # fmt: skip
+            ]
             assert found == [0, 2, 4]
         rows = [r for r in rows_of(finished) if r["at"]["model"] == model]
         start = value(rows, decomposition.AVERAGE_KL, step=0)  # closed form: the same parameters
@@ -232,9 +235,10 @@ def test_finished_runs_are_taken_apart_as_they_are(finished, tmp_path, monkeypat
     assert not started
     assert not (tmp_path / "mine").exists()
     expected = [
-        {**r, "at": {**r["at"], "model": "mine"}} for r in rows_of(finished)
+        {**r, "at": {**r["at"], "model": "mine"}}
+        for r in rows_of(finished)
         if (r["at"]["model"], r["part"]) == ("VAE", "decomposition")
-    ]  # fmt: skip
+    ]
     assert rows_of(tmp_path) == expected
     assert "mine" in capsys.readouterr().out
     # Another checkpoint is another surgery.

@@ -21,16 +21,24 @@ def test_validation_is_the_bound_of_the_validation_images(problem):
     trained = tiny(training={"validation_samples": 400})
     params = problem.vae.init(jax.random.key(1), np.full(64, 0.3, np.float32))
     measured = held_out.per_image(
-        problem.vae.model, params, build.prepared(problem, "validation", 0), jax.random.key(2),
-        few=1, many=400,
-    ).iwae_many  # fmt: skip
+        problem.vae.model,
+        params,
+        build.prepared(problem, "validation", 0),
+        jax.random.key(2),
+        few=1,
+        many=400,
+    ).iwae_many
     # Both are means over the same images: their samples alone tell them apart.
     value = build.validation(problem, trained)(params)
     assert value == pytest.approx(measured.mean(), abs=0.05)
     test = held_out.per_image(
-        problem.vae.model, params, build.prepared(problem, "test", 0), jax.random.key(2),
-        few=1, many=400,
-    ).iwae_many  # fmt: skip
+        problem.vae.model,
+        params,
+        build.prepared(problem, "test", 0),
+        jax.random.key(2),
+        few=1,
+        many=400,
+    ).iwae_many
     assert abs(test.mean() - value) > 0.1
 
 

@@ -85,8 +85,10 @@ def test_more_steps_end_where_one_long_training_does(tmp_path):
     assert last_state(tmp_path / "a", **changes)[0] == bits
     assert {r["n"] for r in again["rows"]} == {20}
     assert again["continued_from"][1] == {
-        "records.keep_checkpoints": 2, "records.log_every": 10, "evaluation.num_images": 10,
-    }  # fmt: skip
+        "records.keep_checkpoints": 2,
+        "records.log_every": 10,
+        "evaluation.num_images": 10,
+    }
     assert [r["value"] for r in again["rows"]] == [
         r["value"] for r in run(tmp_path / "b", **scored)["rows"]
     ]

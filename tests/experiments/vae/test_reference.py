@@ -124,11 +124,16 @@ def test_mistake_in_a_later_model_is_found_before_the_first_is_trained(tmp_path)
 def scores(values):
     """Rows as `grid.run` makes them: {(objective, K): one value a seed}."""
     return [
-        row("IWAE-40", {"objective": o, "M": 1, "K": k, "seed": seed}, kind="lower_bound",
-            unit="nats", value=value)
+        row(
+            "IWAE-40",
+            {"objective": o, "M": 1, "K": k, "seed": seed},
+            kind="lower_bound",
+            unit="nats",
+            value=value,
+        )
         for (o, k), seeds in values.items()
         for seed, value in enumerate(seeds)
-    ]  # fmt: skip
+    ]
 
 
 def test_table_is_over_seeds_and_its_differences_are_paired():
@@ -155,13 +160,17 @@ def test_published_numbers_stand_beside_the_published_protocol_alone():
     assert published(rows) == published(rows, "released_code") == -85.54
     assert published(rows, "short") is None
     for change in (
-        {"data": {"name": "fashion_mnist"}}, {"training": {"num_steps": 100}},
+        {"data": {"name": "fashion_mnist"}},
+        {"training": {"num_steps": 100}},
         {"model": {"latents": (100, 50), "hidden": ((200, 200), (100, 100))}},
-        {"model": {"hidden": ((200, 100),)}}, {"model": {"likelihood": "categorical"}},
-        {"training": {"batch_size": 100}}, {"optimizer": {"clip_norm": 1.0}},
-        {"evaluation": {"num_images": 1000}}, {"evaluation": {"few_samples": 8}},
+        {"model": {"hidden": ((200, 100),)}},
+        {"model": {"likelihood": "categorical"}},
+        {"training": {"batch_size": 100}},
+        {"optimizer": {"clip_norm": 1.0}},
+        {"evaluation": {"num_images": 1000}},
+        {"evaluation": {"few_samples": 8}},
         {"evaluation": {"num_samples": 100}},
-    ):  # fmt: skip
+    ):
         assert published(rows, **change) is None, change
     grouped = [{**r, "at": {**r["at"], "objective": "piwae", "M": 8, "K": 8}} for r in rows]
     assert published(grouped) == -84.46

@@ -140,11 +140,16 @@ def two_processes(start, workdir, **changes):
         port = free.getsockname()[1]
     return [
         start(
-            workdir, "--distributed", f"--coordinator_address=127.0.0.1:{port}",
-            "--num_processes=2", f"--process_id={i}", devices=2, **changes,
+            workdir,
+            "--distributed",
+            f"--coordinator_address=127.0.0.1:{port}",
+            "--num_processes=2",
+            f"--process_id={i}",
+            devices=2,
+            **changes,
         )
         for i in range(2)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

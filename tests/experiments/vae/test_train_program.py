@@ -91,9 +91,10 @@ def test_tensorboard_finds_the_same_curves_and_the_grids(finished):
 def test_every_objective_trains(name, tmp_path):
     trained = tiny(
         objective={"name": name.split()[0], "sleep": name.endswith("sleep"), "num_groups": 2},
-        training={"num_steps": 4}, records={"log_every": 2, "save_every": 4},
+        training={"num_steps": 4},
+        records={"log_every": 2, "save_every": 4},
         model={"latents": (3,), "hidden": ((5,),)},
-    )  # fmt: skip
+    )
     run = build.make_run(problem_of(trained), trained, 0)._replace(validate=None)
     start = build.make_run(problem_of(trained), trained, 0).init()
     before = jax.config.read("jax_disable_most_optimizations")
