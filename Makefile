@@ -89,7 +89,7 @@ lint: $(VENV)/.test ## style, format and types
 
 # What is quick and breaks first: values, gradients, imports and signatures, commands in documents.
 FAST := tests/bounds/test_values.py tests/bounds/test_elbo.py tests/bounds/test_vimco.py \
-	tests/test_packaging.py tests/test_rooms.py tests/test_launch.py tests/test_docs.py
+	tests/test_packaging.py tests/test_launch.py tests/test_docs.py
 
 fast: $(VENV)/.test ## lint and the quick tests, those that failed first: while you work
 	$(BIN)/ruff check .

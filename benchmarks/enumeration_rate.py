@@ -4,17 +4,20 @@
 a row of a matrix product over 64 pixels of 17 levels. Beside it stand such products alone.
 """
 
+import functools
 import statistics
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import bounds
 from benchmarks.timing import Row, interleaved, megabytes, peak_memory, ratio
 from configs import dalle_digits
 from experiments.dalle import build, enumeration
 from experiments.dalle.settings import Dalle
 from experiments.runtime import settings
+from experiments.runtime.compiling import precise
 from experiments.studies.images import as_images
 
 ROUNDS = 3
@@ -75,10 +78,23 @@ def _problem(num_codes: int):
     params = jax.jit(model.init)(jax.random.key(0))
     own = np.zeros(len(images), int)
     log_prior = jnp.full((1, model.num_sequences), -np.log(model.num_sequences))
-    sums = enumeration.log_likelihoods(model)
+    sums = _log_likelihoods(model)
     return lambda: sums(params, images, own, log_prior), model, len(images)
 
 
 def evaluate_codes(num_codes: int) -> None:
     evaluate, _, _ = _problem(num_codes)
     jax.block_until_ready(evaluate())
+
+
+def _log_likelihoods(model: build.Model):
+    """Jitted (params, images, own [M], log p(y, z) [C, K^N]) -> log p(x, y) [M]: the sum alone."""
+    codes, _ = enumeration._chunks(model)
+
+    @jax.jit
+    @precise
+    def log_p(params, images, own, log_prior):
+        chunk = functools.partial(enumeration._chunk, model, params, images, codes, log_prior, own)
+        return bounds.joint.values(chunk, len(codes)).log_p
+
+    return log_p

@@ -60,7 +60,7 @@ def main(settings: Evaluate, workdir: str) -> None:
         f"{step}; standard errors over images.\nOn data simulated from the model AIS runs both "
         "ways, and log p(x) lies between; IWAE beside it is of the same data."
     )
-    print("Written:", os.path.join(workdir, results.FILE))
+    results.print_written(workdir)
 
 
 if __name__ == "__main__":

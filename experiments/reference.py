@@ -8,8 +8,6 @@ and the same command continues where it was stopped. Standard errors are over se
 differ by more than the images of one test set can tell.
 """
 
-import os
-
 from absl import flags
 
 from experiments.runtime import cli, cluster
@@ -50,7 +48,7 @@ def main(settings: Reference, workdir: str) -> None:
     print()
     for note in grid.notes(problem, settings, points[0]):
         print(note)
-    print("Written:", os.path.join(workdir, results.FILE))
+    results.print_written(workdir)
 
 
 if __name__ == "__main__":

@@ -136,20 +136,6 @@ def _sums_of(model: Model):
     return sums
 
 
-@functools.cache
-def log_likelihoods(model: Model):
-    """Jitted (params, images, own [M], log p(y, z) [C, K^N]) -> log p(x, y) [M]: that sum alone."""
-    codes, _ = _chunks(model)
-
-    @jax.jit
-    @precise
-    def log_p(params, images, own, log_prior):
-        chunk = functools.partial(_chunk, model, params, images, codes, log_prior, own)
-        return bounds.joint.values(chunk, len(codes)).log_p
-
-    return log_p
-
-
 def _chunk(
     model: Model,
     params: Any,

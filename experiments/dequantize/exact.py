@@ -19,7 +19,7 @@ from models.exact import quadrature
 from models.quantized_mixture import EXAMPLE, EXAMPLE_LEVELS
 
 # A location and a log scale for each x: noise as free as its family allows.
-FAMILIES = {
+NOISES = {
     "logit-normal": bounds.dequantization.normal,
     "logit-logistic": bounds.dequantization.logistic,
 }
@@ -98,7 +98,7 @@ def rows(control: Control, *, num_steps: int, learning_rate: float, counts: tupl
     per_dim = 1 / (control.num_dims * math.log(2))
     at = {"pixels": control.num_dims}
     out: list[Row] = []
-    for name in ("uniform", *FAMILIES):
+    for name in ("uniform", *NOISES):
         model, phi = fitted(control, name, x, num_steps, learning_rate)
         params = bounds.Params(control.theta, phi)
         parts = jax.jit(
@@ -133,7 +133,7 @@ def fitted(control: Control, name: str, x: Array, num_steps: int, learning_rate:
         index = jnp.sum(x.astype(jnp.int32) * base)
         return phi[0][index], phi[1][index]
 
-    model = bounds.dequantization.dequantized(control.log_density, FAMILIES[name](parameters))
+    model = bounds.dequantization.dequantized(control.log_density, NOISES[name](parameters))
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def loss(phi):

@@ -88,7 +88,6 @@ def curves(summary: list[Row], title: str):
         _lines(grid[0, 1], gaps, colors)
         grid[0, 1].set_yscale("log")
         grid[0, 1].set_ylabel("gap to the exact value, bits/dim")
-    if gaps:
         outside: Any = "outside right"  # not in matplotlib's own list of types
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc=outside, fontsize=8)
     elif shown:

@@ -92,7 +92,7 @@ class Noise(Section):
 class Objective(shared.Objective):
     """Also `exact`: log P(x) itself, of densities that have it."""
 
-    name: Literal[shared.OBJECTIVES, "exact"]
+    name: Literal[shared.ObjectiveName, "exact"]
 
 
 class Refit(Section):

@@ -31,7 +31,7 @@ KEPT = 10  # pictures of a strip
 LIMIT = "ELBO, T = infinity"  # the row of the bound of continuous time
 
 
-class Terms(NamedTuple):
+class TermsOfImages(NamedTuple):
     """Of each image, in nats; see `bounds.diffusion.Terms`."""
 
     prior: np.ndarray
@@ -41,9 +41,9 @@ class Terms(NamedTuple):
 
 def terms(
     model: Model, params: PyTree, images: np.ndarray, key: Array, images_per_pass: int
-) -> Terms:
+) -> TermsOfImages:
     """Every term of every image, each t with fresh noise: image i uses fold_in(key, i)."""
-    return Terms(
+    return TermsOfImages(
         *held_out.over_images(
             _terms_of(model), params, as_images(images), key, images_per_pass=images_per_pass
         )

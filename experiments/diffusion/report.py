@@ -24,7 +24,7 @@ COLUMNS = {
     "standard error": "standard_error", "seeds": "n", "deviation of one": "deviation",
 }  # fmt: skip
 STRIPS = 8  # images in a strip
-PARTS = {"prior": "gray", "diffusion": "blue", "reconstruction": "orange"}  # of the bound
+TERMS_DRAWN = {"prior": "gray", "diffusion": "blue", "reconstruction": "orange"}  # of the bound
 
 
 def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, folder: str) -> None:
@@ -94,7 +94,7 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
 def _draw_stacks(axes, summary: list[Row], models: list[str]) -> None:
     """The parts of each model's bound, one upon the other."""
     start = np.zeros(len(models))
-    for name, color in PARTS.items():
+    for name, color in TERMS_DRAWN.items():
         heights = np.array([_bits(summary, model, name) or 0.0 for model in models])
         axes.bar(models, heights, bottom=start, color=COLORS[color], label=name, width=0.6)
         start += heights
@@ -105,15 +105,17 @@ def _draw_stacks(axes, summary: list[Row], models: list[str]) -> None:
 
 def _draw_sum(axes, summary: list[Row], model: str) -> None:
     """The parts of one bound, each from where the last one ends, and what they come to."""
-    parts = {name: _bits(summary, model, name) for name in (*PARTS, "ELBO", evaluation.LIMIT)}
+    parts = {name: _bits(summary, model, name) for name in (*TERMS_DRAWN, "ELBO", evaluation.LIMIT)}
     end = 0.0
     for name, value in parts.items():
         if value is None:
             continue
-        start = end if name in PARTS else 0.0
+        start = end if name in TERMS_DRAWN else 0.0
         end = start + value
         label = name.replace(", ", "\n")
-        axes.bar(label, value, bottom=start, color=COLORS[PARTS.get(name, "green")], width=0.6)
+        axes.bar(
+            label, value, bottom=start, color=COLORS[TERMS_DRAWN.get(name, "green")], width=0.6
+        )
         axes.annotate(f"{value:.4f}", (label, end), ha="center", va="bottom", fontsize=9)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import METRICS, write_atomically
 
-FILE = METRICS
 TENSORBOARD = "tensorboard"
 
 
@@ -32,7 +31,7 @@ class Writer:
         from tensorboardX.proto import event_pb2
 
         self._protos: Any = event_pb2
-        self._path = os.path.join(workdir, FILE)
+        self._path = os.path.join(workdir, METRICS)
         folder = os.path.join(workdir, TENSORBOARD)
         kept = [entry for entry in read(workdir) if entry["step"] <= step]
         lines = "".join(json.dumps(entry) + "\n" for entry in kept)
@@ -100,7 +99,7 @@ def seconds_spent(workdir: str) -> float:
 
 def read(workdir: str) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl in order, without those that are damaged or were cut off."""
-    path = os.path.join(workdir, FILE)
+    path = os.path.join(workdir, METRICS)
     if not os.path.exists(path):
         return []
     entries = []

@@ -21,7 +21,7 @@ from experiments.runtime.settings import (
 from experiments.studies.settings import Data
 from experiments.vae.settings import Model as VAE
 
-ESTIMATORS = Literal["pathwise", "dreg", "stl", "elbo"]
+EstimatorName = Literal["pathwise", "dreg", "stl", "elbo"]
 Dims = Annotated[int, Field(ge=1, le=10_000)]  # of a matrix with as many rows and columns
 Counts = Annotated[tuple[Count, ...], NotEmpty, Distinct]
 
@@ -106,7 +106,7 @@ class Gaussian(Section):
     seed: Seed
     toy: GaussianToy
     num_samples: Counts
-    estimators: Annotated[tuple[ESTIMATORS, ...], NotEmpty, Distinct]
+    estimators: Annotated[tuple[EstimatorName, ...], NotEmpty, Distinct]
     elbo: bool
     replicates: Replicates
     fit: Fit
@@ -150,7 +150,7 @@ class OfVAE(Section):
     training: ShortTraining
     batch_size: Count
     num_samples: Counts
-    estimators: Annotated[tuple[ESTIMATORS, ...], NotEmpty, Distinct]
+    estimators: Annotated[tuple[EstimatorName, ...], NotEmpty, Distinct]
     replicates: Replicates
     memory: Memory
 

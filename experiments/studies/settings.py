@@ -21,12 +21,12 @@ from experiments.runtime.settings import (
     Share,
 )
 
-DATASETS = Literal[
+DatasetName = Literal[
     "digits", "digits_shuffled", "mnist", "fashion_mnist", "binarized_mnist", "omniglot",
     "omniglot_rebuilt", "cifar10", "cifar10_first4000", "emoji", "imagenet32", "imagenet64",
 ]  # fmt: skip
-OPTIMIZERS = Literal["adam", "adam_warmup", "adam_cosine", "sgd", "paper", "released_code"]
-OBJECTIVES = Literal[
+OptimizerName = Literal["adam", "adam_warmup", "adam_cosine", "sgd", "paper", "released_code"]
+ObjectiveName = Literal[
     "elbo", "iwae", "ciwae", "renyi", "miwae", "piwae", "stl", "dreg", "vimco", "reinforce", "rws"
 ]
 
@@ -34,7 +34,7 @@ OBJECTIVES = Literal[
 class Data(Section):
     """Which images; where their files lie is `data_dir`, which identifies nothing."""
 
-    name: DATASETS
+    name: DatasetName
 
 
 class Objective(Section):
@@ -48,7 +48,7 @@ class Objective(Section):
       sleep: whether rws adds its sleep phase.
     """
 
-    name: OBJECTIVES
+    name: ObjectiveName
     num_samples: Count
     num_groups: Count
     beta: Share
@@ -71,7 +71,7 @@ class Optimizer(Section):
       clip_norm: largest norm of the mean gradient; 0: off.
     """
 
-    name: OPTIMIZERS
+    name: OptimizerName
     learning_rate: Positive
     warmup_steps: CountFrom0
     clip_norm: AtLeast0

@@ -10,12 +10,12 @@ import bounds
 from experiments.runtime.plots import COLORS, new_figure, tile
 from experiments.vae.build import Problem
 
-ROWS, COLUMNS = 10, 10
+TILES_DOWN, TILES_ACROSS = 10, 10
 
 
 def sample_grid(problem: Problem, params: bounds.Params, key: Array) -> np.ndarray:
     """Mean images of draws from the prior, 10 x 10, in [0, 1]."""
-    keys = jax.random.split(key, ROWS * COLUMNS)
+    keys = jax.random.split(key, TILES_DOWN * TILES_ACROSS)
 
     @jax.jit
     def draw(theta, keys):
@@ -25,14 +25,14 @@ def sample_grid(problem: Problem, params: bounds.Params, key: Array) -> np.ndarr
 
         return jax.vmap(one)(keys)
 
-    return tile(as_images(problem, np.asarray(draw(params.theta, keys))), COLUMNS)
+    return tile(as_images(problem, np.asarray(draw(params.theta, keys))), TILES_ACROSS)
 
 
 def reconstruction_grid(
     problem: Problem, params: bounds.Params, images: np.ndarray, key: Array
 ) -> np.ndarray:
     """Pairs side by side: an image, and its mean image given one draw of q(z | x)."""
-    images = images[: ROWS * COLUMNS // 2]
+    images = images[: TILES_DOWN * TILES_ACROSS // 2]
     keys = jax.random.split(key, len(images))
 
     @jax.jit
@@ -44,7 +44,7 @@ def reconstruction_grid(
         return jax.vmap(one)(keys, x)
 
     pairs = np.stack([images, np.asarray(reconstruct(params, keys, images))], axis=1)
-    return tile(as_images(problem, pairs), COLUMNS)
+    return tile(as_images(problem, pairs), TILES_ACROSS)
 
 
 def as_images(problem: Problem, pixels: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """What a finished training run shows: a held-out bound, curves and grids."""
 
-import os
 from typing import Any
 
 import jax
@@ -46,14 +45,14 @@ def write(
     weights = "average" if run.training.ema_decay > 0 else "last"
     record["rows"] = [{**r, "weights": weights} for r in rows]
     results.save_record(workdir, record)
-    paths = [os.path.join(workdir, results.FILE), *draw(problem, params, run, workdir, step)]
+    paths = draw(problem, params, run, workdir, step)
     print(results.table(rows, COLUMNS))
     split = "test" if len(images) else "no test"
     print(
         f"\n{problem.dataset.name}, {len(images)} {split} images, {weights} weights; standard "
         "errors over images. IWAE and ELBO are lower bounds on log p(x), in expectation."
     )
-    print("Written:", ", ".join(paths))
+    results.print_written(workdir, paths)
 
 
 def draw(problem: Problem, params: bounds.Params, run: Train, workdir: str, step: int) -> list[str]:

@@ -16,7 +16,7 @@ from experiments.dequantize.settings import Dequantize
 from experiments.diffusion.settings import Diffusion
 from experiments.runtime import settings, subprograms
 from experiments.runtime.errors import UserError
-from experiments.studies.settings import OBJECTIVES, OPTIMIZERS, Study
+from experiments.studies.settings import ObjectiveName, OptimizerName, Study
 from experiments.vae.settings import Reference, Train
 
 DIGITS = subprograms.load_config("configs/train_digits.py", {})
@@ -324,7 +324,7 @@ def test_shipped_config_parses_with_all_its_models_and_not_with_other_seeds(prog
     ],
 )
 def test_every_objective_and_optimizer_can_be_named(kind, spec, field):
-    for name in get_args(OBJECTIVES if field == "objective" else OPTIMIZERS):
+    for name in get_args(ObjectiveName if field == "objective" else OptimizerName):
         settings.parse(kind, subprograms.load_config(spec, {field: {"name": name}}))
 
 

@@ -161,7 +161,7 @@ def parsed(config, **changes):
 
 
 def test_a_config_may_name_every_estimator():
-    assert get_args(settings.ESTIMATORS) == tuple(ESTIMATORS)
+    assert get_args(settings.EstimatorName) == tuple(ESTIMATORS)
 
 
 @pytest.mark.parametrize(("number", "num_blocks"), [(10, 3), (4, 4), (0, 2), (100, 1)])

@@ -17,7 +17,7 @@ def names(section, field):
 
 
 def test_names_of_tables():
-    assert set(get_args(shared.DATASETS)) == names(shared.Data, "name") == set(sets.DATASETS)
+    assert set(get_args(shared.DatasetName)) == names(shared.Data, "name") == set(sets.DATASETS)
     assert names(Objective, "name") == set(objectives.OBJECTIVES)
     assert names(Model, "likelihood") == set(build.LIKELIHOODS)
     assert names(Drawn, "split") <= set(build.BITS)
@@ -29,7 +29,7 @@ def test_names_of_optimizers():
         "learning_rate": 0.1, "warmup_steps": 1, "clip_norm": 0.0, "num_steps": 4,
         "batch_size": 2, "steps_per_epoch": 2,
     }  # fmt: skip
-    for name in get_args(shared.OPTIMIZERS):
+    for name in get_args(shared.OptimizerName):
         assert make_optimizer(name, **sizes).init({})
     with pytest.raises(KeyError):
         make_optimizer("adm", **sizes)
