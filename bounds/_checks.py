@@ -62,13 +62,13 @@ def check_at_least(
 ) -> Array:
     """Returns a scalar, refusing a known one below `least`, or equal to it if `strictly`.
 
-    A traced one that is becomes NaN.
+    A traced one that is too small becomes NaN.
     """
     array = jnp.asarray(value, float)  # type: ignore[arg-type]
     if array.shape != ():
         raise ValueError(f"{name} must be one number, got shape {array.shape}.")
     if is_known(value):
-        # Looked at as it is used: in float32 a small one may have become 0.
+        # Compared in the dtype in which it is used: in float32 a small one may have become 0.
         known = float(np.asarray(value, array.dtype))
         if not np.isfinite(known) or known < least or (strictly and known == least):
             wanted = f"above {least:g}" if strictly else f"at least {least:g}"
@@ -161,7 +161,7 @@ def check_betas(betas: object) -> Float[Array, "T"]:
     if array.ndim != 1 or array.shape[0] < 2:
         raise ValueError(f"betas must be at least [0, 1], one per temperature; got {array.shape}.")
     if is_known(betas):
-        # Looked at as they are used: in float32 two neighbours may have become one.
+        # Compared in the dtype in which they are used: in float32 two neighbours may be equal.
         known = np.asarray(betas, array.dtype)
         if known[0] != 0 or known[-1] != 1 or not np.all(np.diff(known) > 0):
             raise ValueError(

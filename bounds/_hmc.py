@@ -29,7 +29,7 @@ def point_of(model: LatentModel, params: Params, x: PyTree) -> Callable[[PyTree]
         return check_scalar("log_p", model.log_p(params.theta, x, z))
 
     def log_q(z):
-        assert model.log_q is not None  # who calls has raised
+        assert model.log_q is not None  # callers have raised
         return check_scalar("log_q", model.log_q(params.phi, x, z))
 
     def at(z: PyTree) -> Point:

@@ -290,7 +290,7 @@ def active_units(mean: ArrayLike, *, threshold: ArrayLike = 0.01) -> Bool[Array,
 
 
 def _count(posteriors: Any) -> int:
-    """N."""
+    """N, the number of posteriors; raises where leaves differ in it."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(posteriors)]
     counts = {shape[0] if shape else 0 for shape in shapes}
     if len(counts) != 1 or 0 in counts:

@@ -60,7 +60,7 @@ def _fetch(url: str, checksum: str, path: str) -> None:
         os.makedirs(folder, exist_ok=True)
         pooch.retrieve(url, known_hash=checksum, fname=name, path=folder, progressbar=True)
         os.chmod(path, 0o644)  # pooch's files are the owner's alone
-    except (OSError, ValueError) as error:  # those of requests are OSErrors
+    except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"cannot download {url} to {path}: {reason}") from None
 

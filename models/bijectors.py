@@ -39,7 +39,7 @@ class Bijector(NamedTuple):
 
 
 def chain(bijectors: Sequence[Bijector]) -> Bijector:
-    """One after the other."""
+    """The composition of bijectors, applied from first to last."""
 
     def init(key, z, context):
         params = []
@@ -66,7 +66,7 @@ def chain(bijectors: Sequence[Bijector]) -> Bijector:
 
 
 def inverted(bijector: Bijector, init: Callable | None = None) -> Bijector:
-    """The same map taken backwards; `init` where the parameters cannot come from a batch of it."""
+    """The inverse map; give `init` where that of the map cannot run on a batch of its outputs."""
 
     def forward(params, z, context):
         y, log_det = bijector.inverse(params, z, context)

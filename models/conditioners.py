@@ -105,7 +105,7 @@ class GatedAttention(nn.Module):
 
 
 class _Turn(nn.Module):
-    """A gated convolution and, where `position` is there, attention: a layer norm behind each."""
+    """A gated convolution, and attention where `position` is given, each with a layer norm behind."""
 
     dropout: float
 

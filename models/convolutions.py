@@ -1,4 +1,4 @@
-"""Convolution whose speed does not depend on where it stands.
+"""Convolution that is as fast inside a loop as outside of one.
 
 XLA's CPU convolutions run about twenty times slower inside a loop than outside of one, and every
 training step here is inside a scan. There a convolution is a matrix product of patches, which runs

@@ -129,7 +129,7 @@ class DVAE(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """N."""
+        """N, the number of tokens of an image."""
         return self.grid[0] * self.grid[1]
 
 

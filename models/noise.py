@@ -85,7 +85,7 @@ def autoregressive_noise(levels: int, hidden: Sequence[int]) -> LearnedNoise:
     def init(key, x):
         flat = _centered(x, levels).reshape(-1)
         variables: Any = MADE(tuple(hidden), 2).init(key, flat, flat)
-        for name in ("outputs", "context_outputs"):  # uniform noise to begin with
+        for name in ("outputs", "context_outputs"):  # so that it starts as uniform noise
             own = variables["params"][name]
             own["kernel"] = jnp.zeros_like(own["kernel"])
         return variables

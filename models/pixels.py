@@ -178,7 +178,7 @@ def squeeze(x: Array, levels: int) -> Array:
 
 
 def unsqueeze(value: Array, levels: int) -> Array:
-    """What `squeeze` squeezed, not rounded or cut off."""
+    """The inverse of `squeeze`; the result is neither rounded nor cut off."""
     return (value - SQUEEZE) * (levels - 1) / (1 - 2 * SQUEEZE)
 
 

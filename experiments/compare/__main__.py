@@ -33,7 +33,7 @@ def main(settings: Compare, workdir: str) -> None:
         logging.info("%d/%d  %s", number, len(chosen), job.name)
         family.run(job)
         rows += families.rows(family, job)
-        # What an earlier run has of later families stays until they are read again.
+        # Rows of an earlier run stay in the record until their family is read again.
         later = {job.name for _, job in chosen[number:]}
         kept = [r for r in record["rows"] if r["at"]["family"] in later]
         record["rows"] = rows + kept

@@ -39,7 +39,7 @@ class Column(NamedTuple):
 
 class _Kind(NamedTuple):
     words: str
-    sign: str  # of the true value to the number shown
+    sign: str  # how the true value relates to the number shown
     color: str
     meaning: str
 
@@ -133,7 +133,7 @@ def _class(names: Iterable[str]) -> str:
 
 
 def _classes(column: Column, naming: Column | None) -> list[str]:
-    """Of a column's heading and cells."""
+    """CSS classes of a column's heading and cells."""
     names = {"number": column.numeric, "family": column.key == "family", "name": column is naming}
     return [name for name, holds in names.items() if holds]
 

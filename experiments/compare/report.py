@@ -38,7 +38,7 @@ COLUMNS = (
     Column("seconds_per_image", "evaluation, s/image", "Seconds an image of the pass that gave the "
            "number, compilation included; rows of one pass share it.", True),
 )  # fmt: skip
-LINE = 0.17  # inches of a line of a legend
+LINE = 0.17  # inches that a line of a legend takes
 _MARKERS = {"exact": ("D", "green"), "upper_bound": ("<", "red"), "lower_bound": (">", "blue")}
 _WORDS = {
     "exact": "exact", "upper_bound": "upper bound: the truth is to the left",
@@ -161,7 +161,7 @@ def _legend_below(axes) -> int:
 
 
 def _over_samples(axes, rows: list[Row]) -> None:
-    """Curves of those with K (of a VAE) or k (of noise) samples; exact values as lines across."""
+    """Bounds over K (of a VAE) or k (of noise) samples, and exact values as horizontal lines."""
     series: dict[tuple[Any, ...], list[tuple[int, Row]]] = {}
     for r in rows:
         at = r["at"]
@@ -193,7 +193,7 @@ def _over_samples(axes, rows: list[Row]) -> None:
             capsize=2,
             label=label,
         )
-    # Named in the legend: exact values may lie close together, and labels on them on each other.
+    # Named in the legend: labels beside exact values that lie close together would overlap.
     looks = zip(
         itertools.cycle(reversed(COLORS.values())), itertools.cycle((":", "--", "-.")), strict=False
     )

@@ -59,7 +59,7 @@ class Model(NamedTuple):
       prior: tokens and captions.
       init: key -> parameters.
       joint: p(y, z) by the prior, of data (x, y).
-      images: the same with a uniform prior of z and no y, of data (x, ()): the first stage.
+      images: the model with a uniform prior of z and no y, of data (x, ()): the first stage.
     """
 
     dvae: DVAE
@@ -74,7 +74,7 @@ class Model(NamedTuple):
 
     @property
     def num_codes(self) -> int:
-        """K."""
+        """K, the number of codes in the codebook."""
         return self.dvae.num_codes
 
     @property

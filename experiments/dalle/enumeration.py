@@ -145,7 +145,10 @@ def _chunk(
     own: Array,
     index: Array,
 ):
-    """See `bounds.joint.values`: [M, codes of the chunk] of each; log_prior [C, K^N], own [M]."""
+    """A chunk for `bounds.joint.values`: three arrays [M, codes of the chunk].
+
+    `log_prior` [C, K^N] has a row for each caption, `own` [M] the caption of each image.
+    """
     one_hot = codes_of(codes[index], model.num_codes)
     size = codes.shape[1]
     tables = jax.vmap(lambda c: _levels_of(model, params, c))(
@@ -189,7 +192,7 @@ def prior_gap(
     _, log_p = log_priors(model, params, distinct)
     total, counts = 0.0, np.bincount(own.reshape(-1))
     for caption, count in enumerate(counts):
-        # As many for every caption, the rest without weight: one program serves all.
+        # Padded to the same number for every caption, so that it is compiled once for all.
         chosen = np.resize(np.flatnonzero(own.reshape(-1) == caption), counts.max())
         counted = np.arange(counts.max()) < count
         log_mean = _mean_posterior(model)(params.phi, images[chosen], counted)

@@ -24,8 +24,8 @@ from experiments.studies.settings import Memory
 from experiments.studies.study import UNIT
 from models.token_prior import picked
 
-PLACES = 16  # whose information is told one by one, at most
-CLASSES = 100  # captions among which the right one is looked for, at most
+PLACES = 16  # of the grid: the most that get a row of information each
+CLASSES = 100  # the most captions among which the right one is looked for
 
 
 def rows(
@@ -44,7 +44,7 @@ def rows(
         out += sampled_rows(data, model, params, images, captions, at, wanted, memory)
         out += [mean_row(name, at, values, "estimate") for name, values in _parts(parts["terms"])]
     out += marginal.rows(data, model, params, images, at, wanted, memory)
-    if density:  # of real numbers: its values are those of no probability, and give no bits
+    if density:  # a decoder over real numbers: densities are no probabilities, and give no bits
         out = [r for r in out if r["unit"] != UNIT]
         names = {"log p(x, y)": "log density of x, y", "log p(x)": "log density of x"}
         for old, new in names.items():

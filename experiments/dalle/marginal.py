@@ -51,7 +51,7 @@ def rows(
 ) -> list[Row]:
     """log p(x) where codes can be summed over, and the bound on it, in bits/dim and in nats.
 
-    There are none where the classes are too many to be summed over.
+    There are no rows where the classes are too many to be summed over.
     """
     sequences, whole = all_sequences(data), True
     if sequences is None:

@@ -79,7 +79,7 @@ def show(data: Data, rows: list[Row], settings: Dalle, workdir: str) -> None:
 
 
 def _placed(r: Row) -> Row:
-    """With its temperature, place or number of samples as one text."""
+    """The row with its temperature, place or number of samples as one text, for the table."""
     where = ", ".join(f"{k}={v}" for k, v in r["at"].items() if k != "model")
     return {**r, "at": {**r["at"], "where": where}}
 

@@ -89,8 +89,8 @@ class Prior(Section):
       tokens: those it is trained on.
       text_weight: of log p(y) in nats.
       image_weight: of log p(z | y) in nats.
-      num_steps: in place of those of the first stage.
-      learning_rate: likewise.
+      num_steps: of the second stage, in place of that of the first.
+      learning_rate: of the second stage, in place of that of the first.
     """
 
     num_layers: Depth

@@ -27,8 +27,8 @@ class Dataset(NamedTuple):
     Attributes:
       name: for records and titles.
       train: uint8 [N, height, width] or [N, height, width, channels], values 0 .. levels - 1.
-      validation: likewise; never among `train`.
-      test: likewise.
+      validation: of the same form; no image of `train` is among them.
+      test: of the same form.
       levels: how many values a pixel can take.
     """
 
@@ -44,8 +44,8 @@ def load(name: str, data_dir: str) -> Dataset:
 
     Args:
       name: a key of `DATASETS`.
-      data_dir: folder that holds the data set's files, or its folder with them (FOLDERS in
-        `data_files`); digits need none.
+      data_dir: folder that holds the data set's files, or its folder with them (see
+        `files.FOLDERS`); digits need none.
 
     Raises:
       UserError: unknown name; a file is missing, unreadable, or not the official one.
@@ -166,7 +166,7 @@ def imagenet32(data_dir: str) -> Dataset:
 
 
 def imagenet64(data_dir: str) -> Dataset:
-    """The same at 64x64."""
+    """ImageNet at 64x64, with the splits of `imagenet32`."""
     return _imagenet(64, data_dir)
 
 

@@ -31,7 +31,7 @@ class Density(NamedTuple):
         alone.
       log_prob: (theta, x, dropout key or None) -> exact log P(x), or None.
       simulate: (theta, key) -> an image of integers.
-      round_trip: (theta, x + u) -> what is left of it after the flow and back; None without one.
+      round_trip: (theta, x + u) -> its image after the flow and its inverse; None without a flow.
     """
 
     init: Callable[[Array, Array], PyTree]
@@ -73,7 +73,7 @@ def make_model(problem: Problem, trained: Trained) -> Model:
     Raises:
       UserError: a size does not fit the images.
     """
-    try:  # sizes that do not fit show where shapes are followed through
+    try:  # sizes that do not fit raise when shapes are evaluated
         made = Model(
             DENSITIES[trained.model.density](problem, trained.model),
             NOISES[trained.noise.name](problem, trained),
@@ -122,7 +122,7 @@ def _flow(problem: Problem, wanted: settings.Model) -> Density:
 
     def simulate(theta, key):
         y = whole.generate(theta, jax.random.normal(key, latent))
-        # Cells are [x, x + 1); NaN, which marks an inverse that failed, stays NaN.
+        # Floor, as cells are [x, x + 1); NaN, which marks an inverse that failed, stays NaN.
         return jnp.clip(jnp.floor(y), 0, problem.levels - 1)
 
     return Density(

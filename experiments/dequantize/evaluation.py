@@ -84,14 +84,14 @@ def _log_prob_of(log_prob: Callable[..., Array]):
 
 @functools.cache
 def _of_each(function: Callable[..., Array]):
-    """(theta, batch) -> function of each, compiled once for a model and not for every seed."""
+    """(theta, batch) -> function(theta, x) of each x, compiled once for all seeds of a model."""
     return jax.jit(precise(jax.vmap(function, (None, 0))))
 
 
 def exact_bits(
     problem: Problem, model: Model, params: bounds.Params, settings: Dequantize
 ) -> np.ndarray | None:
-    """Bits/dim of each test image, of a density that knows them."""
+    """Bits/dim of each test image, under a density with exact log P(x)."""
     if model.density.log_prob is None:
         return None
     (nats,) = held_out.over_images(

@@ -82,7 +82,7 @@ def two_pixels(levels: int = 4, seed: int = 0) -> Control:
 
 
 def _bounded(conditioner: bijectors.Conditioner) -> bijectors.Conditioner:
-    """One that sees tanh of its input: without noise at its edge the logit goes far out."""
+    """A conditioner that gets tanh of its input, a logit that is unbounded near the edge."""
     return bijectors.Conditioner(
         lambda key, a, context, count: conditioner.init(key, jnp.tanh(a), context, count),
         lambda params, a, context, count: conditioner.apply(params, jnp.tanh(a), context, count),
@@ -138,7 +138,7 @@ def fitted(control: Control, name: str, x: Array, num_steps: int, learning_rate:
 
     def loss(phi):
         params = bounds.Params(control.theta, phi)
-        nodes = 401 if control.num_dims == 1 else 61  # coarser than what is reported
+        nodes = 401 if control.num_dims == 1 else 61  # fewer than for the reported values
         return -jnp.sum(quadrature.integrate(model, params, x, num_nodes=nodes).elbo)
 
     @jax.jit
@@ -195,7 +195,7 @@ class Fit(NamedTuple):
 def degenerate_and_dequantized(
     *, num_components: int, num_steps: int, learning_rate: float, key: Array
 ) -> dict[str, Fit]:
-    """Mixtures fitted to the integers of `one_pixel` without noise, with uniform and fitted noise.
+    """Mixtures fitted to the integers of `one_pixel` without noise, with uniform and learned noise.
 
     Without noise the density at the integers themselves is raised, and nothing bounds it.
     """

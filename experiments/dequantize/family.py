@@ -59,7 +59,7 @@ def check(asked: Dequantize) -> Prepared:
         evaluated = {own.noise.name: model} if model.density.log_density else {}
         if own.refit.noise:
             changed = _refitted(own)
-            # The same density, or everything of it would be compiled twice.
+            # With the same density object, or its functions would be compiled twice.
             refitted = build.make_model(problem, changed)._replace(density=model.density)
             training.make_run(problem, refitted, changed, seed)
             uniform = model._replace(noise=noise.uniform_noise())
@@ -124,7 +124,10 @@ def _fit(
     directory: str | None,
     **more: Any,
 ) -> tuple[list[bounds.Params], float]:
-    """(parameters of the best step on validation, seconds each); `more` tells it from others."""
+    """(parameters at the best step on validation, seconds each).
+
+    `more` are fields that tell this training from others.
+    """
     named = identity(own, Trained, seeds, **more)
     params, seconds = train_members(runs, records, folder, named, directory, best=True)
     return [bounds.Params(*found) for found in params], seconds
@@ -149,7 +152,7 @@ def _refit(
 ) -> list[bounds.Params]:
     """Noise fitted by the ELBO to densities that stay as they are evaluated.
 
-    What a density was trained with then no longer decides how tightly it is evaluated.
+    How tight the bound on a density is then does not depend on the noise it was trained with.
     """
     own = prepared.models[point.name].wanted
     model, changed = prepared.models[point.name].evaluated[own.refit.noise], _refitted(own)
@@ -166,7 +169,7 @@ def _refit(
         directory and os.path.join(directory, "refit"),
         trained_with=settings.dump(own, Trained),
     )
-    # Their average rounds anew at every step; the densities are those that were trained.
+    # The average of parameters that stand still is rounded at every step: take those trained.
     return [bounds.Params(found.theta, new.phi) for found, new in zip(params, fitted, strict=True)]
 
 

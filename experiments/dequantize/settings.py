@@ -65,7 +65,7 @@ class Noise(Section):
     Attributes:
       name: its family.
       width: of its networks, as of those of the density.
-      num_layers: likewise.
+      num_layers: of its networks, as of those of the density.
       num_couplings: of flow.
       coupling: of flow.
       num_components: of mixtures.

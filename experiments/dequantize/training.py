@@ -21,7 +21,7 @@ STATISTICS = 128  # images that start the activation norms, as in Flow++
 
 
 def make_objective(model: Model, trained: Trained, *, noise_only: bool = False) -> bounds.Objective:
-    """The exact log P(x), or any bound of `experiments.train` on it, with one dropout mask a datum.
+    """The exact log P(x), or any bound on it, with one dropout mask for each datum.
 
     With `noise_only` the noise alone is trained, for a density that stays as it is evaluated.
 
@@ -40,7 +40,7 @@ def make_objective(model: Model, trained: Trained, *, noise_only: bool = False) 
         raise UserError(
             f"--config.objective.name={name}: {density} is of integers; its objective is exact."
         )
-    # Refuses what is wrong before any key is there.
+    # Built once without a key, so that mistakes are refused before training.
     objectives.make_objective(model.latent(), trained.objective)
 
     def objective(params, key, x):
@@ -58,7 +58,7 @@ def make_run(
 ) -> Run:
     """What `fit` trains.
 
-    With `theta` it is the noise alone, for a density with these parameters.
+    With `theta` the noise alone is trained, for a density with these parameters.
 
     Raises:
       UserError: the objective does not fit the model, or the batch is larger than the data.

@@ -76,7 +76,7 @@ def make_model(problem: Problem, trained: Trained) -> Model:
     try:
         model = make(problem, trained.chain, denoiser)
         params = jax.eval_shape(model.init, jax.random.key(0))
-        # Shapes that do not fit show where they are followed through.
+        # Sizes that do not fit raise when shapes are evaluated.
         x = jax.ShapeDtypeStruct(problem.shape, jnp.float32)
         jax.eval_shape(_bound(model), params, jax.random.key(0), x)
     except (ValueError, TypeError) as error:

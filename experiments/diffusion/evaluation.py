@@ -24,15 +24,15 @@ from experiments.studies.images import Problem, as_images
 from experiments.studies.study import UNIT
 from models.diffusion import reverse_chain
 
-BINS = 40  # of the steps, in the record and the figure
-BATCH = 64  # images whose mean a single-time estimate is
+BINS = 40  # into which the steps are grouped, in the record and the figure
+BATCH = 64  # images over which a single-time estimate is averaged
 REPLICATES = 50
 KEPT = 10  # pictures of a strip
 LIMIT = "ELBO, T = infinity"  # the row of the bound of continuous time
 
 
 class TermsOfImages(NamedTuple):
-    """Of each image, in nats; see `bounds.diffusion.Terms`."""
+    """The terms of the bound for each image, in nats; see `bounds.diffusion.Terms`."""
 
     prior: np.ndarray
     diffusion: np.ndarray
@@ -128,7 +128,7 @@ def rows(
     gamma = np.asarray(model.evaluated(params).model.gamma)
     for steps in np.array_split(np.arange(2, gamma.size + 1), min(BINS, gamma.size - 1)):
         if len(steps):
-            # VDM counts its steps from 1, of which the first is ours from x_2 to x_1.
+            # VDM counts its steps from 1; its first is ours from x_2 to x_1.
             number = float(steps.mean()) - model.continuous
             where = {**at, "t": number, "T": model.evaluation_timesteps}
             where["gamma"] = float(gamma[steps - 1].mean())
@@ -157,7 +157,7 @@ def single_time(
     probabilities = {
         "uniform": uniform,
         "low_discrepancy": uniform,
-        # By the squares on these very images: better than a memory of training can be.
+        # By L_t^2 on these very images, which no running mean of training can match.
         "importance": np.asarray(bounds.diffusion.importance_probabilities(jnp.asarray(squares))),
     }
     out = []

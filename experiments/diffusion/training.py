@@ -20,7 +20,7 @@ from experiments.studies.images import Problem, as_images, training_stream
 TIMES = {
     "uniform": bounds.diffusion.uniform_times,
     "low_discrepancy": bounds.diffusion.low_discrepancy_times,
-    "importance": bounds.diffusion.low_discrepancy_times,  # through other probabilities
+    "importance": bounds.diffusion.low_discrepancy_times,  # then weighted
 }
 _REMEMBERED = 0.9  # of a running mean of about ten values
 
@@ -38,8 +38,8 @@ def make_run(
       together: whether it is trained as one with other seeds.
 
     Raises:
-      UserError: it remembers losses and is trained with others, or the batch is larger than the
-        data.
+      UserError: importance sampling of steps with several seeds trained together, or the batch
+        is larger than the data.
     """
     remembers = trained.objective.times == "importance"
     if remembers and together:
@@ -98,7 +98,7 @@ def make_loss(model: Model, trained: Trained) -> LossFn:
         gamma = model.make(params, None, model.timesteps).model.gamma
         probabilities = jnp.full(gamma.shape, 1 / gamma.size)
         if importance:
-            known_all = jnp.all(extra > 0)  # until then every step is as likely
+            known_all = jnp.all(extra > 0)  # until then steps are equally likely
             weighted = bounds.diffusion.importance_probabilities(extra)
             probabilities = jnp.where(known_all, weighted, probabilities)
         t, probability = bounds.diffusion.discrete_times(times, probabilities)
@@ -135,7 +135,7 @@ def _variance_alone(estimate, params: PyTree, keys: Array, x: Array, times: Arra
     found = estimate({**fixed, "schedule": params["schedule"]}, keys, x, times)
     square = jnp.mean(jnp.square(found.term))
     scale = jax.lax.stop_gradient(jnp.sqrt(square) + 1.0)
-    instead = square / scale + jnp.mean(found.value)  # the second takes back -value's gradient
+    instead = square / scale + jnp.mean(found.value)  # cancels the gradient of -value in the loss
     return instead - jax.lax.stop_gradient(instead)
 
 

@@ -1,1 +1,1 @@
-"""What the programs share."""
+"""What every program needs: command line, settings, keys, trainer, checkpoints, records."""

@@ -4,8 +4,8 @@ from collections.abc import Set
 from typing import Any
 
 # Where data and runs lie, and how much is in memory at once: they change from machine to machine,
-# and no number but in its last digit; a run is known by its checkpoint's checksum. `order` is that
-# of a comparison, which collects its rows anew.
+# and results differ by rounding alone. A run is known by its checkpoint's checksum. `order` is the
+# order of the families in a comparison, which collects its rows anew.
 _OF_THE_MACHINE = {"data_dir", "memory", "run", "order"}
 # What a training leaves on its way, and which results are set side by side.
 OF_RECORDS = {"records", "compare"}
@@ -93,7 +93,7 @@ def _adds_models(name: str, there: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Fields of fields by their names with dots between."""
+    """Nested fields made flat: their names joined by dots -> their values."""
     out = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:

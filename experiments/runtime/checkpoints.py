@@ -110,7 +110,7 @@ class Checkpoints:
         score = validation if validation is not None and math.isfinite(validation) else None
         with self._explained():
             there = {c.step for c in self._orbax.checkpoints}
-            # Training has come this way again: what could not be read has been replaced.
+            # Training went on from an older checkpoint: those that could not be read are of no use.
             for damaged in sorted(self._damaged & there - {step}):
                 self._orbax.delete(damaged)
             self._damaged.clear()
@@ -216,7 +216,7 @@ class Checkpoints:
             state: Any = self._orbax.load_checkpointables(step, {_STATE: _abstract(like)})[_STATE]
         if _checksum(state) != notes["checksum"]:
             raise _Damaged("its checksum differs")
-        # What was asked for up to here, for the checkpoints that follow.
+        # What configs asked for up to this step, to be noted in the checkpoints that follow.
         changed = changed_fields(notes["config"], self.config)
         earlier = [{"to_step": step, **changed}] if changed else []
         self._earlier = notes.get("earlier", []) + earlier
@@ -280,13 +280,13 @@ class _Damaged(Exception):
 
 
 class _LatestAndBest:
-    """Which checkpoints Orbax keeps; those without a known score are none of its business."""
+    """The latest checkpoints and the best one are kept, and any whose score is not known."""
 
     def __init__(self, keep: int, scores: Scores):
         self._keep, self._scores = keep, scores
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """One answer for each."""
+        """Whether Orbax keeps each of the checkpoints."""
         del context
         steps = [c.step for c in checkpoints]
         known = {s: self._scores[s] for s in sorted(steps) if s in self._scores}

@@ -135,7 +135,7 @@ def _checked_config() -> Fields:
 
 
 class _Stopped(SystemExit):
-    """By SIGTERM, outside of training."""
+    """SIGTERM came, outside of training."""
 
 
 def _on_sigterm(signum, frame) -> NoReturn:

@@ -111,7 +111,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def fields_of(arguments: list[str]) -> Iterator[dict[str, Any]]:
-    """Each `--config.FIELD=VALUE` as field -> value, with fields in fields where it has dots."""
+    """Each `--config.FIELD=VALUE` as field -> value, nested where the name has dots."""
     for argument in arguments:
         found = _FIELD.fullmatch(argument)
         assert found is not None

@@ -15,9 +15,9 @@ _END = 2**32
 
 @enum.unique
 class Purpose(enum.Enum):
-    """(whose seed, the number folded into it)."""
+    """What a key is for; a value is (the kind of seed, the number folded into the seed)."""
 
-    # The second stage of a training in two.
+    # The second of two stages of training, see `of_training`.
     PRIOR_STAGE = ("training", 2)
     VALIDATION = ("training", _END - 2)
     PICTURES = ("training", _END - 6)

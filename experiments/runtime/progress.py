@@ -60,11 +60,11 @@ class Steps:
         return self._recent
 
     def pause(self, seconds: float) -> None:
-        """Time that went into something else than steps."""
+        """Leaves time that was not spent on steps out of the rate."""
         self._time += seconds
 
     def show(self, step: int, values: dict[str, float]) -> None:
-        """Shows where training is."""
+        """Shows the step that training has reached, with metrics of it."""
         shown = {"bound": "bound {:.2f} nats", "validation": "validation {:.2f} nats"}
         parts = [text.format(values[name]) for name, text in shown.items() if name in values]
         parts.append(f"{self._recent:,.0f} examples/s")
@@ -79,7 +79,7 @@ class Steps:
             logging.info("step %d/%d  %s  %.0f s left", step, self._last, "  ".join(parts), left)
 
     def leave(self, message: str) -> None:
-        """A last line, below the bar."""
+        """Prints a last line below the bar."""
         if self._bar is not None:
             self._bar.close()
         print(message, file=sys.stderr)

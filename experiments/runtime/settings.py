@@ -113,7 +113,7 @@ def _plain(value: Any) -> Any:
 
 
 def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of fields, with changes of changes in their places."""
+    """Nested fields, with the values of `changes`, which are nested alike, in their places."""
     out = dict(fields)
     for name, value in changes.items():
         inner = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
@@ -122,7 +122,7 @@ def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def dump(settings: Section, kind: type[Section] | None = None) -> dict[str, Any]:
-    """As it comes back from a file; only the fields of `kind` where it is given."""
+    """Settings as they come back from a file; only the fields of `kind` where it is given."""
     return settings.model_dump(mode="json", include=set(kind.model_fields) if kind else None)
 
 

@@ -232,7 +232,7 @@ def _moment_rows(
 
 
 def _summarize(fit: Fit, rows: list[Row]) -> list[Row]:
-    """Slopes in K and M; none where they are off."""
+    """Slopes in K and M; none where the settings turn them off."""
     if not fit.slopes:
         return []
     fits = [
@@ -289,7 +289,7 @@ def _notes(settings: Gaussian, rows: list[Row], summary: list[Row]) -> list[str]
 
 
 def _checks(rows: list[Row]) -> list[str]:
-    """What the numerator and the closed forms were held against."""
+    """Sentences on how well the measured means agree with each other and with closed forms."""
     p_values = [r["value"] for r in rows if r["name"] == "dreg mean = pathwise mean"]
     notes = []
     if p_values:

@@ -16,7 +16,7 @@ ELBO = [("theta elbo", "blue", r"$\theta$", "o"), ("phi elbo", "red", r"$\phi$",
 
 
 def draw(settings: Gaussian, rows: list[Row], summary: list[Row]):
-    """Two panels: IWAE and its cures over K, the ELBO over M."""
+    """Two panels: estimators of the IWAE gradient over K, the ELBO over M."""
     columns = 2 if settings.elbo else 1
     figure, panels = new_figure(1, columns, (5.5 * columns + 0.5, 6.4), squeeze=False, sharey=True)
     slopes = {r["name"].removeprefix("slope of "): r for r in summary}

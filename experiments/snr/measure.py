@@ -168,7 +168,7 @@ def snr_squared_ratio(
 
 
 def root(squared: Value) -> Value:
-    """The value on the scale of the ratio itself; a negative square becomes 0."""
+    """The square root of a squared ratio, with its errors; a negative square becomes 0."""
     value, low, high = (np.sqrt(max(v, 0.0)) for v in (squared.value, squared.low, squared.high))
     error = squared.standard_error / (2 * value) if value > 0 else np.nan
     return Value(float(value), float(error), float(low), float(high))
@@ -210,7 +210,7 @@ def projection(means: np.ndarray, expected: np.ndarray) -> Value:
 
 
 def with_errors(rows: list[Row]) -> list[Row]:
-    """Rows a slope can be fitted to: far out of float32's range there is no number, or no error."""
+    """Rows a slope can be fitted to: what leaves the range of float32 has no value or no error."""
     return [r for r in rows if r["squared"] is not None and r["squared_standard_error"]]
 
 

@@ -27,7 +27,7 @@ COLUMNS = {
 
 def problem(settings: Phase) -> Problem:
     """Builds the diagram."""
-    # One for each size, on its first use.
+    # One setting for each dimension, made on its first use.
     setting = functools.cache(functools.partial(Setting, settings.seed, settings.toy))
     points = [
         Point(f"D={d} alpha={a} K={k}", lambda d=d, a=a, k=k: _point(settings, setting(d), a, k))

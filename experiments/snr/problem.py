@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A set of points and what is made of them.
+    """Points to be measured, and how their rows are summarised, drawn and printed.
 
     Attributes:
       points: what to measure, each on its own.

@@ -80,7 +80,7 @@ class Toy(Section):
 
 
 class GaussianToy(Toy):
-    """Likewise, of one size."""
+    """The toy at one dimension D."""
 
     num_dims: Dims
 
@@ -90,8 +90,8 @@ class Fit(Section):
 
     Attributes:
       slopes: whether they are; far from the optimum nothing is asymptotic.
-      first: K from which the others are fitted.
-      first_dreg: K from which DReG's is.
+      first: the smallest K that slopes other than DReG's are fitted from.
+      first_dreg: the smallest K that the slope of DReG is fitted from.
     """
 
     slopes: bool
@@ -128,7 +128,7 @@ class Phase(Section):
 
 
 class ShortTraining(Section):
-    """By the ELBO and Adam."""
+    """A short training of the VAE by the ELBO and Adam."""
 
     num_steps: Count
     batch_size: Count

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.runtime.results import Row, row
 from experiments.studies.study import UNIT
 
-# Of a joint density with captions, not of images: no bits of these.
+# Bounds on the joint log p(x, y) of images and captions, which are not bits/dim of images.
 _OF_CAPTIONS = ("log p(x, y)", "joint bound")
 
 

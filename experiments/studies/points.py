@@ -16,7 +16,7 @@ class Point(Protocol):
 
     @property
     def label(self) -> str:
-        """Ends in `seeds_label`."""
+        """The name in records and of the folder; `seeds_label` is its end."""
         ...
 
 
@@ -29,9 +29,9 @@ def groups_of_seeds(seeds: tuple[int, ...], *, together: bool) -> list[tuple[int
 
 
 def seeds_label(seeds: tuple[int, ...]) -> str:
-    """The end of a label."""
+    """How the label of a point tells which seeds it has."""
     text = "_".join(map(str, seeds))
-    if len(text) > 50:  # the name of a folder has an end
+    if len(text) > 50:  # file systems limit the names of folders
         text = f"{seeds[0]}_and_{len(seeds) - 1}_more_{zlib.crc32(text.encode())}"
     return f"seed{text}"
 

@@ -116,7 +116,7 @@ class Records(Section):
 
 
 class Memory(Section):
-    """How much is in memory at once, on each device: no number but its last digit depends on it."""
+    """How much is in memory at once, on each device: it changes results by rounding alone."""
 
     images_per_pass: Count
     samples_per_pass: Count
@@ -155,7 +155,7 @@ def _two(pair: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ModelName = Annotated[str, AfterValidator(_name_of_folder)]
-# Not tuple[str, str], of which a name too few would be told as a field that the config lacks.
+# Not tuple[str, str]: a pair with one name would be reported as a field missing in the config.
 Pair = Annotated[tuple[str, ...], AfterValidator(_two)]
 
 

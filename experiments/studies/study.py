@@ -88,7 +88,7 @@ def _without_seed(r: Row) -> dict[str, Any]:
 
 
 def _by_seed(rows: list[Row], name: str, model: str) -> dict[int, float]:
-    """seed -> the value with the noise that was trained with it, or fitted after."""
+    """Seed -> value by the first noise of a model: the refitted one, else that of training."""
     found = {}
     for r in rows:
         if (r["name"], r["unit"], r["at"]["model"]) == (name, UNIT, model):

@@ -84,7 +84,7 @@ def identity(
       trained: its settings.
       kind: which of their sections identify it.
       seeds: one, or several that are trained together.
-      more: beside them.
+      **more: further fields that tell it from others.
     """
     return {
         **settings.dump(trained, kind),

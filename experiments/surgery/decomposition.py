@@ -91,7 +91,7 @@ def _evaluator(num_draws: int, posteriors_per_pass: int):
         def parts(number):
             z = draw(jax.random.fold_in(key, number), posterior)
             terms = bounds.surgery.terms(z, posterior, posteriors, chunk_size=posteriors_per_pass)
-            # Of each dimension, as the sum over an axis of one.
+            # Densities of each dimension: gaussian_log_prob sums over its last axis, here of length 1.
             own = bounds.densities.gaussian_log_prob(
                 z[:, None], *(leaf[:, None] for leaf in posterior)
             )
@@ -196,7 +196,7 @@ def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
 
 
 def curve(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
-    """The parts at initialisation and at every checkpoint kept."""
+    """The decomposition at initialisation and at every checkpoint kept."""
     del rows
     images, draws = training_images(model, settings), settings.decomposition.curve_draws
     out = []
@@ -212,7 +212,7 @@ def curve(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
 
 
 def training_images(model: Loaded, settings: Surgery) -> np.ndarray:
-    """Those whose aggregated posterior is taken apart."""
+    """The training images whose aggregated posterior is taken apart."""
     return encoders.images(
         model.problem, "train", settings.decomposition.num_images, settings.data.binarization_seed
     )
@@ -227,7 +227,7 @@ def aggregated(
 
 
 def measure_for(posteriors, key: Array, num_draws: int, memory: Memory) -> Measured:
-    """`measure` within the memory there is."""
+    """`measure` with as many images and posteriors at once as `memory` allows."""
     return measure(
         posteriors,
         key,

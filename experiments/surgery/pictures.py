@@ -23,10 +23,10 @@ from experiments.surgery.decomposition import (
 from experiments.surgery.two_dimensions import DIVERGENCE, MASS, Plane
 
 _NODES = 161
-# Colours of the two sides of every split.
+# Colours of the two terms of the average KL, I and the marginal KL.
 _INFORMATION, _MARGINAL = COLORS["blue"], COLORS["orange"]
 _DENSITY = "Blues"
-# Of the highest density: filled areas, white below the first; contours.
+# Levels relative to the highest density: of filled areas, white below the first; of contours.
 _SHARES = np.array([0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 _HEIGHTS = (0.01, 0.1, 0.3, 0.6, 0.9)
 

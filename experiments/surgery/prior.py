@@ -29,12 +29,12 @@ LogDensity = Callable[[Array], Array]
 
 
 class Both(NamedTuple):
-    """Of each image the mean over its draws, and their variance, [N].
+    """Both ELBOs of each image, as means over its draws, and the variances of the draws, [N].
 
     Attributes:
-      elbo: log-weights with the prior of the model.
-      replaced: of the same draws with the aggregated posterior in its place.
-      rise: by how much these exceed those.
+      elbo: the mean log-weight with the prior of the model.
+      replaced: the same with the aggregated posterior in place of the prior.
+      rise: by how much `replaced` exceeds `elbo`.
       variances: of the draws of the three, divided by S - 1.
     """
 

@@ -15,7 +15,7 @@ _HIDDEN = (*decomposition.OF_DIMENSION, decomposition.VARIANCE_OF_MEAN)
 
 
 def show(rows: list[Row], paths: list[str], workdir: str) -> None:
-    """Prints the tables; `paths` are the figures written."""
+    """Prints the tables and the paths of the figures that were written."""
     of_models = [r for r in rows if r["at"]["model"] != TWO_DIMENSIONS]
     print(_table([r for r in of_models if r["name"] not in _HIDDEN and "step" not in r["at"]]))
     print("\n" + _dimensions(of_models))

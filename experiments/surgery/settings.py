@@ -33,7 +33,7 @@ class Decomposition(Section):
     Attributes:
       num_images: the first training images; 0: all.
       num_draws: of z for each image.
-      curve_draws: likewise, at each checkpoint.
+      curve_draws: of z for each image, at each checkpoint.
       batch_size: of the estimates of I by minibatches.
       num_batches: of them.
     """
@@ -62,7 +62,7 @@ class OptimalPrior(Section):
 
 
 class Gap(Section):
-    """A Gaussian of its own for each test image, from that of the encoder on.
+    """A Gaussian fitted to each test image by itself, which starts at that of the encoder.
 
     Attributes:
       num_images: the first of them; 0: all.

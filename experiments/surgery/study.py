@@ -40,7 +40,7 @@ def measure(model: Loaded, record: dict[str, Any], settings: Surgery, workdir: s
 def measure_plane(
     model: Loaded, record: dict[str, Any], settings: Surgery, workdir: str
 ) -> list[str]:
-    """The same for the model with two dimensions, with its figure; returns the figure's paths."""
+    """Measures and draws the model with two latent dimensions; returns the paths of the figure."""
     there = [r for r in record["rows"] if r["at"]["model"] == model.name]
     _check_source(model, there, "best", workdir)
     paths = [os.path.join(workdir, f"{_PLANE}.{suffix}") for suffix in ("png", "svg")]
@@ -50,7 +50,7 @@ def measure_plane(
     logging.info("%s.", model.name)
     plane = two_dimensions.measure(model, settings)
     rows = two_dimensions.rows(plane)
-    # The figure first: with the rows in the record, both are there.
+    # The figure comes first, so that rows in the record mean that it was drawn as well.
     paths = report.draw_plane(model, plane, rows, workdir)
     record["rows"] = [r for r in record["rows"] if r["at"]["model"] != model.name]
     _add(record, workdir, _PLANE, model, rows)

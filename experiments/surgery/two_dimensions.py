@@ -25,8 +25,8 @@ from experiments.surgery.models import Loaded
 from experiments.surgery.settings import TWO_DIMENSIONS, Surgery
 from models.vae import VAE
 
-BLOCKS = 8  # independent parts of the sets of q_EW, for standard errors
-REACH = 8.0  # the plane that is searched for the two densities
+BLOCKS = 8  # groups of the sets that estimate q_EW, for standard errors
+REACH = 8.0  # the two densities are searched for within [-REACH, REACH]^2
 CANDIDATES = 20
 MASS, DIVERGENCE = "mass on the grid", "KL(q_EW || posterior)"
 _SEARCHED, _POINTS = 321, 500  # nodes on a side of the search; nodes in memory at once
@@ -59,7 +59,7 @@ class Plane(NamedTuple):
 
     @property
     def area(self) -> float:
-        """Of a cell."""
+        """The area of one cell of the grid."""
         return float(np.prod([axis[1] - axis[0] for axis in self.axes]))
 
     @property
@@ -179,7 +179,7 @@ def _jackknife(function: Callable[[np.ndarray], float], blocks: np.ndarray) -> d
     """A functional of the mean of densities, and its standard error over equal blocks."""
     count = len(blocks)
     value = function(logsumexp(blocks, axis=0) - np.log(count))
-    if count == 1:  # nothing is random in it
+    if count == 1:  # an exact density has no error
         return {"value": value}
     without = np.array(
         [

@@ -64,7 +64,7 @@ def load_params(
 def _trained_run(
     problem: Problem, trained: TrainedRun, seed: int
 ) -> tuple[fit.Run, Callable[[PyTree], PyTree]]:
-    """The run of a training, and what takes the wanted parameters out of its own."""
+    """The run of a training, and the function that takes one member out of its parameters."""
     seeds = trained.seeds
     if len(seeds) == 1 and seed in (-1, *seeds):
         return make_run(problem, trained, seeds[0]), lambda params: params

@@ -79,7 +79,7 @@ def rows(job: Job) -> list[Row]:
                 seconds_per_image=r["seconds"] / r["n"] if r.get("seconds") else None,
             )
         )
-    # By bound and then by K: the passes came in another order.
+    # Sorted by bound and then by K, which is not the order in which they were measured.
     return sorted(
         out,
         key=lambda r: (
@@ -103,7 +103,7 @@ def _paired(gap: Row | None, scale: float) -> dict[str, Any]:
 
 
 def _named(r: Row) -> str:
-    """The bound with what belongs to it."""
+    """The name of a bound with its order alpha or number of temperatures, which tell it apart."""
     at, name = r["at"], r["name"]
     if "K" in at and name in ("IWAE", "VR-IWAE"):
         name = f"{name}-{at['K']}" if at["K"] > 1 else "ELBO"

@@ -67,7 +67,7 @@ def curves(entries: list[dict[str, Any]], title: str, objective: str, validation
         if points:
             axes.plot(*zip(*points, strict=True), color=COLORS[color], label=label, **style)
             shown += [v for _, v in points]
-    if shown:  # the first steps would flatten all the rest
+    if shown:  # or the low bounds of the first steps would set the scale
         low, high = np.percentile(shown, 5), max(shown)
         if high > low:
             axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))

@@ -56,7 +56,7 @@ def write(
 
 
 def draw(problem: Problem, params: bounds.Params, run: Train, workdir: str, step: int) -> list[str]:
-    """Curves and grids."""
+    """Draws training curves, samples and reconstructions; returns the paths of the files."""
     sample_key, key = jax.random.split(keys.key_for(run.seed, Purpose.PICTURES))
     source = "test" if len(problem.dataset.test) else "validation"
     samples = figures.sample_grid(problem, params, sample_key)

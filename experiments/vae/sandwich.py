@@ -24,7 +24,7 @@ from models.vae import VAE
 
 
 class Sandwich(NamedTuple):
-    """Per simulated image, in nats; acceptance of the forward and backward chains."""
+    """Bounds on log p(x) of each simulated image, in nats, and the acceptance of the chains."""
 
     lower: np.ndarray
     upper: np.ndarray
@@ -58,7 +58,7 @@ def forward(
     *,
     images_per_pass: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(AIS forwards, acceptance) of each image, of images that need not be the model's own."""
+    """(AIS forwards, acceptance) of each image; the images need not be drawn from the model."""
     chains = _chains(vae, annealing.temperatures, annealing.chains, annealing.leapfrog)
     lower, _, acceptance = _passes(chains, params, key, (images, None), images_per_pass)
     return lower, acceptance

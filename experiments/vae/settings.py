@@ -73,7 +73,7 @@ class TrainedRun(Trained):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """All of them."""
+        """The seeds of all models that were trained together; one seed alone is a tuple of one."""
         return (self.seed,) if isinstance(self.seed, int) else self.seed
 
 
@@ -147,7 +147,7 @@ class Annealing(Section):
 
 
 class EvaluationMemory(Memory):
-    """Likewise, for annealed chains."""
+    """How much is in memory at once, annealed chains included."""
 
     ais_images_per_pass: Count
 

@@ -28,7 +28,7 @@ class Reverse(NamedTuple):
 
 
 def uniform_transitions(num_states: int, betas: Float[Array, "T"]) -> Float[Array, "T S S"]:
-    """Q_t, which draws a new state, any of them, with probability beta_t."""
+    """Q_t, which with probability beta_t replaces the state by one drawn uniformly from all."""
     keep = (1 - betas)[:, None, None] * jnp.eye(num_states)[None]
     return keep + betas[:, None, None] / num_states
 
@@ -107,7 +107,7 @@ def log_prob(theta: Reverse) -> Float[Array, "S"]:
 
 
 def trajectories(num_states: int, num_steps: int) -> Int[Array, "N T"]:
-    """All of them."""
+    """All trajectories x_1 .. x_T, one a row."""
     return jnp.asarray(np.array(list(itertools.product(range(num_states), repeat=num_steps))))
 
 

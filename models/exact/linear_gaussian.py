@@ -5,7 +5,7 @@ r"""The linear-Gaussian model of Rainforth et al. 2018, with everything about it
 theta is mu; phi is (A, b); the COVARIANCE v of q is fixed, 2/3 in the paper. With w = p(x,z)/q,
 Z = p(x), posterior N((x + mu)/2, s I), s = 1/2 and delta = (A x + b) - (x + mu)/2, the moments of
 w/Z under q are Gaussian integrals; the large-K behaviour of IWAE and VR-IWAE gradients follows
-from them in `models.linear_gaussian_theory`.
+from them in `models.exact.linear_gaussian_theory`.
 
 Source: Rainforth et al. 2018 (arXiv 1802.04537), the Gaussian example of the experiments.
 """

@@ -1,6 +1,6 @@
 r"""Exact weight moments and large-K expansions of the linear-Gaussian model.
 
-Notation of `models.linear_gaussian`: r = w/Z, s = 1/2 the posterior variance, v that of q,
+Notation of `models.exact.linear_gaussian`: r = w/Z, s = 1/2 the posterior variance, v that of q,
 delta [D] the discrepancy of the means. The order alpha turns IWAE (alpha = 0) into VR-IWAE.
 
 Everything rests on one fact: the tilted density r^n q (normalised) is Gaussian with precision

@@ -18,7 +18,7 @@ import bounds
 
 
 class Integrals(NamedTuple):
-    """Of every x, in nats where it is no mass; arrays [N].
+    """Integrals for each x, arrays [N]; all but `q_mass` are in nats.
 
     Attributes:
       log_prob: log P(x).
