@@ -107,7 +107,7 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
             "validation_samples": 1,
         },
         "records": {"log_every": 50, "save_every": 1000, "keep_checkpoints": 2},
-        "evaluation": {  # of 0: all test images
+        "evaluation": {  # num_images 0: all test images
             "num_images": 0, "num_samples": (1, 8, 64), "seed": 0, "sample_grid": 64,
         },
         "memory": {"images_per_pass": 8, "samples_per_pass": 8},

@@ -52,7 +52,7 @@ def get_config(dataset: str = "mnist") -> ConfigDict:
             "batch_size": 128, "num_steps": 15000, "ema_decay": 0.999, "validation_samples": 4,
         },
         "records": {"log_every": 100, "save_every": 1000, "keep_checkpoints": 1},
-        "evaluation": {  # of 0: all test images
+        "evaluation": {  # num_images 0: all test images
             "num_images": 0, "num_samples": (1, 8, 64), "seed": 0, "sample_grid": 100,
         },
         "memory": {"images_per_pass": 20, "samples_per_pass": 8},

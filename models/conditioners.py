@@ -105,7 +105,7 @@ class GatedAttention(nn.Module):
 
 
 class _Turn(nn.Module):
-    """A gated convolution, and attention where `position` is given, each with a layer norm behind."""
+    """A gated convolution, and attention where `position` is given; a layer norm follows each."""
 
     dropout: float
 

@@ -91,7 +91,7 @@ def _evaluator(num_draws: int, posteriors_per_pass: int):
         def parts(number):
             z = draw(jax.random.fold_in(key, number), posterior)
             terms = bounds.surgery.terms(z, posterior, posteriors, chunk_size=posteriors_per_pass)
-            # Densities of each dimension: gaussian_log_prob sums over its last axis, here of length 1.
+            # Densities of each dimension: the last axis, which is summed over, has length 1.
             own = bounds.densities.gaussian_log_prob(
                 z[:, None], *(leaf[:, None] for leaf in posterior)
             )
