@@ -87,9 +87,11 @@ lint: $(VENV)/.test ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# What is quick and breaks first: values, gradients, imports and signatures, commands in documents.
+# What is quick and breaks first: values, gradients, imports and signatures, commands in documents,
+# and what settings, keys and changes of a config decide.
 FAST := tests/bounds/test_values.py tests/bounds/test_elbo.py tests/bounds/test_vimco.py \
-	tests/test_packaging.py tests/test_launch.py tests/test_docs.py
+	tests/test_packaging.py tests/test_launch.py tests/test_docs.py \
+	$(addprefix tests/experiments/runtime/,test_settings.py test_keys.py test_changes.py)
 
 fast: $(VENV)/.test ## lint and the quick tests, those that failed first: while you work
 	$(BIN)/ruff check .
