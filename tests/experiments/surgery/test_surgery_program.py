@@ -21,7 +21,6 @@ from experiments.vae import report as training_report
 from experiments.vae.settings import Train
 
 # Together: its three models are trained once, not on every worker.
-pytestmark = pytest.mark.xdist_group("test_surgery_program")
 
 TRAINED = {
     "model": {"latents": (3,), "hidden": ((6,),)},
