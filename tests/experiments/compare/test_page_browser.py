@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from page_cases import CASES, COLUMNS, ROWS, TEXTS, Read, make
 
-# Together: Chromium is started once for most of it.
-
 RECORD = """<script>
 window.problems = [];
 for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])
