@@ -1,6 +1,7 @@
 """What `experiments.compare` runs: families of bounds, each with its settings and its folder."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from experiments.compare.settings import Compare, Entry
@@ -8,6 +9,7 @@ from experiments.dalle.family import FAMILY as DALLE
 from experiments.dequantize.family import FAMILY as DEQUANTIZE
 from experiments.diffusion.family import FAMILY as DIFFUSION
 from experiments.runtime import cluster, paths, results, settings, subprograms
+from experiments.runtime.changes import refuse_flat
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 from experiments.runtime.settings import Section
@@ -29,7 +31,10 @@ def check(compare: Compare, workdir: str) -> list[tuple[Family, Job]]:
             "experiments.compare keeps checkpoints in --workdir; leave --checkpoint_dir out, or "
             "name finished runs in --config.families.NAME.run."
         )
-    return [_checked(name, compare, workdir) for name in compare.order]
+    found = settings.each(
+        compare.order, lambda name: _checked(name, compare, workdir), "--config.families"
+    )
+    return [*found.values()]
 
 
 def _checked(name: str, compare: Compare, workdir: str) -> tuple[Family, Job]:
@@ -45,7 +50,7 @@ def _checked(name: str, compare: Compare, workdir: str) -> tuple[Family, Job]:
         asked, folder = _of_run(run, family, where), os.path.abspath(run)
     else:
         shared = {"data": {"name": compare.data.name}, "data_dir": compare.data_dir}
-        fields = subprograms.load_config(entry.config, settings.merged(shared, entry.changes))
+        fields = _load(f"{where}.config", entry.config, settings.merged(shared, entry.changes))
         asked = settings.parse(family.settings, fields, f"{where}.changes")
         folder = os.path.join(workdir, name)
     if asked.data.name != compare.data.name:
@@ -53,16 +58,18 @@ def _checked(name: str, compare: Compare, workdir: str) -> tuple[Family, Job]:
             f"{where} is of {asked.data.name!r}, this comparison of {compare.data.name!r}; compare "
             "on the same data."
         )
+    if family.scoring is None and (entry.evaluation or entry.evaluation_changes):
+        raise UserError(
+            f"{where}.evaluation and evaluation_changes must be left empty: experiments."
+            f"{family.program} scores itself; its evaluation is a section of its config."
+        )
     job = Job(entry.title or name, asked, folder, bool(run))
     if family.scoring is not None:
         inside = os.path.join(workdir, name) if run else os.path.join(folder, EVALUATION)
         job = job._replace(
             scoring=_scoring(family.scoring, entry, compare, folder, where), scoring_folder=inside
         )
-    try:
-        family.check(job)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    family.check(job)
     return family, job
 
 
@@ -70,8 +77,16 @@ def _scoring(
     kind: type[Section], entry: Entry, compare: Compare, folder: str, where: str
 ) -> Section:
     changes = {"data_dir": compare.data_dir, **entry.evaluation_changes, "run": folder}
-    fields = subprograms.load_config(entry.evaluation, changes)
+    fields = _load(f"{where}.evaluation", entry.evaluation, changes)
     return settings.parse(kind, fields, f"{where}.evaluation_changes")
+
+
+def _load(flag: str, spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a file with changes; a mistake is told with the flag that named the file."""
+    try:
+        return subprograms.load_config(spec, changes)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from None
 
 
 def _of_run(run: str, family: Family, where: str) -> Any:
@@ -91,6 +106,7 @@ def _of_run(run: str, family: Family, where: str) -> Any:
         ) from None
     if experiment != family.program:
         raise UserError(f"{where}.run is of experiments.{experiment}, not {family.program}.")
+    refuse_flat(f"{where}.run={run}", fields, {name: {} for name in family.settings.model_fields})
     # Studies write their summary, and trainings their only rows, at the end.
     if all("point" in r for r in rows):
         raise UserError(

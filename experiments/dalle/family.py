@@ -9,6 +9,7 @@ import bounds
 from experiments.dalle import build, evaluation, report, training
 from experiments.dalle.build import Data, Model
 from experiments.dalle.settings import Dalle, Trained
+from experiments.runtime import settings
 from experiments.runtime.fit import Run
 from experiments.runtime.results import Row
 from experiments.studies import program, study
@@ -35,11 +36,14 @@ def check(asked: Dalle) -> Prepared:
     data = build.make_data(asked.data, asked.data_dir)
     report.drawn(data, asked.evaluation.captions)
     trained = {name: asked.of_model(name) for name in asked.models}
-    models = {name: build.make_model(data, own) for name, own in trained.items()}
-    for name, own in trained.items():
-        training.make_dvae_run(data, models[name], own, asked.seeds[0])
-        training.make_prior_run(data, models[name], own, asked.seeds[0], None)
-    return Prepared(asked, data, trained, models)
+
+    def make(name: str) -> Model:
+        model = build.make_model(data, trained[name])
+        training.make_dvae_run(data, model, trained[name], asked.seeds[0])
+        training.make_prior_run(data, model, trained[name], asked.seeds[0], None)
+        return model
+
+    return Prepared(asked, data, trained, settings.each(trained, make, "--config.models"))
 
 
 def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:
@@ -101,11 +105,11 @@ def show(prepared: Prepared, rows: list[Row], workdir: str) -> None:
     report.show(prepared.data, rows, prepared.settings, workdir)
 
 
-def refuse(settings: Dalle) -> str:
+def refuse(asked: Dalle) -> str:
     """Why its log-probabilities are not of the integers of the images."""
-    if settings.data.enlarge != 1:
+    if asked.data.enlarge != 1:
         return "it models enlarged images; set data.enlarge to 1."
-    likelihoods = {settings.of_model(name).model.likelihood for name in settings.models}
+    likelihoods = {asked.of_model(name).model.likelihood for name in asked.models}
     if "logit_laplace" in likelihoods:
         return (
             "it models real numbers, the other families integers; set model.likelihood to "

@@ -104,6 +104,12 @@ class Prior(Section):
     learning_rate: Positive
 
     @model_validator(mode="after")
+    def _heads(self):
+        if self.width % self.num_heads:
+            raise ValueError(f"num_heads must divide width ({self.width}), got {self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
     def _weights(self):
         if self.text_weight == self.image_weight == 0:
             raise ValueError("text_weight and image_weight are both 0; raise one")
@@ -117,6 +123,15 @@ class Trained(shared.Trained):
     model: Model
     objective: Objective
     prior: Prior
+
+    @model_validator(mode="after")
+    def _prior_length(self):
+        steps, warmup = self.prior.num_steps, self.optimizer.warmup_steps
+        if self.optimizer.name == "adam_cosine" and warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps must be below prior.num_steps ({steps}), got {warmup}"
+            )
+        return self
 
 
 class Evaluation(Section):

@@ -51,8 +51,8 @@ def check(asked: Dequantize) -> Prepared:
       UserError: the data cannot be read, or a model does not fit them.
     """
     problem = images.make_problem(asked.data.name, asked.data_dir)
-    made = {}
-    for name in asked.models:
+
+    def make(name: str) -> Models:
         own, seed = asked.of_model(name), asked.seeds[0]
         model = build.make_model(problem, own)
         training.make_run(problem, model, own, seed)
@@ -64,8 +64,9 @@ def check(asked: Dequantize) -> Prepared:
             training.make_run(problem, refitted, changed, seed)
             uniform = model._replace(noise=noise.uniform_noise())
             evaluated = {own.refit.noise: refitted, "uniform": uniform}
-        made[name] = Models(own, model, evaluated)
-    return Prepared(asked, problem, made)
+        return Models(own, model, evaluated)
+
+    return Prepared(asked, problem, settings.each(asked.models, make, "--config.models"))
 
 
 def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:

@@ -21,7 +21,8 @@ from experiments.runtime.settings import (
 from experiments.studies import settings as shared
 from experiments.studies.settings import Memory, rising_divisors
 
-_PART = "squeeze, checkerboard:N or channels:N"
+_PART = "squeeze, checkerboard:N or channels:N with N from 1 to 99"
+_PATTERN = r"squeeze|(checkerboard|channels):[1-9][0-9]?"
 COUPLINGS = Literal["affine", "mixture"]
 NOISES = Literal["uniform", "logistic", "normal", "flow", "autoregressive"]
 
@@ -47,8 +48,8 @@ class Model(Section):
     coupling: COUPLINGS
     num_components: Width
     layout: Annotated[
-        tuple[Annotated[str, matching(r"squeeze|(checkerboard|channels):[0-9]+", _PART)], ...],
-        NotEmpty,
+        tuple[Annotated[str, matching(_PATTERN, _PART)], ...],
+        Field(min_length=1, max_length=20),
     ]
     norm: Literal["pixel", "channel", "none"]
     pointwise: bool
@@ -114,11 +115,32 @@ class Trained(shared.Trained):
     noise: Noise
     objective: Objective
 
+    @model_validator(mode="after")
+    def _objective(self):
+        density, exact = self.model.density, self.objective.name == "exact"
+        if exact and density == "flow":
+            raise ValueError("objective.name=exact: a flow has no exact objective; choose elbo")
+        if not exact and density == "discretized":
+            raise ValueError(
+                f"objective.name={self.objective.name}: a discretized density is of integers; "
+                "choose exact"
+            )
+        return self
+
 
 class OfModel(Trained):
     """What a model of a study may change."""
 
     refit: Refit
+
+    @model_validator(mode="after")
+    def _refit_length(self):
+        steps, warmup = self.refit.num_steps, self.optimizer.warmup_steps
+        if self.refit.noise and self.optimizer.name == "adam_cosine" and warmup >= steps:
+            raise ValueError(
+                f"optimizer.warmup_steps must be below refit.num_steps ({steps}), got {warmup}"
+            )
+        return self
 
 
 class Evaluation(Section):

@@ -9,7 +9,6 @@ import bounds
 from experiments.dequantize.build import Model
 from experiments.dequantize.settings import Trained
 from experiments.runtime import keys
-from experiments.runtime.errors import UserError
 from experiments.runtime.fit import Run
 from experiments.runtime.keys import Purpose
 from experiments.runtime.trainer import from_objective
@@ -28,18 +27,11 @@ def make_objective(model: Model, trained: Trained, *, noise_only: bool = False) 
     Raises:
       UserError: the objective is impossible for this density and noise.
     """
-    name, density, rate = trained.objective.name, trained.model.density, trained.model.dropout
-    if name == EXACT:
+    rate = trained.model.dropout
+    if trained.objective.name == EXACT:
         log_prob = model.density.log_prob
-        if log_prob is None:
-            raise UserError(
-                f"--config.objective.name=exact: a {density} has no exact objective; choose elbo."
-            )
+        assert log_prob is not None  # `settings.Trained` sees to it
         return lambda params, key, x: log_prob(params.theta, x, key if rate > 0 else None)
-    if model.density.log_density is None:
-        raise UserError(
-            f"--config.objective.name={name}: {density} is of integers; its objective is exact."
-        )
     # Built once without a key, so that mistakes are refused before training.
     objectives.make_objective(model.latent(), trained.objective)
 

@@ -7,6 +7,7 @@ from jaxtyping import PyTree
 from experiments.diffusion import build, evaluation, report, training
 from experiments.diffusion.build import Model
 from experiments.diffusion.settings import Diffusion, Trained
+from experiments.runtime import settings
 from experiments.runtime.results import Row
 from experiments.studies import images, program, study
 from experiments.studies.ensemble import train_members
@@ -32,10 +33,13 @@ def check(asked: Diffusion) -> Prepared:
     """
     problem = images.make_problem(asked.data.name, asked.data_dir)
     trained = {name: asked.of_model(name) for name in asked.models}
-    models = {name: build.make_model(problem, own) for name, own in trained.items()}
-    for name, own in trained.items():
-        training.make_run(problem, models[name], own, asked.seeds[0], together=asked.together)
-    return Prepared(asked, problem, trained, models)
+
+    def make(name: str) -> Model:
+        model = build.make_model(problem, trained[name])
+        training.make_run(problem, model, trained[name], asked.seeds[0], together=asked.together)
+        return model
+
+    return Prepared(asked, problem, trained, settings.each(trained, make, "--config.models"))
 
 
 def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:

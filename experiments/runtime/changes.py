@@ -1,7 +1,10 @@
 """What changed between two configs of one run, and which changes ask for another run."""
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any
+
+from experiments.runtime.errors import UserError
+from experiments.runtime.settings import NAMED_BY_USERS
 
 # Where data and runs lie, and how much is in memory at once: they change from machine to machine,
 # and results differ by rounding alone. A run is known by its checkpoint's checksum. `order` is the
@@ -13,8 +16,6 @@ OF_RECORDS = {"records", "compare"}
 _OF_EVALUATION = {"evaluation"}
 # Optimizers whose steps are the same however many follow.
 _WITHOUT_END = {"adam", "adam_warmup", "sgd", "paper", "released_code"}
-# What a user has names for: a name may be that of a section.
-_NAMED_BY_USERS = {"models", "families", "runs"}
 
 
 def differing_fields(
@@ -33,9 +34,6 @@ def differing_fields(
     Returns:
       The end of a sentence; empty where they agree.
     """
-    sections = [n for n, v in now.items() if isinstance(v, dict) and n not in _NAMED_BY_USERS]
-    if sections and not any(isinstance(there.get(n), dict) for n in sections):
-        return "all its sections: it was written by an earlier version of this program"
     there, now = _leaves(there), _leaves(now)
     parts = []
     for name in sorted(set(there) | set(now)):
@@ -53,6 +51,20 @@ def differing_fields(
     return ", ".join(parts)
 
 
+def refuse_flat(place: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses a config of an earlier version, which had none of the sections of today.
+
+    Raises:
+      UserError: `there`, found at a place, has no section of `now`.
+    """
+    own = [n for n, v in now.items() if isinstance(v, dict) and n not in NAMED_BY_USERS]
+    if own and not any(isinstance(there.get(name), dict) for name in own):
+        raise UserError(
+            f"{place} was written by an earlier version of this program, whose config had no "
+            "sections; choose another folder."
+        )
+
+
 def changed_fields(there: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Name -> value in `there` of what `now` has otherwise, but for fields of the machine."""
     there, now = _leaves(there), _leaves(now)
@@ -66,7 +78,7 @@ def changed_fields(there: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]
 def _sections(name: str) -> Set[str]:
     """The sections and the field in a name with dots, without what users have named."""
     first, *rest = name.split(".")
-    return {first, *(rest[1:] if first in _NAMED_BY_USERS else rest)}
+    return {first, *(rest[1:] if first in NAMED_BY_USERS else rest)}
 
 
 def _why_length_matters(config: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from orbax.checkpoint import v1 as ocp
 
 from experiments.runtime import cluster, locks, paths
 from experiments.runtime import mesh as meshes
-from experiments.runtime.changes import changed_fields, differing_fields
+from experiments.runtime.changes import changed_fields, differing_fields, refuse_flat
 from experiments.runtime.errors import UserError
 
 _STATE = "state"
@@ -206,6 +206,7 @@ class Checkpoints:
                 f"the checkpoint in {self.directory} was written with JAX_ENABLE_X64="
                 f"{int(notes['x64'])}; set it likewise, or choose another folder."
             )
+        refuse_flat(f"the checkpoint in {self.directory}", notes["config"], self.config)
         fields = differing_fields(notes["config"], self.config, of_the_model=True)
         if fields:
             raise UserError(

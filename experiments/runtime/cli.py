@@ -50,7 +50,8 @@ def run(main: Callable[[S, str], None], kind: type[S] | Callable[[Fields], S]) -
 
     def absl_main(argv: list[str]) -> None:
         config = _checked_config()
-        for fields in fields_of(argv[1:]):
+        for argument, fields in zip(argv[1:], fields_of(argv[1:]), strict=True):
+            _check_name(config, argument)
             config = settings.merged(config, fields)
         if not WORKDIR.value:
             fail("--workdir is missing; name a folder for the results.")
@@ -132,6 +133,19 @@ def _checked_config() -> Fields:
         return CONFIG.value.to_dict()
     except Exception as error:
         fail(one_line(error))
+
+
+def _check_name(config: Fields, argument: str) -> None:
+    """Refuses a field of what has no such name, e.g. of a model: the name may be mistyped."""
+    of, *path = argument.split("=")[0].partition("config.")[2].split(".")
+    there = config.get(of)
+    if of not in settings.NAMED_BY_USERS or len(path) < 2 or not isinstance(there, Mapping):
+        return
+    if path[0] not in there:
+        fail(
+            f"--config.{of}.{path[0]} is not there; {of} has {', '.join(map(str, there))}. "
+            f"A new one is given whole, as in --config.{of}.{path[0]}={{'{path[1]}': ...}}."
+        )
 
 
 class _Stopped(SystemExit):

@@ -78,6 +78,8 @@ def finish() -> NoReturn:
     raise SystemExit(0)
 
 
+# What Python says of a variant of a config whose function takes none.
+_NO_VARIANT = "get_config() takes 0 positional arguments"
 _FIELD = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 
 
@@ -100,6 +102,8 @@ def parse(argv: list[str]) -> list[str]:
     except SystemExit:  # --help and its kin, for which absl exits with 1
         raise SystemExit(0) from None
     except flags.Error as error:
+        if _NO_VARIANT in str(error):
+            fail(one_line(TypeError(_NO_VARIANT)))
         lines = str(error).strip().splitlines()
         # A config's own error comes as a whole traceback, whose last line says it all.
         fail(f"{' '.join(dict.fromkeys([lines[0], lines[-1]]))} (see --help).")
@@ -179,5 +183,7 @@ def one_line(error: Exception) -> str:
     if isinstance(error, KeyError) and text.isidentifier():
         text = f"there is no {text!r} in this config"
         text += "; its file names all fields, and a variant goes behind the file, as in FILE:far."
+    if _NO_VARIANT in text:
+        text = "this file has no variants; leave out what stands behind its colon."
     given = next((a for a in sys.argv if a.startswith("--config=")), "--config")
     return f"{given}: {text}"

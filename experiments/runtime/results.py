@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 
 from experiments.runtime import locks
-from experiments.runtime.changes import OF_RECORDS, changed_fields, differing_fields
+from experiments.runtime.changes import OF_RECORDS, changed_fields, differing_fields, refuse_flat
 from experiments.runtime.errors import UserError
 from experiments.runtime.settings import Section, dump
 
@@ -137,6 +137,7 @@ def open_record(workdir: str, experiment: str, settings: Section, *, write: bool
         ) from None
     if old_experiment != experiment:
         raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
+    refuse_flat(workdir, old_settings, now)
     trains = "records" in now
     fields = differing_fields(old_settings, now, of_the_model=trains)
     if fields:
@@ -181,6 +182,7 @@ def save_config(workdir: str, settings: dict[str, Any]) -> None:
         try:
             with open(path) as file:
                 found = json.load(file)
+            refuse_flat(workdir, found, settings)
             fields = differing_fields(found, settings, of_the_model=True)
         except (OSError, ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is not readable; choose another --workdir.") from None

@@ -9,7 +9,7 @@ here imports JAX, so that a mistaken flag is answered at once.
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
 from ml_collections import ConfigDict
@@ -18,6 +18,8 @@ from pydantic import ConfigDict as PydanticConfig
 
 from experiments.runtime.errors import UserError
 
+# Fields whose fields have names by the user: such a name may be that of a section.
+NAMED_BY_USERS = {"models", "families", "runs"}
 _GREATEST = 2**31 - 1  # what a 32-bit integer of a device holds
 
 
@@ -78,6 +80,13 @@ class Section(BaseModel):
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
+    def complete(self, where: str) -> None:
+        """Parses what needs all fields to be right, e.g. what models of a study change.
+
+        Raises:
+          UserError: something in it is wrong; `where` is what its fields are called in messages.
+        """
+
 
 S = TypeVar("S", bound=Section)
 
@@ -96,9 +105,44 @@ def parse(kind: type[S], config: ConfigDict | Mapping[str, Any], where: str = "-
     given = config.to_dict() if isinstance(config, ConfigDict) else config
     try:
         # By way of JSON, in which a config comes back from a file: tuples may be lists there.
-        return kind.model_validate_json(json.dumps(_plain(given)))
+        parsed = kind.model_validate_json(json.dumps(_plain(given)))
     except ValidationError as error:
         raise UserError(" ".join(_told(kind, given, error, where))) from None
+    parsed.complete(where)
+    return parsed
+
+
+def each(names: Iterable[str], make: Callable[[str], Any], where: str) -> dict[str, Any]:
+    """Makes something for each of the names that a user gave, e.g. of models.
+
+    Args:
+      names: the names.
+      make: name -> what is made; may raise a UserError.
+      where: what the names are fields of, in messages.
+
+    Returns:
+      name -> what was made.
+
+    Raises:
+      UserError: all mistakes, each with its name; one that all have is told once.
+    """
+    made, told = {}, {}
+    for name in names:
+        try:
+            made[name] = make(name)
+        except UserError as error:
+            told[name] = str(error)
+    if len(told) > 1 and not made and len(set(told.values())) == 1:
+        raise UserError(next(iter(told.values())))
+    if told:
+        places = {name: f"{where}.{name}" for name in told}
+        raise UserError(
+            " ".join(
+                message if message.startswith(places[name]) else f"{places[name]}: {message}"
+                for name, message in told.items()
+            )
+        )
+    return made
 
 
 def _plain(value: Any) -> Any:
@@ -109,6 +153,8 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, str):  # bytes that are no text have no place in JSON
         return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return _shown(value)
     return value if value is None or isinstance(value, bool | int | float) else repr(value)
 
 
@@ -143,6 +189,7 @@ _WORDS = {
     "less than or equal to": "at most",
 }
 _FEW = 3  # unknown fields that are told one by one
+_MOST_BITS = 1000  # Python makes no decimals of much longer numbers
 
 
 def _told(
@@ -212,6 +259,8 @@ def _at(given: Any, loc: tuple[int | str, ...]) -> Any:
 
 
 def _shown(value: Any, most: int = 200) -> str:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
 

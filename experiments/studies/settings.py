@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, PrivateAttr, model_validator
 
 from experiments.runtime import settings
 from experiments.runtime.errors import UserError
@@ -178,6 +178,7 @@ class Study(Section):
     data_dir: str
     data: Data
     records: Records
+    _of_models: dict[str, Any] = PrivateAttr()
 
     @model_validator(mode="after")
     def _names(self):
@@ -186,17 +187,21 @@ class Study(Section):
                 raise ValueError(f"compare names {name!r}, which is none of models")
         return self
 
-    def of_model(self, name: str) -> Any:
-        """What is trained under a name: an `OF_MODEL`.
+    def complete(self, where: str) -> None:
+        """Parses the models, whose changes are to sections that are right."""
+        models, shared = f"{where}.models", settings.dump(self, self.OF_MODEL)
 
-        Raises:
-          UserError: the model changes what is no field, is shared, or does not fit.
-        """
-        where = f"--config.models.{name}"
-        if "data" in self.models[name]:
-            raise UserError(f"{where}.data: all models of a study are of the same data.")
-        shared = {f: settings.dump(getattr(self, f)) for f in self.OF_MODEL.model_fields}
-        return settings.parse(self.OF_MODEL, settings.merged(shared, self.models[name]), where)
+        def parsed(name: str) -> Trained:
+            where, changes = f"{models}.{name}", self.models[name]
+            if "data" in changes:
+                raise UserError(f"{where}.data: all models of a study are of the same data.")
+            return settings.parse(self.OF_MODEL, settings.merged(shared, changes), where)
+
+        self._of_models = settings.each(self.models, parsed, models)
+
+    def of_model(self, name: str) -> Any:
+        """What is trained under a name: an `OF_MODEL`."""
+        return self._of_models[name]
 
 
 def rising_divisors(name: str, counts: tuple[Any, ...]) -> None:

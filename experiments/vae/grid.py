@@ -8,17 +8,16 @@ import jax
 
 import bounds
 from experiments.runtime import settings
-from experiments.runtime.errors import UserError
 from experiments.runtime.optimizers import BURDA_EPOCHS
 from experiments.runtime.results import Row, row
 from experiments.studies import held_out
 from experiments.studies.ensemble import train_members
-from experiments.studies.objectives import OBJECTIVES, make_objective
+from experiments.studies.objectives import make_objective
 from experiments.studies.points import groups_of_seeds, seeds_label
 from experiments.studies.training import identity
 from experiments.vae.active_units import active_units
 from experiments.vae.build import Problem, evaluation_key, make_run, prepared
-from experiments.vae.settings import HeldOut, Model, Reference, Trained
+from experiments.vae.settings import GROUPED, HeldOut, Model, Reference, Trained
 
 # MNIST, one layer, by (objective, M, K).
 PUBLISHED = {
@@ -35,7 +34,6 @@ PUBLISHED = {
     ("ciwae", 1, 64): {"IWAE-64": -86.08, "IWAE-5000": -85.24, "-KL": -0.84},
     ("elbo", 1, 64): {"IWAE-64": -86.69, "IWAE-5000": -86.21, "-KL": -0.47},
 }  # fmt: skip
-GROUPED = ("miwae", "piwae")
 
 
 class Point(NamedTuple):
@@ -54,28 +52,9 @@ class Point(NamedTuple):
 
 
 def points(grid: Reference) -> list[Point]:
-    """The grid seed by seed, so that a run cut short has whole comparisons.
-
-    Raises:
-      UserError: an entry of the grid makes no sense.
-    """
-    models = [_model(entry) for entry in grid.grid]
+    """The grid seed by seed, so that a run cut short has whole comparisons."""
     groups = groups_of_seeds(grid.seeds, together=grid.together)
-    return [Point(name, k, seeds, m) for seeds in groups for name, m, k in models]
-
-
-def _model(entry: str) -> tuple[str, int, int]:
-    """(objective, M, K) of an entry of the grid."""
-    objective, *counts = entry.split(":")
-    grouped = objective in GROUPED
-    good = objective in OBJECTIVES and all(c.isdecimal() and int(c) > 0 for c in counts)
-    if not good or len(counts) != (2 if grouped else 1):
-        raise UserError(
-            "--config.grid has entries OBJECTIVE:K like 'iwae:5', or OBJECTIVE:M:K like "
-            f"'piwae:8:8' for {' and '.join(GROUPED)}, with one of {', '.join(OBJECTIVES)}, "
-            f"got {entry!r}."
-        )
-    return objective, int(counts[0]) if grouped else 1, int(counts[-1])
+    return [Point(name, k, seeds, m) for seeds in groups for name, m, k in grid.entries()]
 
 
 def check(problem: Problem, grid: Reference, models: list[Point]) -> None:

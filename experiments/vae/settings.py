@@ -1,6 +1,7 @@
 """Settings of the programs of VAEs: train, evaluate and reference."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -16,7 +17,9 @@ from experiments.runtime.settings import (
     matching,
 )
 from experiments.studies import settings as shared
-from experiments.studies.settings import Memory, Objective, Records, rising_divisors
+from experiments.studies.settings import Memory, Objective, ObjectiveName, Records, rising_divisors
+
+GROUPED = ("miwae", "piwae")  # objectives of M groups of K samples
 
 
 class Data(shared.Data):
@@ -181,10 +184,32 @@ class Reference(Trained):
       grid: entries OBJECTIVE:K, or OBJECTIVE:M:K for miwae and piwae.
     """
 
-    grid: Annotated[tuple[str, ...], NotEmpty, Distinct]
+    grid: Annotated[tuple[str, ...], NotEmpty]
     seeds: Annotated[tuple[Seed, ...], NotEmpty, Distinct]
     together: bool
     data_dir: str
     records: Records
     evaluation: HeldOut
     memory: Memory
+
+    def entries(self) -> list[tuple[str, int, int]]:
+        """(objective, M, K) of each entry of the grid."""
+        parts = [entry.split(":") for entry in self.grid]
+        return [(name, int(groups[0]) if groups else 1, int(k)) for name, *groups, k in parts]
+
+    @model_validator(mode="after")
+    def _grid(self):
+        for entry in self.grid:
+            objective, _, counts = entry.partition(":")
+            pattern = "[1-9][0-9]{0,5}" + (":[1-9][0-9]{0,5}" if objective in GROUPED else "")
+            if objective not in get_args(ObjectiveName) or not re.fullmatch(pattern, counts):
+                raise ValueError(
+                    "grid has entries OBJECTIVE:K like 'iwae:5', or OBJECTIVE:M:K like 'piwae:8:8' "
+                    f"for {' and '.join(GROUPED)}, with one of {', '.join(get_args(ObjectiveName))}, "
+                    f"got {entry!r}"
+                )
+            if entry == "vimco:1":
+                raise ValueError("grid has 'vimco:1', and vimco needs at least 2 samples")
+        if len(set(self.grid)) < len(self.grid):
+            raise ValueError(f"grid must not name anything twice, got {self.grid}")
+        return self

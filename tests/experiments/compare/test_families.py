@@ -93,7 +93,7 @@ OF_DVAE = {
     "models": ({"models": 5}, "dVAE.changes.models must be fields with values, got 5"),
     "field": (
         {"models": {"beta1": {"objective": {"betta": 1.0}}}},
-        r"dVAE: --config.models.beta1.objective.betta is no field.*; did you mean .*beta",
+        r"dVAE.changes.models.beta1.objective.betta is no field; did you mean .*\.beta\?",
     ),
 }
 

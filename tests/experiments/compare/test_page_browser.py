@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 from page_cases import CASES, COLUMNS, ROWS, TEXTS, Read, make
 
-# Together: Chromium is started once for most of it.
-pytestmark = pytest.mark.xdist_group("test_page_browser")
-
 RECORD = """<script>
 window.problems = [];
 for (const kind of ["error", "unhandledrejection", "securitypolicyviolation"])

@@ -77,6 +77,7 @@ def test_a_config_may_name_what_can_be_made(choices, table):
         ("model", {"network": "mlp"}, ["dense", "convolutional", "got 'mlp'"]),
         ("model", {"layout": ("checkers:2",)}, ["squeeze", "checkerboard", "got 'checkers:2'"]),
         ("model", {"layout": (1,)}, ["a text", "got 1"]),
+        ("model", {"layout": ("checkerboard:100",)}, ["1 to 99", "got 'checkerboard:100'"]),
         ("model", {"layout": ()}, ["empty"]),
         ("model", {"norm": "batch"}, ["pixel", "channel", "none", "got 'batch'"]),
         ("model", {"width": 0}, ["at least 1", "got 0"]),
@@ -127,10 +128,16 @@ def test_what_is_compared_is_pairs_of_models(pairs, wanted):
     ids=str,
 )
 def test_mistakes_of_one_model_are_named(changes, wanted):
-    study = tiny("mixture_uniform", models={"mixture_uniform": changes})
     where = re.escape("--config.models.mixture_uniform.")
     with pytest.raises(UserError, match=f"^{where}{wanted}"):
-        family.check(study)
+        tiny("mixture_uniform", models={"mixture_uniform": changes})
+
+
+def test_mistakes_of_all_models_are_told_at_once():
+    changes = {"a": {"model": {"width": 0}}, "b": {"noise": {"nmae": "flow"}}, "c": {}}
+    wanted = r"models\.a\.model\.width must be .*, got 0\. .*models\.b\.noise\.nmae is no field"
+    with pytest.raises(UserError, match=wanted):
+        tiny(models=changes)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b"])
@@ -149,14 +156,13 @@ def test_a_model_that_is_no_set_of_fields_is_refused():
     [
         ("mixture_uniform", {"name": "exact"}, "a flow has no exact objective; choose elbo"),
         ("mixture_uniform", {"name": "rws", "sleep": True}, "no sleep phase"),
-        ("autoregressive", {"name": "elbo"}, "discretized is of integers; its objective is exact"),
+        ("autoregressive", {"name": "elbo"}, "a discretized density is of integers; choose exact"),
     ],
     ids=str,
 )
 def test_objectives_that_a_model_does_not_have_are_refused(name, objective, wanted):
-    study = tiny(name, models={name: {"objective": objective}})
-    with pytest.raises(UserError, match=rf"^--config\.objective\.\w+.*{wanted}"):
-        family.check(study)
+    with pytest.raises(UserError, match=rf"^--config\.models\.{name}.*objective\.\w+.*{wanted}"):
+        family.check(tiny(name, models={name: {"objective": objective}}))
 
 
 def test_an_inverse_that_did_not_converge_is_said_and_not_drawn(tmp_path):

@@ -121,7 +121,7 @@ FLAT = {
     "dataset": "digits", "data_dir": "", "objective": "iwae", "num_samples": 5, "latents": [50],
     "hidden": [[200, 200]], "optimizer": "adam", "learning_rate": 1e-3, "num_steps": 4, "seed": 0,
 }  # fmt: skip
-EARLIER = "it was written by an earlier version of this program"
+EARLIER = "was written by an earlier version of this program"
 
 
 def test_results_of_version_0_1_are_refused_and_kept(tmp_path):
@@ -134,7 +134,7 @@ def test_results_of_version_0_1_are_refused_and_kept(tmp_path):
     with pytest.raises(UserError, match=EARLIER) as caught:
         results.open_record(str(tmp_path), "train", given)
     assert len(str(caught.value).splitlines()) == 1
-    assert "choose another --workdir" in str(caught.value)
+    assert "choose another folder" in str(caught.value)
     assert json.loads(path.read_text()) == record
 
 

@@ -1,5 +1,6 @@
 """What a user's mistakes in a config are answered with: one line, which tells all of them."""
 
+import functools
 import json
 import re
 import subprocess
@@ -224,16 +225,18 @@ def test_settings_come_back_from_a_file_as_they_were():
 # Through the door.
 
 
-def door(*flags: str) -> str:
-    """The one line that `experiments.train` prints."""
+def door(*flags: str, program="train", config="configs/train_digits.py") -> str:
+    """The one line that a program prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.train", "--config=configs/train_digits.py",
+        [sys.executable, "-m", f"experiments.{program}", f"--config={config}",
          "--workdir=/nowhere/out", *flags],
         cwd=ROOT, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()
-    return line.removeprefix("train.py: ")
+    return (
+        line.removeprefix("train.py: ").removeprefix("__main__.py: ").removeprefix("dequantize: ")
+    )
 
 
 def test_mistaken_flags_are_told_together_with_mistaken_values():
@@ -264,6 +267,26 @@ def test_mistaken_flags_are_told_together_with_mistaken_values():
 def test_flag_of_another_name_is_told_by_absl():
     line = door("--wrkdir=3", "--config.seed=1")
     assert line == "Unknown command line flag 'wrkdir'. Did you mean: workdir ? (see --help)."
+
+
+def test_mistyped_name_of_a_model_is_no_new_model():
+    told = functools.partial(door, program="dequantize", config="configs/dequantize_digits.py")
+    line = told("--config.models.affine_flwo.model.width=8")
+    assert "--config.models.affine_flwo is not there; models has affine_flow, affine_uni" in line
+    assert line.endswith("given whole, as in --config.models.affine_flwo={'model': ...}.")
+    # One that is given whole is a model of its own, whose fields may be set after it.
+    line = told("--config.models.own={'model': {'width': 8}}", "--config.models.own.model.width=0")
+    assert line == "--config.models.own.model.width must be at least 1, got 0."
+
+
+def test_numbers_of_thousands_of_digits_are_told_by_their_size():
+    line = door("--config.seed=0x" + "f" * 5000)
+    assert line == "--config.seed must be a whole number, got a number of 20000 bits."
+
+
+def test_variant_of_a_config_that_has_none():
+    line = door(config="configs/train_digits.py:nope")
+    assert line.endswith("this file has no variants; leave out what stands behind its colon.")
 
 
 # Every config that is shipped.

@@ -20,9 +20,6 @@ from experiments.surgery.settings import Surgery
 from experiments.vae import report as training_report
 from experiments.vae.settings import Train
 
-# Together: its three models are trained once, not on every worker.
-pytestmark = pytest.mark.xdist_group("test_surgery_program")
-
 TRAINED = {
     "model": {"latents": (3,), "hidden": ((6,),)},
     "objective": {"name": "iwae", "num_samples": 2},
