@@ -205,8 +205,8 @@ class Reference(Trained):
             if objective not in get_args(ObjectiveName) or not re.fullmatch(pattern, counts):
                 raise ValueError(
                     "grid has entries OBJECTIVE:K like 'iwae:5', or OBJECTIVE:M:K like 'piwae:8:8' "
-                    f"for {' and '.join(GROUPED)}, with one of {', '.join(get_args(ObjectiveName))}, "
-                    f"got {entry!r}"
+                    f"for {' and '.join(GROUPED)}, with one of "
+                    f"{', '.join(get_args(ObjectiveName))}, got {entry!r}"
                 )
             if entry == "vimco:1":
                 raise ValueError("grid has 'vimco:1', and vimco needs at least 2 samples")
