@@ -239,7 +239,7 @@ def test_memory_of_a_gradient_is_flat_but_for_the_gradient():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1, 0.01])
-@pytest.mark.parametrize("centre", [0.0, 100.0])
+@pytest.mark.parametrize("center", [0.0, 100.0])
 def test_fast_form_errs_by_what_its_docstring_says(scale, center):
     posteriors = gaussians(5, 300, 20, spread=1.0, scale=scale, dtype=jnp.float32)
     posteriors = posteriors._replace(mean=posteriors.mean + jnp.float32(center))
