@@ -12,11 +12,10 @@ import os
 
 from absl import flags
 
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 from experiments.vae.settings import Reference
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag("checkpoint_dir")
 
 
 def main(settings: Reference, workdir: str) -> None:
@@ -25,16 +24,13 @@ def main(settings: Reference, workdir: str) -> None:
     from experiments.studies.points import run_missing
     from experiments.vae import build, grid
 
-    cluster.refuse("experiments.reference")
     points = grid.points(settings)
     problem = build.make_problem(settings, settings.data_dir)
     grid.check(problem, settings, points)
     record = results.open_record(workdir, "reference", settings)
     rows = run_missing(
         record, points, workdir,
-        lambda point, folder, checkpoint_dir: grid.run(
-            problem, point, settings, folder, checkpoint_dir
-        ),
+        lambda point, folder: grid.run(problem, point, settings, folder),
     )  # fmt: skip
     summary = grid.summarise(rows, settings)
     record["rows"] = rows + summary
