@@ -11,7 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from absl import flags
 
@@ -108,7 +108,7 @@ def on_first(act: Callable[[], T]) -> T:
         result, error = pickle.loads(_broadcast(b""))
     if error is not None:
         raise error
-    return result  # type: ignore[return-value]
+    return cast(T, result)
 
 
 def by_first(function: Callable[P, T]) -> Callable[P, T]:
