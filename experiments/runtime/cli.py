@@ -1,7 +1,7 @@
 """Command line shared by every program: flags, exit codes, one-line errors.
 
-Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped by SIGTERM and
-130 by Ctrl-C, with everything finished so far on disk.
+Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped by SIGTERM, or by
+the loss of another process of the run, and 130 by Ctrl-C, with everything finished so far on disk.
 """
 
 import logging as python_logging
