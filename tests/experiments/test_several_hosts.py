@@ -178,7 +178,7 @@ def launch(tmp_path_factory):
 
 def succeed(*processes):
     """What the processes printed, on stdout and on stderr."""
-    ends = [finish(process) for process in processes]
+    ends = [finish(process, timeout=1800) for process in processes]
     for code, _, err in ends:
         assert code == 0, err
     return [(out, err) for _, out, err in ends]
