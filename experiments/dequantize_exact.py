@@ -11,7 +11,7 @@ noise, and of the same density with uniform and with fitted noise.
 from absl import flags
 
 from experiments.dequantize.settings import DequantizeExact
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
 
@@ -23,7 +23,6 @@ def main(settings: DequantizeExact, workdir: str) -> None:
     from experiments.dequantize import exact
     from experiments.runtime import plots, results
 
-    cluster.refuse("experiments.dequantize_exact")
     record = results.open_record(workdir, "dequantize_exact", settings)
     if not record["rows"]:
         keys = jax.random.split(jax.random.key(settings.seed), 2)

@@ -8,15 +8,12 @@ Reads the config of the run from its config.json, and the checkpoint from its fo
 error; the same command continues where it was stopped.
 """
 
-import os
-
 from absl import flags, logging
 
 from experiments.runtime import cli, cluster
 from experiments.vae.settings import Evaluate
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag("checkpoint_dir")
 
 
 def main(settings: Evaluate, workdir: str) -> None:
@@ -25,13 +22,12 @@ def main(settings: Evaluate, workdir: str) -> None:
     from experiments.runtime.errors import UserError
     from experiments.vae import build, evaluation, report
 
-    cluster.refuse("experiments.evaluate")
     if not settings.run:
         raise UserError("--config.run is empty; name the --workdir of a run of experiments.train.")
     folder = paths.local("--config.run", settings.run)
     trained = build.run_of("--config.run", folder)
     problem = build.make_problem(trained, settings.data_dir or trained.data_dir)
-    directory = cluster.CHECKPOINT_DIR.value or os.path.join(folder, "checkpoints")
+    directory = cluster.checkpoints_of(folder)
     params, source = evaluation.load_params(
         problem, trained, directory, checkpoint=settings.checkpoint, member=settings.member
     )
@@ -49,6 +45,7 @@ def main(settings: Evaluate, workdir: str) -> None:
         if any(r["part"] == name for r in record["rows"]):
             logging.info("%s: there already.", name)
             continue
+        cluster.stop_if_told()
         rows = part(problem, params, settings)
         record["rows"] += [{**r, "part": name, **source} for r in rows]
         results.save_record(workdir, record)

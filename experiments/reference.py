@@ -10,11 +10,10 @@ differ by more than the images of one test set can tell.
 
 from absl import flags
 
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 from experiments.vae.settings import Reference
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag("checkpoint_dir")
 
 
 def main(settings: Reference, workdir: str) -> None:
@@ -23,19 +22,14 @@ def main(settings: Reference, workdir: str) -> None:
     from experiments.studies.points import run_missing
     from experiments.vae import build, grid
 
-    cluster.refuse("experiments.reference")
     points = grid.points(settings)
     problem = build.make_problem(settings, settings.data_dir)
     grid.check(problem, settings, points)
     record = results.open_record(workdir, "reference", settings)
     rows = run_missing(
-        record,
-        points,
-        workdir,
-        lambda point, folder, checkpoint_dir: grid.run(
-            problem, point, settings, folder, checkpoint_dir
-        ),
-    )
+        record, points, workdir,
+        lambda point, folder: grid.run(problem, point, settings, folder),
+    )  # fmt: skip
     summary = grid.summarize(rows, settings)
     record["rows"] = rows + summary
     results.save_record(workdir, record)

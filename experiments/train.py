@@ -7,23 +7,17 @@ figure.png (curves), samples.png and reconstructions.png. The same command resum
 stopped, to the same numbers bit for bit.
 """
 
-import os
-
 from absl import flags, logging
 
 from experiments.runtime import cli, cluster
 from experiments.vae.settings import Train
 
 flags.adopt_module_key_flags(cli)
-flags.adopt_module_key_flags(cluster)
 
 
 def main(settings: Train, workdir: str) -> None:
     """Trains to the end, then evaluates and draws."""
     # Imported here so that --help and a mistaken flag do not wait for JAX.
-    cluster.join()
-    import jax
-
     from experiments.runtime import fit, results
     from experiments.runtime.checkpoints import Checkpoints
     from experiments.vae import build, report
@@ -31,9 +25,8 @@ def main(settings: Train, workdir: str) -> None:
     with cluster.together():
         problem = build.make_problem(settings, settings.data_dir)
         run = build.make_run(problem, settings, settings.seed)
-        record = results.open_record(workdir, "train", settings, write=jax.process_index() == 0)
-    directory = cluster.CHECKPOINT_DIR.value or os.path.join(workdir, "checkpoints")
-    kept = settings.records.keep_checkpoints
+        record = results.open_record(workdir, "train", settings)
+    directory, kept = cluster.checkpoints_of(workdir), settings.records.keep_checkpoints
     with Checkpoints(directory, build.named(settings), keep=kept) as checkpoints:
         state = fit.fit(run, settings.records, workdir, checkpoints)
         best = checkpoints.best()

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -50,6 +51,23 @@ def start(program, *arguments, cache, devices=1, largest_file=None, env=None):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_together(program, *arguments, processes=2, of_each=lambda i: [], **options):
+    """Starts the same command as several processes of one run; returns them, process 0 first.
+
+    `of_each` of the number of a process gives what its command has besides.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    joined = (
+        "--distributed", f"--coordinator_address=127.0.0.1:{port}", f"--num_processes={processes}",
+    )  # fmt: skip
+    return [
+        start(program, *arguments, *joined, f"--process_id={i}", *of_each(i), **options)
+        for i in range(processes)
+    ]
 
 
 def finish(process, timeout=500):

@@ -13,7 +13,7 @@ figure.svg and index.html, which opens from disk without a network.
 from absl import flags, logging
 
 from experiments.compare.settings import Compare
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
 
@@ -24,7 +24,6 @@ def main(settings: Compare, workdir: str) -> None:
     from experiments.runtime import results
     from experiments.runtime.settings import dump
 
-    cluster.refuse("experiments.compare")
     chosen = families.check(settings, workdir)
     record = results.open_record(workdir, "compare", settings)
     record["config"] = dump(settings)  # what it is collected by now

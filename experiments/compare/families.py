@@ -26,10 +26,11 @@ def check(compare: Compare, workdir: str) -> list[tuple[Family, Job]]:
     Raises:
       UserError: a name, a file, a field or a run is wrong, or one is of other data.
     """
-    if cluster.CHECKPOINT_DIR.value:
+    finished = [name for name in compare.order if compare.families[name].run]
+    if cluster.CHECKPOINT_DIR.value and finished:
         raise UserError(
-            "experiments.compare keeps checkpoints in --workdir; leave --checkpoint_dir out, or "
-            "name finished runs in --config.families.NAME.run."
+            f"--config.families.{finished[0]}.run names a finished run, whose checkpoints lie in "
+            "its folder; leave --checkpoint_dir out."
         )
     found = settings.each(
         compare.order, lambda name: _checked(name, compare, workdir), "--config.families"

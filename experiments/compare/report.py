@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.compare import consistency
 from experiments.compare.page import Column, page
-from experiments.runtime import plots, results
+from experiments.runtime import cluster, plots, results
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row
 
@@ -53,7 +53,7 @@ def show(record: dict[str, Any], dataset: str, workdir: str) -> None:
     notes = [describe(rows, dataset), *checked(rows)]
     print("\n" + "\n".join(notes))
     paths = plots.save(workdir, "figure", figure(rows, dataset))
-    svg = pathlib.Path(next(p for p in paths if p.endswith(".svg"))).read_text()
+    svg = cluster.on_first(pathlib.Path(next(p for p in paths if p.endswith(".svg"))).read_text)
     text = page(
         title="Lower bounds on log-likelihood, side by side",
         lead=f"Every family of bounds on {dataset}, in bits per dimension. Each number says "

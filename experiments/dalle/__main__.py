@@ -14,10 +14,9 @@ and the same command continues where it was stopped.
 from absl import flags
 
 from experiments.dalle.settings import Dalle
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag(cluster.CHECKPOINT_DIR.name)
 
 
 def main(settings: Dalle, workdir: str) -> None:

@@ -16,11 +16,12 @@ from jaxtyping import Array
 import bounds
 from experiments.dalle.build import Model
 from experiments.runtime.compiling import precise
+from experiments.studies import held_out
 from models.pixels import level_log_probs
 
 CHUNK = 4096  # codes at once, at most
 LIMIT = 2**20  # codes, beyond which there is no enumeration
-_IMAGES = 1024  # at once
+_IMAGES = 1024  # at once, on each device
 
 
 class Enumerated(NamedTuple):
@@ -93,12 +94,7 @@ def enumerated(
     distinct, own = np.unique(captions, axis=0, return_inverse=True)
     own = own.reshape(-1)
     text, image = log_priors(model, params, distinct)
-    parts = []
-    for start in range(0, len(images), _IMAGES):
-        part = slice(start, start + _IMAGES)
-        found = _sums_of(model)(params, images[part], own[part], text, image)
-        parts.append(jax.tree.map(np.asarray, found))
-    return jax.tree.map(lambda *p: np.concatenate(p), *parts)
+    return _sums(model, params, images, own, text, image)
 
 
 def of_images(
@@ -110,30 +106,35 @@ def of_images(
     """
     text, image = log_priors(model, params, sequences)
     marginal = jax.nn.logsumexp(text[:, None] + image, axis=0)[None]
-    nothing = np.zeros((1,), text.dtype)
-    parts = []
-    for start in range(0, len(images), _IMAGES):
-        part = images[start : start + _IMAGES]
-        own = np.zeros(len(part), np.int32)
-        found = _sums_of(model)(params, part, own, nothing, marginal)
-        parts.append(jax.tree.map(np.asarray, found.values))
-    return jax.tree.map(lambda *p: np.concatenate(p), *parts)
+    nothing, own = np.zeros((1,), text.dtype), np.zeros(len(images), np.int32)
+    return _sums(model, params, images, own, nothing, marginal).values
+
+
+def _sums(
+    model: Model, params: bounds.Params, images: np.ndarray, own: np.ndarray, text: Any, image: Any
+) -> Enumerated:
+    # No key is used: nothing is drawn.
+    found: Any = held_out.over_images(
+        _sums_of(model), (params, text, image), (images, own), jax.random.key(0),
+        images_per_pass=_IMAGES,
+    )  # fmt: skip
+    return found
 
 
 @functools.cache
 def _sums_of(model: Model):
     codes, _ = _chunks(model)
 
-    @jax.jit
-    @precise
-    def sums(params, images, own, text, image):
+    def sums(given, key, data, index):
+        del key, index
+        (params, text, image), (images, own) = given, data
         log_prior = text[:, None] + image
         chunk = functools.partial(_chunk, model, params, images, codes, log_prior, own)
         values = bounds.joint.values(chunk, len(codes))
         gap = bounds.joint.posterior_kl(chunk, len(codes))
         return Enumerated(values, gap, text[own])
 
-    return sums
+    return held_out.spread(sums)
 
 
 def _chunk(

@@ -244,23 +244,26 @@ def caption_is_right(
 ) -> np.ndarray:
     """Whether argmax_y p(y | z), of the tokens of each image, is its caption."""
     candidates = data.vocabulary.all_tokens(data.classes)
-    scores = np.asarray(_scores_of(model)(params, jnp.asarray(tokens), jnp.asarray(candidates)))
+    # No key is used: nothing is drawn.
+    scores: Any = held_out.over_images(
+        _scores_of(model), (params, candidates), tokens, jax.random.key(0), images_per_pass=64
+    )
     return np.all(candidates[scores.argmax(axis=1)] == captions, axis=-1).astype(float)
 
 
 @functools.cache
 def _scores_of(model: Model):
-    @jax.jit
-    @precise
-    def scores(params, tokens, candidates):
-        def one(y, z):
+    def one(given, key, z, index):
+        del key, index
+        params, candidates = given
+
+        def of_caption(y):
             text, logits = model.joint.prior(params.theta, y, z)
             return text + picked(logits, z)
 
-        of_all = jax.vmap(one, (0, None))
-        return jax.lax.map(lambda z: of_all(candidates, z), tokens, batch_size=64)
+        return jax.vmap(of_caption)(candidates)
 
-    return scores
+    return held_out.spread(jax.vmap(one, (None, None, 0, 0)))
 
 
 def sampled(

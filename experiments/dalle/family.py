@@ -46,16 +46,16 @@ def check(asked: Dalle) -> Prepared:
     return Prepared(asked, data, trained, settings.each(trained, make, "--config.models"))
 
 
-def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:
+def run(prepared: Prepared, point: Point, folder: str) -> list[Row]:
     """Trains the models of a point, scores each on the test images and draws from the first."""
-    rows, params = train_and_score(prepared, point, folder, checkpoint_dir)
+    rows, params = train_and_score(prepared, point, folder)
     model, wanted = prepared.models[point.name], prepared.settings.evaluation
     report.draw(prepared.data, model, params[0], wanted, folder)
     return rows
 
 
 def train_and_score(
-    prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None = None
+    prepared: Prepared, point: Point, folder: str
 ) -> tuple[list[Row], list[bounds.Params]]:
     """Trains the models of a point and scores each on the test images.
 
@@ -63,7 +63,6 @@ def train_and_score(
       prepared: of `check`.
       point: what to train.
       folder: for metrics and the model's config; the stages have "dvae" and "prior" in it.
-      checkpoint_dir: None for folders in those.
 
     Returns:
       (rows, parameters of each seed).
@@ -74,10 +73,8 @@ def train_and_score(
 
     def fit(stage: str, runs: list[Run], named: dict) -> tuple[list[bounds.Params], float]:
         """(parameters of the best step on validation, seconds each)."""
-        directory = checkpoint_dir and os.path.join(checkpoint_dir, stage)
-        params, seconds = train_members(
-            runs, asked.records, os.path.join(folder, stage), named, directory, best=True
-        )
+        inside = os.path.join(folder, stage)
+        params, seconds = train_members(runs, asked.records, inside, named, best=True)
         return [bounds.Params(*found) for found in params], seconds
 
     runs = [training.make_dvae_run(data, model, own, seed) for seed in point.seeds]

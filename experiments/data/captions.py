@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments.data import files, sets
 from experiments.data.files import Source
+from experiments.runtime import cluster
 from experiments.runtime.errors import UserError
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -71,7 +72,8 @@ def load(name: str, data_dir: str) -> Captions:
     """
     if name not in CAPTIONED:
         raise UserError(f"the data set must have captions: {', '.join(CAPTIONED)}; got {name!r}.")
-    return Captions(*(tuple(map(str, part)) for part in CAPTIONED[name](data_dir)))
+    with cluster.together():
+        return Captions(*(tuple(map(str, part)) for part in CAPTIONED[name](data_dir)))
 
 
 class Vocabulary(NamedTuple):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.data import files, imagenet
+from experiments.runtime import cluster
 from experiments.runtime.errors import UserError
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -52,7 +53,8 @@ def load(name: str, data_dir: str) -> Dataset:
     """
     if name not in DATASETS:
         raise UserError(f"the data set must be one of {', '.join(DATASETS)}, got {name!r}.")
-    return DATASETS[name](data_dir)
+    with cluster.together():
+        return DATASETS[name](data_dir)
 
 
 def digits(data_dir: str = "") -> Dataset:

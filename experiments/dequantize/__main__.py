@@ -13,10 +13,9 @@ samples of every model beside it.
 from absl import flags
 
 from experiments.dequantize.settings import Dequantize
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag(cluster.CHECKPOINT_DIR.name)
 
 
 def main(settings: Dequantize, workdir: str) -> None:

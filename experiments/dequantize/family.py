@@ -69,9 +69,9 @@ def check(asked: Dequantize) -> Prepared:
     return Prepared(asked, problem, settings.each(asked.models, make, "--config.models"))
 
 
-def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:
+def run(prepared: Prepared, point: Point, folder: str) -> list[Row]:
     """Trains the models of a point, scores each on the test images and draws from the first."""
-    rows, params = train_and_score(prepared, point, folder, checkpoint_dir)
+    rows, params = train_and_score(prepared, point, folder)
     model = prepared.models[point.name].trained
     return rows + report.draw_samples(
         prepared.problem, model, params[0], point.name, prepared.settings.evaluation, folder
@@ -79,7 +79,7 @@ def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | Non
 
 
 def train_and_score(
-    prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None = None
+    prepared: Prepared, point: Point, folder: str
 ) -> tuple[list[Row], list[bounds.Params]]:
     """Trains the models of a point and scores each on the test images.
 
@@ -87,7 +87,6 @@ def train_and_score(
       prepared: of `check`.
       point: what to train.
       folder: for metrics and the model's config.
-      checkpoint_dir: None for a folder in `folder`.
 
     Returns:
       (rows, parameters of each seed).
@@ -95,10 +94,10 @@ def train_and_score(
     asked, problem, models = prepared.settings, prepared.problem, prepared.models[point.name]
     own, model = models.wanted, models.trained
     runs = [training.make_run(problem, model, own, seed) for seed in point.seeds]
-    params, seconds = _fit(runs, own, point.seeds, asked.records, folder, checkpoint_dir)
+    params, seconds = _fit(runs, own, point.seeds, asked.records, folder)
     fitted = params
     if own.refit.noise:
-        fitted = _refit(prepared, point, params, folder, checkpoint_dir)
+        fitted = _refit(prepared, point, params, folder)
     rows = []
     for i, seed in enumerate(point.seeds):
         own_noise = own.noise.name if models.evaluated else None
@@ -117,20 +116,15 @@ def train_and_score(
 
 
 def _fit(
-    runs: list[Run],
-    own: Trained,
-    seeds: tuple[int, ...],
-    records: Records,
-    folder: str,
-    directory: str | None,
+    runs: list[Run], own: Trained, seeds: tuple[int, ...], records: Records, folder: str,
     **more: Any,
-) -> tuple[list[bounds.Params], float]:
+) -> tuple[list[bounds.Params], float]:  # fmt: skip
     """(parameters at the best step on validation, seconds each).
 
     `more` are fields that tell this training from others.
     """
     named = identity(own, Trained, seeds, **more)
-    params, seconds = train_members(runs, records, folder, named, directory, best=True)
+    params, seconds = train_members(runs, records, folder, named, best=True)
     return [bounds.Params(*found) for found in params], seconds
 
 
@@ -145,12 +139,8 @@ def _refitted(own: OfModel) -> OfModel:
 
 
 def _refit(
-    prepared: Prepared,
-    point: Point,
-    params: list[bounds.Params],
-    folder: str,
-    directory: str | None,
-) -> list[bounds.Params]:
+    prepared: Prepared, point: Point, params: list[bounds.Params], folder: str
+) -> list[bounds.Params]:  # fmt: skip
     """Noise fitted by the ELBO to densities that stay as they are evaluated.
 
     How tight the bound on a density is then does not depend on the noise it was trained with.
@@ -162,14 +152,9 @@ def _refit(
         for seed, found in zip(point.seeds, params, strict=True)
     ]
     fitted, _ = _fit(
-        runs,
-        changed,
-        point.seeds,
-        prepared.settings.records,
-        os.path.join(folder, "refit"),
-        directory and os.path.join(directory, "refit"),
+        runs, changed, point.seeds, prepared.settings.records, os.path.join(folder, "refit"),
         trained_with=settings.dump(own, Trained),
-    )
+    )  # fmt: skip
     # The average of parameters that stand still is rounded at every step: take those trained.
     return [bounds.Params(found.theta, new.phi) for found, new in zip(params, fitted, strict=True)]
 

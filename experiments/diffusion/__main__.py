@@ -14,10 +14,9 @@ command continues where it was stopped.
 from absl import flags
 
 from experiments.diffusion.settings import Diffusion
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 
 flags.adopt_module_key_flags(cli)
-flags.declare_key_flag(cluster.CHECKPOINT_DIR.name)
 
 
 def main(settings: Diffusion, workdir: str) -> None:

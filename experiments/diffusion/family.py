@@ -42,16 +42,16 @@ def check(asked: Diffusion) -> Prepared:
     return Prepared(asked, problem, trained, settings.each(trained, make, "--config.models"))
 
 
-def run(prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None) -> list[Row]:
+def run(prepared: Prepared, point: Point, folder: str) -> list[Row]:
     """Trains the models of a point, scores each on the test images and draws from the first."""
-    rows, params = train_and_score(prepared, point, folder, checkpoint_dir)
+    rows, params = train_and_score(prepared, point, folder)
     model, wanted = prepared.models[point.name], prepared.settings.evaluation
     report.draw(prepared.problem, model, params[0], wanted, folder)
     return rows
 
 
 def train_and_score(
-    prepared: Prepared, point: Point, folder: str, checkpoint_dir: str | None = None
+    prepared: Prepared, point: Point, folder: str
 ) -> tuple[list[Row], list[PyTree]]:
     """Trains the models of a point and scores each on the test images.
 
@@ -59,7 +59,6 @@ def train_and_score(
       prepared: of `check`.
       point: what to train.
       folder: for metrics and the model's config.
-      checkpoint_dir: None for a folder in `folder`.
 
     Returns:
       (rows, parameters of each seed).
@@ -68,7 +67,7 @@ def train_and_score(
     own, model = prepared.trained[point.name], prepared.models[point.name]
     runs = [training.make_run(problem, model, own, seed) for seed in point.seeds]
     named = identity(own, Trained, point.seeds)
-    params, seconds = train_members(runs, asked.records, folder, named, checkpoint_dir, best=True)
+    params, seconds = train_members(runs, asked.records, folder, named, best=True)
     rows = []
     for found, seed in zip(params, point.seeds, strict=True):
         at = {"model": point.name, "seed": seed}

@@ -61,8 +61,9 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._scores: Scores = {}
         _ignore_late_callbacks()
-        if read_only and not remote and not os.path.isdir(self.directory):
-            raise UserError(f"there is no folder {self.directory}; train first.")
+        with cluster.together():
+            if read_only and not remote and not os.path.isdir(self.directory):
+                raise UserError(f"there is no folder {self.directory}; train first.")
         # Orbax types its policies as taking what they do not take.
         every: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         kept: Any = _LatestAndBest(keep, self._scores)
@@ -237,6 +238,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            if cluster.is_lost(error):
+                raise
             # A full disk comes as an OSError or as TensorStore's ValueError.
             raise UserError(
                 f"cannot write a checkpoint to {self.directory}: {_first(error)}; "
@@ -256,18 +259,18 @@ def _make_shared(directory: str) -> locks.Lock | None:
             os.makedirs(directory, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot use {directory} for checkpoints: {error.strerror}.") from None
-        if jax.process_index() == 0:
+        if cluster.is_first():
             lock = locks.hold(directory, "--checkpoint_dir")
-    if jax.process_count() == 1:
+    if cluster.size() == 1:
         return lock
     from jax.experimental import multihost_utils
 
     token = os.path.join(directory, ".shared")
-    if jax.process_index() == 0:
+    if cluster.is_first():
         open(token, "w").close()
     multihost_utils.sync_global_devices("the token is written")
     seen = multihost_utils.process_allgather(np.asarray(os.path.exists(token)))
-    if jax.process_index() == 0:
+    if cluster.is_first():
         os.unlink(token)
     if not np.all(seen):
         raise UserError(

@@ -1,7 +1,7 @@
 """Command line shared by every program: flags, exit codes, one-line errors.
 
-Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped by SIGTERM and
-130 by Ctrl-C, with everything finished so far on disk.
+Exit codes: 0 finished; 2 the user can mend it (one line says how); 143 stopped by SIGTERM, or by
+the loss of another process of the run, and 130 by Ctrl-C, with everything finished so far on disk.
 """
 
 import logging as python_logging
@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.runtime import paths, settings, subprograms
+from experiments.runtime import cluster, guard, paths, settings, signals, subprograms
 from experiments.runtime.errors import UserError
 from experiments.runtime.exits import fail, fields_of, finish, one_line, parse, steady_streams
 
@@ -23,6 +23,7 @@ Fields = Mapping[str, Any]
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, e.g. configs/snr_gaussian.py:near; override with --config.NAME=."
 )
+flags.adopt_module_key_flags(cluster)
 _load = flags.FLAGS["config"].parser.parse
 
 
@@ -49,6 +50,16 @@ def run(main: Callable[[S, str], None], kind: type[S] | Callable[[Fields], S]) -
     """
 
     def absl_main(argv: list[str]) -> None:
+        try:
+            of_main(argv)
+        except SystemExit as left:
+            guard.leaving(left.code if isinstance(left.code, int) else 1)
+            raise
+        except Exception:
+            guard.leaving(1)
+            raise
+
+    def of_main(argv: list[str]) -> None:
         config = _checked_config()
         for argument, fields in zip(argv[1:], fields_of(argv[1:]), strict=True):
             _check_name(config, argument)
@@ -58,10 +69,12 @@ def run(main: Callable[[S, str], None], kind: type[S] | Callable[[Fields], S]) -
         signal.signal(signal.SIGTERM, _on_sigterm)
         try:
             workdir = os.path.abspath(paths.local("--workdir", WORKDIR.value))
-            if "checkpoint_dir" in flags.FLAGS and flags.FLAGS.checkpoint_dir:
+            if flags.FLAGS.checkpoint_dir:
                 given = paths.checkpoints("--checkpoint_dir", flags.FLAGS.checkpoint_dir)
                 flags.FLAGS.checkpoint_dir = given
-            main(_parsed(config, kind), workdir)
+            asked = _parsed(config, kind)
+            cluster.join()
+            main(asked, workdir)
         except UserError as error:
             fail(str(error))
         except KeyboardInterrupt:
@@ -69,7 +82,14 @@ def run(main: Callable[[S, str], None], kind: type[S] | Callable[[Fields], S]) -
             _leave(130)
         except _Stopped:
             _leave(143)
+        except signals.Stopped as stop:
+            reason = "SIGTERM" if stop.code == 143 else "Ctrl-C"
+            print(f"Stopped by {reason}. {_resume_hint()}", file=sys.stderr)
+            raise
         except Exception as error:
+            if cluster.is_lost(error):
+                print(guard.LOST, file=sys.stderr)
+                _leave(143)
             reason = missing_device(error) or exhausted_memory(error)
             if reason is None:
                 raise
@@ -149,7 +169,7 @@ def _check_name(config: Fields, argument: str) -> None:
 
 
 class _Stopped(SystemExit):
-    """SIGTERM came, outside of training."""
+    """By SIGTERM, at once."""
 
 
 def _on_sigterm(signum, frame) -> NoReturn:
@@ -160,6 +180,7 @@ def _on_sigterm(signum, frame) -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """Ends the process at once: threads of XLA that still compute would crash its shutdown."""
+    guard.leaving(code)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

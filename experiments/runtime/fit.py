@@ -93,14 +93,12 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
                 f"the training in {checkpoints.directory} has come to step {restored.step}, beyond "
                 f"the number of steps now, {run.num_steps}; raise it, or choose another folder."
             )
-        if jax.process_index() == 0:
-            results.save_config(workdir, checkpoints.config)
+        results.save_config(workdir, checkpoints.config)
     state = fresh if restored is None else restored
     first = int(state.step)
     if restored is not None:
         logging.info("Resuming from the checkpoint of step %d in %s.", first, checkpoints.directory)
     if first >= run.num_steps:
-        signals.release()
         return state
     mesh = meshes.device_mesh(meshes.DATA)
     logging.info(
@@ -112,11 +110,9 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
     if run.batch_size % mesh.size:
         logging.info(
             "A batch of %d does not divide over them, so each computes all of it; "
-            "choose a multiple of %d to gain from them.",
-            run.batch_size,
-            mesh.size,
-        )
-    writer = metrics.Writer(workdir, first) if jax.process_index() == 0 else None
+            "choose a multiple of %d to gain from them.", run.batch_size, mesh.size,
+        )  # fmt: skip
+    writer = metrics.Writer(workdir, first)
     started = time.perf_counter() - metrics.seconds_spent(workdir)
 
     with signals.deferred() as stop, Steps(first, run.num_steps, run.batch_size) as progress:
@@ -133,16 +129,17 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
                 values["validation"] = run.validate(evaluated_params(state))
             progress.show(step, values)
             # Before the checkpoint: one that goes on from there finds the line written.
-            if writer is not None:
-                writer.write(step, values)
+            writer.write(step, values)
             if saves:
-                checkpoints.save(step, state, values.get("validation"))
+                with cluster.together():
+                    checkpoints.save(step, state, values.get("validation"))
             progress.pause(time.perf_counter() - start)
             if code:
                 leave(code, step)
 
         def leave(code: int, step: int) -> None:
-            checkpoints.wait()
+            with cluster.together():
+                checkpoints.wait()
             reason = "SIGTERM" if code == 143 else "Ctrl-C"
             progress.leave(
                 f"Stopped by {reason}. Saved step {step} in {checkpoints.directory}; "
@@ -162,10 +159,10 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
             mesh=mesh,
             on_chunk=on_chunk,
         )
-        checkpoints.wait()
+        with cluster.together():
+            checkpoints.wait()
     code = stop.agreed()
     if code:  # it came while the last step was validated and saved
         leave(code, run.num_steps)
-    if writer is not None:
-        writer.close()
+    writer.close()
     return state

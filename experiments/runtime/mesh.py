@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
@@ -59,6 +60,16 @@ def gather(batch: PyTree, mesh: Mesh) -> PyTree:
     if mesh.size == 1:
         return batch
     return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec()))
+
+
+def local(tree: PyTree) -> PyTree:
+    """Replicated values as arrays of this process alone; unchanged where there is no other one.
+
+    What is computed from them then is every process's own, and the same on each.
+    """
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(lambda leaf: jnp.asarray(to_host(leaf)), tree)
 
 
 def to_host(value: Array) -> Any:

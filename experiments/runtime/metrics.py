@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.runtime import cluster
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import METRICS, write_atomically
 
@@ -17,8 +18,12 @@ TENSORBOARD = "tensorboard"
 
 
 class Writer:
-    """Appends metrics; a run that starts again drops what lies beyond its checkpoint."""
+    """Appends metrics; a run that starts again drops what lies beyond its checkpoint.
 
+    Of several processes the first writes.
+    """
+
+    @cluster.by_first
     def __init__(self, workdir: str, step: int):
         """Opens the files of `workdir` to go on from `step`.
 
@@ -44,6 +49,7 @@ class Writer:
             self._add(step + 1, session_log={"status": self._protos.SessionLog.START})
             self._board.flush()
 
+    @cluster.by_first
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line, one step; a number that is not finite becomes null.
 
@@ -61,6 +67,7 @@ class Writer:
                 self._add(step, summary=scalar(name, value))
             self._board.flush()
 
+    @cluster.by_first
     def image(self, step: int, name: str, grid: np.ndarray) -> None:
         """An image [height, width] or [height, width, 3] of values in [0, 1]."""
         from tensorboardX.summary import image
@@ -69,6 +76,7 @@ class Writer:
         with _explained(os.path.dirname(self._path)):
             self._add(step, summary=picture)
 
+    @cluster.by_first
     def close(self) -> None:
         """Closes the event file.
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 from absl import logging
 from tqdm import tqdm
 
+from experiments.runtime import cluster
+
 T = TypeVar("T")
 
 
@@ -16,16 +18,20 @@ def track(
 ) -> Iterator[T]:
     """Yields the items, showing which one is at work and how far along it is.
 
-    Where there is no terminal, a line for each item, but not within `quiet_seconds` of the last.
+    Several processes, all of which go through the same items, end between two of them if one was
+    told to. Where there is no terminal, a line for each item, but not within `quiet_seconds` of the
+    last.
     """
     if sys.stderr.isatty():
         with tqdm(items, unit=unit) as bar:
             for item in bar:
+                cluster.stop_if_told()
                 bar.set_description(label(item))
                 yield item
         return
     shown = time.perf_counter()
     for number, item in enumerate(items, 1):
+        cluster.stop_if_told()
         start = time.perf_counter()
         yield item
         now = time.perf_counter()

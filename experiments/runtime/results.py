@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from experiments.runtime import locks
+from experiments.runtime import cluster, locks
 from experiments.runtime.changes import OF_RECORDS, changed_fields, differing_fields, refuse_flat
 from experiments.runtime.errors import UserError
 from experiments.runtime.settings import Section, dump
@@ -82,8 +82,12 @@ class Record(dict[str, Any]):
 
     lock: locks.Lock | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, as other processes get one, holds no lock."""
+        return Record, (dict(self),)
 
-def open_record(workdir: str, experiment: str, settings: Section, *, write: bool = True) -> Record:
+
+def open_record(workdir: str, experiment: str, settings: Section) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
     A program that trains may also be given another evaluation, other records on the way or more
@@ -94,7 +98,6 @@ def open_record(workdir: str, experiment: str, settings: Section, *, write: bool
       workdir: the folder, which is made and kept for this process.
       experiment: name of the program.
       settings: of the program.
-      write: False for a process that leaves the record to another one of the same run.
 
     Raises:
       UserError: the folder cannot be written, is in use by another process, or holds something
@@ -108,8 +111,13 @@ def open_record(workdir: str, experiment: str, settings: Section, *, write: bool
         environment=environment(),
         rows=[],
     )
-    if not write:
-        return record
+    return _continued(record, workdir)
+
+
+@cluster.by_first
+def _continued(record: Record, workdir: str) -> Record:
+    """The record of the folder, where there is one, gone on with as `record` asks."""
+    experiment, now = record["experiment"], record["config"]
     try:
         os.makedirs(workdir, exist_ok=True)
         record.lock = locks.hold(workdir, "--workdir")
@@ -164,6 +172,7 @@ def open_record(workdir: str, experiment: str, settings: Section, *, write: bool
     return found
 
 
+@cluster.by_first
 def save_config(workdir: str, settings: dict[str, Any]) -> None:
     """Writes the config by itself, for programs that go on from this run before it has results.
 
@@ -205,8 +214,9 @@ def save_record(workdir: str, record: dict[str, Any]) -> None:
     write_atomically(os.path.join(workdir, FILE), (text + "\n").encode())
 
 
+@cluster.by_first
 def write_atomically(path: str, data: bytes) -> None:
-    """Writes a file beside `path` and moves it there."""
+    """Writes a file beside `path` and moves it there; of several processes the first does it."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -234,6 +244,7 @@ def environment() -> dict[str, Any]:
     import bounds
 
     devices = jax.devices()
+    processes = {"num_processes": jax.process_count()} if jax.process_count() > 1 else {}
     return {
         "python": platform.python_version(),
         "bounds": bounds.__version__,
@@ -244,6 +255,7 @@ def environment() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "device": devices[0].device_kind,
         "num_devices": len(devices),
+        **processes,
         "machine": f"{platform.machine()} {_processor()}, {os.cpu_count()} cores",
     }
 
@@ -259,6 +271,7 @@ def _processor() -> str:
         return platform.processor() or "unknown processor"
 
 
+@cluster.by_first
 def load(workdir: str) -> dict[str, Any]:
     """The record in a folder.
 

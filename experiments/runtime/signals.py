@@ -1,12 +1,9 @@
-"""SIGTERM and Ctrl-C during training: noted, and acted on between two chunks of steps."""
+"""SIGTERM and Ctrl-C where a process must not end at once: noted, and acted on at a safe moment."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import jax
-import numpy as np
 
 
 class Stop:
@@ -24,6 +21,9 @@ class Stop:
 
         One host may get its signal earlier than another, or alone: all stop at one step.
         """
+        import jax
+        import numpy as np
+
         if jax.process_count() == 1:
             return self.code
         from jax.experimental import multihost_utils
@@ -31,34 +31,46 @@ class Stop:
         return int(np.max(multihost_utils.process_allgather(np.asarray(self.code))))
 
 
-_held: list[tuple[Stop, Any]] = []
+class Stopped(SystemExit):
+    """By a signal, outside of training."""
+
+
+_held: list[Stop] = []
 
 
 def hold() -> None:
-    """Notes SIGTERM from here on; `deferred` acts on it.
+    """Notes both signals from here to the end of the process, as `deferred` does.
 
     For a process that has joined others: leaving alone, while they wait for it, it would take them
-    down, and JAX's own handler would swallow the signal.
+    down, and JAX's own handler would swallow SIGTERM.
     """
     stop = Stop()
-
-    def on_terminate(signum, frame):
-        stop.code = 143
-
-    _held.append((stop, signal.signal(signal.SIGTERM, on_terminate)))
+    _held.append(stop)
+    _note_in(stop)
 
 
-def release() -> None:
-    """Ends `hold` where `deferred` does not follow."""
-    if _held:
-        _, on_exit = _held.pop()
-        signal.signal(signal.SIGTERM, on_exit)
+def held() -> Stop:
+    """What `hold` notes in."""
+    return _held[-1]
 
 
 @contextmanager
 def deferred() -> Iterator[Stop]:
     """Within it, SIGTERM and the first Ctrl-C only set `Stop.code`; a second Ctrl-C interrupts."""
-    stop, on_exit = _held.pop() if _held else (Stop(), signal.getsignal(signal.SIGTERM))
+    if _held:
+        yield held()
+        return
+    stop = Stop()
+    before = _note_in(stop)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _note_in(stop: Stop) -> dict[signal.Signals, Callable | Any]:
+    """Installs handlers; returns those before."""
 
     def on_terminate(signum, frame):
         stop.code = 143
@@ -68,13 +80,5 @@ def deferred() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.code = 130
 
-    signal.signal(signal.SIGTERM, on_terminate)
-    before = {
-        signal.SIGTERM: on_exit,
-        signal.SIGINT: signal.signal(signal.SIGINT, on_interrupt),
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    handlers = {signal.SIGTERM: on_terminate, signal.SIGINT: on_interrupt}
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -10,7 +10,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from experiments.runtime import paths, settings
+from experiments.runtime import cluster, paths, settings
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import write_atomically
 from experiments.runtime.settings import Section
@@ -66,10 +66,15 @@ def run(name: str, main: Callable[[Any, str], None], asked: Section, workdir: st
     Progress and logs stay on stderr. The program continues from what its folder holds.
     """
     logging.info("%s: in %s", name, workdir)
-    os.makedirs(workdir, exist_ok=True)
+    cluster.on_first(lambda: os.makedirs(workdir, exist_ok=True))
     path = os.path.join(workdir, OUTPUT)
-    with open(path + ".part", "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+    part = path + ".part" if cluster.is_first() else os.devnull
+    with open(part, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         main(asked, workdir)
-    with open(path + ".part", "rb") as file:
-        write_atomically(path, file.read())
-    os.unlink(path + ".part")
+
+    def keep() -> None:
+        with open(part, "rb") as file:
+            write_atomically(path, file.read())
+        os.unlink(part)
+
+    cluster.on_first(keep)

@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 from scipy import stats
 
 import bounds
-from experiments.runtime.mesh import device_mesh
+from experiments.runtime import mesh as meshes
 from experiments.runtime.results import Row
 from experiments.snr.blocks import block_moments
 
@@ -79,7 +79,7 @@ def measure(
     Returns:
       A `Measurement`.
     """
-    mesh = device_mesh()
+    mesh = meshes.device_mesh()
 
     def run(params, key, x):
         moments = block_moments(
@@ -91,12 +91,14 @@ def measure(
             chunk_size=chunk_size,
             mesh=mesh,
         )
-        return moments.count, moments.mean, moments.m2
+        return meshes.gather((moments.count, moments.mean, moments.m2), mesh)
 
+    params, key, x = meshes.replicate((params, key, x), mesh)
     start = time.perf_counter()
     compiled = jax.jit(run).lower(params, key, x).compile()
     compiled_at = time.perf_counter()
-    count, mean, m2 = jax.device_get(jax.block_until_ready(compiled(params, key, x)))
+    found = jax.block_until_ready(compiled(params, key, x))
+    count, mean, m2 = jax.tree.map(meshes.to_host, found)
     seconds = time.perf_counter() - compiled_at
     return from_blocks(count, mean, m2, seconds, compiled_at - start)
 

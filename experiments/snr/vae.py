@@ -83,7 +83,7 @@ class Setting:
             optimizer,
             key,
             num_steps=training.num_steps,
-            mesh=device_mesh(DATA, devices=jax.devices()[:1]),
+            mesh=device_mesh(DATA, devices=jax.local_devices()[:1]),
             on_chunk=lambda state, metrics: logging.info(
                 "training step %d: ELBO %.2f nats", state.step, metrics["bound"]
             ),

@@ -5,7 +5,6 @@ each of them. Every member sees the keys, batches and start that its seed would 
 best step on validation is one for all, that of the best mean.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PyTree
 
-from experiments.runtime import fit, metrics
+from experiments.runtime import cluster, fit, metrics
+from experiments.runtime import mesh as meshes
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.fit import Run
 from experiments.runtime.trainer import Stream
@@ -70,7 +70,6 @@ def train_members(
     records: Records,
     folder: str,
     named: dict[str, Any],
-    checkpoint_dir: str | None = None,
     *,
     best: bool = False,
 ) -> tuple[list[PyTree], float]:
@@ -81,20 +80,19 @@ def train_members(
       records: how often they are validated and saved.
       folder: for metrics and the model's config.
       named: what tells this training from others, in its config.json and its checkpoints.
-      checkpoint_dir: None for a folder in `folder`.
       best: whether the best step on validation is wanted, not the last.
 
     Returns:
       (the parameters of each run, seconds of training for each of them).
     """
     whole = runs[0] if len(runs) == 1 else ensemble(runs)
-    directory = checkpoint_dir or os.path.join(folder, "checkpoints")
+    directory = cluster.checkpoints_of(folder)
     with Checkpoints(directory, named, keep=records.keep_checkpoints) as checkpoints:
         state = fit.fit(whole, records, folder, checkpoints)
         step = checkpoints.best()
         if best and step not in (None, int(state.step)):
             state = checkpoints.restore(state, step)
-    params = fit.evaluated_params(state)
+    params = meshes.local(fit.evaluated_params(state))
     own = [params] if len(runs) == 1 else [member(params, i) for i in range(len(runs))]
     return own, metrics.seconds_spent(folder) / len(runs)
 

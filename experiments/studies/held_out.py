@@ -80,14 +80,19 @@ def over_images(
     key: Array,
     *,
     images_per_pass: int,
+    what: str = "image",
 ) -> tuple[np.ndarray, ...]:
-    """Outputs of a `compiled` function for all images, or other data, a pass at a time."""
+    """Outputs of a `compiled` or `spread` function for all images, or other data.
+
+    They go through in passes, of which every device of every process takes its share; each process
+    gets the outputs of all.
+    """
     mesh = meshes.device_mesh(meshes.DATA)
     count = len(jax.tree.leaves(images)[0])
     size = min(images_per_pass * mesh.size, -(-count // mesh.size) * mesh.size)
     params = meshes.replicate(params, mesh)
     parts = []
-    for start in track(range(0, count, size), lambda s: f"image {s}", "pass", quiet_seconds=10.0):
+    for start in track(range(0, count, size), lambda s: f"{what} {s}", "pass", quiet_seconds=10.0):
         index = np.minimum(np.arange(start, start + size), count - 1)  # the last, repeated
         chosen = jax.tree.map(lambda leaf, index=index: leaf[index], images)
         batch = meshes.replicate((chosen, jnp.asarray(index)), mesh)
@@ -112,12 +117,24 @@ def _evaluator(model: bounds.LatentModel, few: int, many: int, samples_per_pass:
 
 def compiled(one: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
     """(params, key, one image, its index) -> numbers, for a pass of images split over devices."""
+    return spread(jax.vmap(one, (None, None, 0, 0)), compiler_options=wide_vectors())
+
+
+def spread(of_pass: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """`of_pass`, of (params, key, images of a pass, their indices), compiled for all devices.
+
+    Images are split over them where their number allows it, and so is what is computed of each.
+
+    Args:
+      of_pass: to arrays whose leading axis is that of the images.
+      options: of `jax.jit`.
+    """
     mesh = meshes.device_mesh(meshes.DATA)
 
-    @functools.partial(jax.jit, compiler_options=wide_vectors())
+    @functools.partial(jax.jit, **options)
     def evaluate(params, key, images, index):
         images, index = meshes.split((images, index), mesh)
-        out = jax.vmap(precise(one), (None, None, 0, 0))(params, key, images, index)
+        out = precise(of_pass)(params, key, images, index)
         return jax.tree.map(lambda v: meshes.gather(v, mesh), out)
 
     return evaluate

@@ -40,7 +40,7 @@ def run_missing(
     record: dict[str, Any],
     points: Sequence[P],
     workdir: str,
-    run: Callable[[P, str, str | None], list[Row]],
+    run: Callable[[P, str], list[Row]],
 ) -> list[Row]:
     """The rows of all points: `run` makes those the record does not hold, and each is saved.
 
@@ -48,17 +48,16 @@ def run_missing(
       record: of `results.open_record`; rows of no point are taken out of it.
       points: what to run.
       workdir: of the record.
-      run: (point, its folder, its folder of checkpoints or None for one in the former) -> rows.
+      run: (point, its folder) -> rows.
     """
     labels = {point.label for point in points}
     finished = {r["point"] for r in record["rows"] if "point" in r}
-    base = cluster.CHECKPOINT_DIR.value
     for number, point in enumerate(points, 1):
         if point.label in finished:
             continue
         logging.info("%d/%d  %s", number, len(points), point.label)
-        directory = base and os.path.join(base, point.label)
-        rows = run(point, os.path.join(workdir, point.label), directory)
+        cluster.stop_if_told()
+        rows = run(point, os.path.join(workdir, point.label))
         record["rows"] += [{**r, "point": point.label} for r in rows]
         results.save_record(workdir, record)
     record["rows"] = [r for r in record["rows"] if r.get("point") in labels]

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from experiments.runtime import cluster, results, subprograms
+from experiments.runtime import results, subprograms
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 from experiments.studies import comparable
@@ -21,8 +21,7 @@ class Parts(NamedTuple):
       program: `experiments.PROGRAM`.
       settings: what its config is parsed into.
       check: settings -> prepared: data and models, all that may be refused before training.
-      run: (prepared, point, its folder, its folder of checkpoints or None for one in the former)
-        -> rows; trains and scores one point.
+      run: (prepared, point, its folder) -> rows; trains and scores one point.
       show: (prepared, rows, workdir): prints the tables and writes the figures.
       refuse: settings -> why its log-probabilities are not of the integers of the images; empty
         where they are.
@@ -31,14 +30,13 @@ class Parts(NamedTuple):
     program: str
     settings: type[Study]
     check: Callable[[Any], Any]
-    run: Callable[[Any, Point, str, str | None], list[Row]]
+    run: Callable[[Any, Point, str], list[Row]]
     show: Callable[[Any, list[Row], str], None]
     refuse: Callable[[Any], str] = lambda settings: ""
 
 
 def main(parts: Parts, settings: Study, workdir: str) -> None:
     """Trains and scores what is missing, then prints the table over seeds."""
-    cluster.refuse(f"experiments.{parts.program}")
     prepared = parts.check(settings)
     record = results.open_record(workdir, parts.program, settings)
     run = functools.partial(parts.run, prepared)

@@ -15,7 +15,7 @@ the same command continues where it was stopped.
 
 from absl import flags
 
-from experiments.runtime import cli, cluster
+from experiments.runtime import cli
 from experiments.surgery.settings import Surgery
 
 flags.adopt_module_key_flags(cli)
@@ -24,15 +24,8 @@ flags.adopt_module_key_flags(cli)
 def main(settings: Surgery, workdir: str) -> None:
     """Trains and measures what is missing, draws, and prints the table."""
     from experiments.runtime import results
-    from experiments.runtime.errors import UserError
     from experiments.surgery import models, report, study
 
-    cluster.refuse("experiments.surgery")
-    if cluster.CHECKPOINT_DIR.value:
-        raise UserError(
-            "experiments.surgery keeps the checkpoints of each model in its folder of --workdir; "
-            "leave --checkpoint_dir out."
-        )
     asked = models.models(settings, workdir)
     flat = models.plane_model(settings, workdir)
     record = results.open_record(workdir, "surgery", settings)

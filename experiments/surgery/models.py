@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 import bounds
-from experiments.runtime import paths, settings, subprograms
+from experiments.runtime import cluster, paths, settings, subprograms
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.surgery.settings import TWO_DIMENSIONS, Surgery
@@ -132,7 +132,7 @@ def load(models: list[Model], *, checkpoint: str, member: int) -> list[Loaded]:
 
 
 def _load(model: Model, problem: build.Problem, checkpoint: str, member: int) -> Loaded:
-    directory = os.path.join(model.folder, "checkpoints")
+    directory = _directory(model)
 
     def at(step: str) -> tuple[bounds.Params, dict[str, Any]]:
         return evaluation.load_params(
@@ -192,12 +192,18 @@ def _check(model: Model, surgery: Surgery, *, member: int, checkpoint: str) -> N
 def _finished(model: Model) -> bool:
     """Whether the folder holds the results of this very training, and its checkpoints."""
     done = build.finished(model.folder, model.trained)
-    done = done and os.path.isdir(os.path.join(model.folder, "checkpoints"))
+    directory = _directory(model)
+    done = done and ("://" in directory or cluster.on_first(lambda: os.path.isdir(directory)))
     if done:
         logging.info("%s: trained already, in %s.", model.name, model.folder)
     return done
 
 
+def _directory(model: Model) -> str:
+    """Of its checkpoints; those of a run that is there lie in its folder."""
+    own = os.path.join(model.folder, "checkpoints")
+    return own if model.ours is None else cluster.checkpoints_of(model.folder)
+
+
 def _checkpoints(model: Model) -> Checkpoints:
-    directory = os.path.join(model.folder, "checkpoints")
-    return Checkpoints(directory, build.named(model.trained), read_only=True)
+    return Checkpoints(_directory(model), build.named(model.trained), read_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from experiments.runtime import results
+from experiments.runtime import cluster, results
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row
 from experiments.surgery import decomposition, gaps, prior, report, two_dimensions
@@ -33,6 +33,7 @@ def measure(model: Loaded, record: dict[str, Any], settings: Surgery, workdir: s
         if any(r["part"] == name for r in there()):
             logging.info("%s, %s: there already.", model.name, name)
             continue
+        cluster.stop_if_told()
         logging.info("%s, %s.", model.name, name)
         _add(record, workdir, name, model, part(model, settings, there()))
 
@@ -44,7 +45,7 @@ def measure_plane(
     there = [r for r in record["rows"] if r["at"]["model"] == model.name]
     _check_source(model, there, "best", workdir)
     paths = [os.path.join(workdir, f"{_PLANE}.{suffix}") for suffix in ("png", "svg")]
-    if there and all(map(os.path.exists, paths)):
+    if there and cluster.on_first(lambda: all(map(os.path.exists, paths))):
         logging.info("%s: there already.", model.name)
         return paths
     logging.info("%s.", model.name)

@@ -1,12 +1,14 @@
 """Active units of a VAE, with their standard error over images."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 import bounds
-from experiments.runtime.compiling import precise
+from experiments.studies import held_out
 from models.vae import VAE
 
 ACTIVE_VARIANCE = 0.01
@@ -22,14 +24,8 @@ def active_units(
     here by one draw per image as in the released code; the variance of that draw counts as well.
     The standard error is over images, by bootstrap.
     """
-
-    @jax.jit
-    @precise
-    def means(params, keys, x):
-        return jax.vmap(vae.encoder_means, (None, 0, 0))(params.phi, keys, x)
-
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
-    layers = means(params, keys, jnp.asarray(images))
+    # All images in one pass: an encoder needs little memory.
+    layers = held_out.over_images(_means_of(vae), params, images, key, images_per_pass=len(images))
     every = np.arange(len(images))
     resampled = np.random.default_rng(0).integers(len(images), size=(200, len(images)))
 
@@ -41,3 +37,11 @@ def active_units(
         (int(active(v, every)), float(np.std([active(v, i) for i in resampled], ddof=1)))
         for v in layers
     ]
+
+
+@functools.cache
+def _means_of(vae: VAE):
+    def one(params, key, x, index):
+        return vae.encoder_means(params.phi, jax.random.fold_in(key, index), x)
+
+    return held_out.spread(jax.vmap(one, (None, None, 0, 0)))

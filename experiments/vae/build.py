@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 import bounds
 from experiments.data import batches, sets
-from experiments.runtime import keys, results, settings
+from experiments.runtime import cluster, keys, results, settings
 from experiments.runtime import mesh as meshes
 from experiments.runtime.changes import differing_fields
 from experiments.runtime.errors import UserError
@@ -93,6 +93,7 @@ def make_run(problem: Problem, trained: Trained, seed: int) -> Run:
     )
 
 
+@cluster.by_first
 def run_of(field: str, folder: str) -> TrainedRun:
     """The settings of a run of experiments.train.
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.runtime import fit, metrics, paths
+from experiments.runtime import mesh as meshes
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.keys import Purpose, key_for
@@ -56,7 +57,7 @@ def load_params(
             )
         state = checkpoints.restore(fit.initial_state(run), step)
         checksum = checkpoints.checksum(step)
-    params = bounds.Params(*own(fit.evaluated_params(state)))
+    params = bounds.Params(*meshes.local(own(fit.evaluated_params(state))))
     weights = "average" if trained.training.ema_decay > 0 else "last"
     return params, {"step": step, "weights": weights, "checksum": checksum}
 

@@ -69,9 +69,7 @@ def check(problem: Problem, grid: Reference, models: list[Point]) -> None:
     make_run(problem, _of_point(grid, models[0]), models[0].seeds[0])
 
 
-def run(
-    problem: Problem, point: Point, grid: Reference, folder: str, checkpoint_dir: str | None = None
-) -> list[Row]:
+def run(problem: Problem, point: Point, grid: Reference, folder: str) -> list[Row]:
     """Trains the models of a point and scores each on the same test images.
 
     Args:
@@ -79,12 +77,11 @@ def run(
       point: what to train.
       grid: the settings.
       folder: for metrics and the model's config.
-      checkpoint_dir: None for a folder in `folder`.
     """
     own = _of_point(grid, point)
     params, seconds = train_members(
         [make_run(problem, own, seed) for seed in point.seeds], grid.records, folder,
-        identity(own, Trained, point.seeds, data_dir=grid.data_dir), checkpoint_dir,
+        identity(own, Trained, point.seeds, data_dir=grid.data_dir),
     )  # fmt: skip
     rows = []
     for seed, found in zip(point.seeds, params, strict=True):

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import PyTree
 
 import bounds
-from experiments.runtime import keys, metrics, plots, results
+from experiments.runtime import cluster, keys, metrics, plots, results
 from experiments.runtime import mesh as meshes
 from experiments.runtime.keys import Purpose
 from experiments.studies import held_out
@@ -40,8 +40,6 @@ def write(
             problem.vae.model, params, images, evaluation_key(run), few=few, many=many
         )
         rows = held_out.rows(measured, few=few, many=many)
-    if jax.process_index() > 0:
-        return
     weights = "average" if run.training.ema_decay > 0 else "last"
     record["rows"] = [{**r, "weights": weights} for r in rows]
     results.save_record(workdir, record)
@@ -55,6 +53,7 @@ def write(
     results.print_written(workdir, paths)
 
 
+@cluster.by_first
 def draw(problem: Problem, params: bounds.Params, run: Train, workdir: str, step: int) -> list[str]:
     """Draws training curves, samples and reconstructions; returns the paths of the files."""
     sample_key, key = jax.random.split(keys.key_for(run.seed, Purpose.PICTURES))

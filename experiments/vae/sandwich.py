@@ -16,8 +16,8 @@ from jaxtyping import Array
 
 import bounds
 from experiments.runtime.compiling import precise
-from experiments.runtime.progress import track
 from experiments.runtime.results import Row
+from experiments.studies import held_out
 from experiments.studies.held_out import mean_row
 from experiments.vae.settings import Annealing
 from models.vae import VAE
@@ -67,16 +67,9 @@ def forward(
 def _passes(
     chains: Callable, params: bounds.Params, key: Array, data: Any, images_per_pass: int
 ) -> tuple[np.ndarray, ...]:
-    count = len(data[0])
-    size = min(images_per_pass, count)
-    parts = []
-    for start in track(
-        range(0, count, size), lambda s: f"AIS from image {s}", "pass", quiet_seconds=10.0
-    ):
-        index = np.minimum(np.arange(start, start + size), count - 1)
-        images, latents = jax.tree.map(lambda leaf, i=index: leaf[i], data)
-        parts.append(jax.tree.map(np.asarray, chains(params, key, images, latents, index)))
-    return jax.tree.map(lambda *p: np.concatenate(p)[:count], *parts)
+    return held_out.over_images(
+        chains, params, data, key, images_per_pass=images_per_pass, what="AIS from image"
+    )
 
 
 @functools.cache
@@ -88,8 +81,8 @@ def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int)
     betas = bounds.annealing_schedule(num_temperatures)
     settings: dict[str, Any] = {"betas": betas, "num_leapfrog": num_leapfrog}
 
-    @precise
-    def one(params, key, x, z, index):
+    def one(params, key, data, index):
+        x, z = data
         pilot, forward, backward = jax.random.split(jax.random.fold_in(key, index), 3)
         sizes = bounds.tune_step_sizes(vae.model, params, pilot, x, num_rounds=8, **settings)
 
@@ -107,7 +100,7 @@ def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int)
         # Reverse chains share one exact draw; the mean of 1/w stays unbiased for 1/p(x).
         return bounds.iwae(log_w), -bounds.iwae(-reverse), acceptance
 
-    return jax.jit(jax.vmap(one, (None, None, 0, 0, 0)))
+    return held_out.spread(jax.vmap(one, (None, None, 0, 0)))
 
 
 def simulated(

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import train_cases
-from programs import finish, metric_lines, shared_folder
+from programs import finish, metric_lines, shared_folder, start_together
 from programs import start as start_program
 from repository import ROOT
 from train_cases import assert_same_bits, state_of, tiny
@@ -26,14 +25,16 @@ FIELDS = {
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
-    """(workdir, flags, changes ...) -> a process that trains."""
+    """(workdir, flags, changes ...) -> a process that trains, or two `together`."""
     cache = shared_folder(tmp_path_factory) / "jax"
 
-    def begin(workdir, *flags, env=None, devices=1, **changes):
+    def begin(workdir, *flags, together=False, env=None, **changes):
         program, *arguments = train_cases.training(
             workdir, *flags, **settings.merged(FIELDS, changes)
         )
-        return start_program(program, *arguments, cache=cache, env=env, devices=devices)
+        if together:
+            return start_together(program, *arguments, cache=cache, env=env, devices=2)
+        return start_program(program, *arguments, cache=cache, env=env)
 
     return begin
 
@@ -134,24 +135,6 @@ def test_stopped_run_saves_says_where_it_resumes_and_ends_with_the_same_bits(
     assert_same_bits(final_state(tmp_path), final_state(whole[0]))
 
 
-def two_processes(start, workdir, **changes):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [
-        start(
-            workdir,
-            "--distributed",
-            f"--coordinator_address=127.0.0.1:{port}",
-            "--num_processes=2",
-            f"--process_id={i}",
-            devices=2,
-            **changes,
-        )
-        for i in range(2)
-    ]
-
-
 @pytest.mark.parametrize(
     ("optimizer", "steps", "rate", "x64", "tolerance"),
     [
@@ -172,7 +155,7 @@ def test_two_processes_of_two_devices_reach_what_one_device_reaches(
     alone = start(tmp_path / "one", env=env, **changes)
     code, _, err = finish(alone)
     assert code == 0, err
-    for process in two_processes(start, tmp_path / "two", env=env, **changes):
+    for process in start(tmp_path / "two", together=True, env=env, **changes):
         code, _, err = finish(process)
         assert code == 0, err
         assert "4 device(s) of 2 process(es)" in err
@@ -189,7 +172,7 @@ def test_two_processes_stop_at_one_step_when_one_is_told_to_and_one_goes_on(star
     changes = {
         "training": {"num_steps": 10**6}, "records": {"log_every": 5, "save_every": 10},
     }  # fmt: skip
-    processes = two_processes(start, tmp_path, **changes)
+    processes = start(tmp_path, together=True, **changes)
     wait_for(tmp_path / "metrics.jsonl", processes[0])
     time.sleep(0.5)
     processes[1].send_signal(signal.SIGTERM)

@@ -328,9 +328,3 @@ def test_evaluation_into_the_folder_of_the_run_is_refused(finished, tmp_path):
     message = refusal(evaluate.main, tiny_evaluation(finished[0]), str(folder))
     assert "holds a run of training" in message
     assert not (folder / results.FILE).exists()
-
-
-def test_evaluation_on_several_hosts_is_refused(finished, tmp_path):
-    flags.FLAGS.distributed = True
-    message = refusal(evaluate.main, tiny_evaluation(finished[0]), str(tmp_path / "out"))
-    assert "one host" in message
