@@ -16,6 +16,7 @@ BELOW = {  # room -> rooms that it may import from
     "snr": ("runtime", "data", "studies", "vae"),
     "surgery": ("runtime", "data", "studies", "vae"),
     "compare": ("runtime", "data", "studies", "vae", "dequantize", "diffusion", "dalle"),
+    "compile": ("runtime", "data", "studies", "vae", "dequantize", "diffusion", "dalle", "snr"),
 }
 
 
