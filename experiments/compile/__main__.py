@@ -27,7 +27,8 @@ TOPOLOGY = flags.DEFINE_list(
 def main(settings: own.Compile, workdir: str) -> None:
     """Compiles what is missing and prints a table for each topology."""
     names = list(dict.fromkeys(TOPOLOGY.value))
-    if "here" not in names:  # libtpu looks for a TPU otherwise
+    if "here" not in names:  # libtpu looks for a TPU otherwise, and for itself in other processes
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -61,7 +62,7 @@ def main(settings: own.Compile, workdir: str) -> None:
         lowered_at = time.perf_counter()
         chip = topologies.CHIPS.get(devices[topology][0].device_kind)
         try:
-            found = analysis.analyse(lowered.compile())
+            found = analysis.analyse(lowered.compile(), in_loop=step.in_loop)
             compiled_at = time.perf_counter()
         except Exception as error:  # XLA's own error types are not public
             if "RESOURCE_EXHAUSTED" not in str(error):

@@ -6,19 +6,12 @@ training that takes its steps in a loop they are of one step.
 
 import math
 import re
-from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
 
+from experiments.compile import hlo
 from experiments.compile.topologies import Chip
-
-KINDS = (
-    "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all",
-    "collective-permute", "collective-broadcast",
-)  # fmt: skip
-_INSTRUCTION = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\(")
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 
 
 class Analysis(NamedTuple):
@@ -26,14 +19,15 @@ class Analysis(NamedTuple):
 
     Attributes:
       flops: operations of all kinds, that of a loop's body once; None where XLA does not say.
-      bytes_accessed: read and written by all instructions, by XLA's count.
+      bytes_accessed: read and written by all instructions by XLA's count, which adds all memories.
       optimal_seconds: XLA's own estimate of the shortest time; None where it says none, or a
         negative one (an overflow).
       arguments: bytes.
       outputs: bytes that are not written over the arguments.
       temporaries: bytes.
       code: bytes.
-      collectives: kind -> (how many instructions, bytes of their results).
+      traffic: bytes read and written, see `hlo.traffic`.
+      messages: kind -> (how many, bytes), see `hlo.messages`.
     """
 
     flops: float | None
@@ -43,7 +37,8 @@ class Analysis(NamedTuple):
     outputs: int
     temporaries: int
     code: int
-    collectives: dict[str, tuple[int, int]]
+    traffic: hlo.Traffic
+    messages: dict[str, tuple[int, int]]
 
     @property
     def memory(self) -> int:
@@ -51,16 +46,21 @@ class Analysis(NamedTuple):
         return self.arguments + self.outputs + self.temporaries + self.code
 
 
-def analyse(compiled: jax.stages.Compiled) -> Analysis:
-    """The analysis of a compiled program."""
-    cost = cost_of(compiled)
+def analyse(compiled: jax.stages.Compiled, *, in_loop: bool = False) -> Analysis:
+    """The analysis of a compiled program.
+
+    Args:
+      compiled: of `lower(...).compile()`.
+      in_loop: see `hlo.traffic`.
+    """
+    cost, program = cost_of(compiled), hlo.parse(compiled.as_text() or "")
     stats: Any = compiled.memory_analysis()
     return Analysis(
         cost.get("flops"), cost.get("bytes accessed"), cost.get("optimal_seconds"),
         stats.argument_size_in_bytes,
         max(0, stats.output_size_in_bytes - stats.alias_size_in_bytes),
         stats.temp_size_in_bytes, stats.generated_code_size_in_bytes,
-        collectives(compiled.as_text() or ""),
+        hlo.traffic(program, in_loop=in_loop), hlo.messages(program),
     )  # fmt: skip
 
 
@@ -73,38 +73,16 @@ def cost_of(stage: jax.stages.Lowered | jax.stages.Compiled) -> dict[str, float]
     return {k: v for k, v in (found or {}).items() if math.isfinite(v) and v > 0}
 
 
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """Messages between devices in the text of a compiled program.
-
-    Returns:
-      kind -> (how many instructions, bytes of what a device has after them). An instruction that
-      reduces several arrays at once is one.
-    """
-    count, size = Counter(), Counter()
-    for shape, kind, start in _INSTRUCTION.findall(text):
-        parts = [_bytes(*found) for found in _ARRAY.findall(shape)]
-        # What starts an asynchronous message but a reduction gives (input, output, ...).
-        size[kind] += parts[1] if start and kind != "all-reduce" else sum(parts)
-        count[kind] += 1
-    return {kind: (count[kind], size[kind]) for kind in count}
-
-
-def _bytes(dtype: str, dims: str) -> int:
-    digits = re.search(r"\d+", dtype)
-    bits = 8 if dtype == "pred" or digits is None else int(digits[0])
-    return math.prod(int(n) for n in dims.split(",") if n) * bits // 8
-
-
 def least_seconds(found: Analysis, chip: Chip) -> dict[str, float]:
     """What each part of a chip needs at least: compute, memory, network.
 
-    Operations at the peak of bfloat16, bytes at the bandwidths; that messages also take time to
-    start is left out.
+    Operations at the peak of bfloat16, bytes at the bandwidths; the memory on the chip, and the
+    time that messages take to start, are left out.
     """
-    network = sum(size for _, size in found.collectives.values())
+    network = sum(size for _, size in found.messages.values())
     return {
         "compute": (found.flops or 0) / chip.flops,
-        "memory": (found.bytes_accessed or 0) / chip.bandwidth,
+        "memory": found.traffic.memory / chip.bandwidth,
         "network": network / chip.network,
     }
 

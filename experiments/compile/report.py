@@ -14,12 +14,14 @@ COLUMNS = {
     "program": "program", "of": "counted", "lower s": "lowering", "compile s": "compilation",
     "parameters": "parameters", "code MB": "code", "arguments GB": "arguments",
     "temporaries GB": "temporaries", "of GB": "memory of a chip", "GFLOP": "operations",
-    "repeated": "repeated operations", "GB accessed": "bytes accessed", "XLA us": "least time, XLA",
+    "repeated": "repeated operations", "GB accessed": "bytes accessed",
+    "GB memory": "memory traffic", "GB on chip": "traffic on the chip", "XLA us": "least time, XLA",
     "bound by": "bound by", "messages": "messages",
 }  # fmt: skip
 _SCALES = {
     "arguments": GIGA, "temporaries": GIGA, "memory of a chip": GIGA, "operations": GIGA,
-    "bytes accessed": GIGA, "code": 1e6, "least time, XLA": 1e-6,
+    "bytes accessed": GIGA, "memory traffic": GIGA, "traffic on the chip": GIGA, "code": 1e6,
+    "least time, XLA": 1e-6,
 }  # fmt: skip
 
 
@@ -64,10 +66,12 @@ def rows(
     add("code", "bytes", found.code)
     add("operations", "FLOP", found.flops, counted=step.counted)
     add("bytes accessed", "bytes", found.bytes_accessed, counted=step.counted)
+    add("memory traffic", "bytes", found.traffic.memory, counted=step.counted)
+    add("traffic on the chip", "bytes", found.traffic.on_chip, counted=step.counted)
     add("least time, XLA", "s", found.optimal_seconds, "estimate", counted=step.counted)
     share = 0.0 if num_devices == 1 else repeated(found, once, num_devices)
     add("repeated operations", "share", share, "estimate")
-    for kind, (count, size) in found.collectives.items():
+    for kind, (count, size) in found.messages.items():
         add(kind, "bytes", size, n=count, part_of=_MESSAGES, counted=step.counted)
     if chip is not None:
         add("memory of a chip", "bytes", chip.memory)

@@ -45,6 +45,7 @@ class Step(NamedTuple):
       arguments: what its `lower` takes.
       parameters: how many numbers are trained.
       counted: what the analyses count, for the table: the body of a loop counts once.
+      in_loop: whether what is counted is the body of a loop around it all.
       precision: of matmuls, None for the default of the device.
     """
 
@@ -52,6 +53,7 @@ class Step(NamedTuple):
     arguments: tuple[Any, ...]
     parameters: int
     counted: str
+    in_loop: bool = False
     precision: str | None = None
 
     def lowered(self) -> jax.stages.Lowered:
@@ -98,7 +100,8 @@ def _training(run: Run, shared: bool, length: int) -> Step:
             f"is a multiple of {devices} in changes."
         )
     function, arguments = described_training(run, length)
-    return Step(function, arguments, _size(arguments[0].params), f"a step of {batch} examples")
+    counted = f"a step of {batch} examples"
+    return Step(function, arguments, _size(arguments[0].params), counted, in_loop=True)
 
 
 def _size(params: PyTree) -> int:

@@ -13,7 +13,7 @@ from absl import flags
 
 from configs import compile as config
 from configs import train_mnist
-from experiments.compile import analysis, report, stand_ins, steps, topologies
+from experiments.compile import analysis, hlo, report, stand_ins, steps, topologies
 from experiments.compile.settings import Compile, Entry
 from experiments.data import sets
 from experiments.runtime import fit, mesh, settings, trainer
@@ -66,24 +66,6 @@ def step(name):
 
 # --- what is counted --------------------------------------------------------------------------
 
-HLO = """
-  %all-reduce.2 = f32[128,4]{1,0:T(8,128)S(1)} all-reduce(%fusion.16), channel_id=1
-  ROOT %ar = (bf16[10]{0}, f32[]) all-reduce(%a, %b), channel_id=2
-  %s = (f32[4]{0}, f32[32]{0}) all-gather-start(%p), dimensions={0}
-  %d = f32[32]{0} all-gather-done(%s)
-  %r = f32[6]{0} all-reduce-start(%p), to_apply=%add
-  %x = (u32[2,2]{1,0}, pred[7]{0}) all-to-all(%p, %q)
-  %get = f32[3]{0} get-tuple-element(%all-reduce.2), index=0
-"""
-
-
-def test_messages_are_counted_by_kind_with_the_bytes_of_their_results():
-    assert analysis.collectives(HLO) == {
-        "all-reduce": (3, 128 * 4 * 4 + (10 * 2 + 4) + 6 * 4),
-        "all-gather": (1, 32 * 4),
-        "all-to-all": (1, 2 * 2 * 4 + 7),
-    }
-
 
 def test_analysis_counts_operations_and_bytes_of_a_matmul():
     a, b = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((64, 32), (32, 16)))
@@ -91,7 +73,8 @@ def test_analysis_counts_operations_and_bytes_of_a_matmul():
     assert found.flops == pytest.approx(2 * 64 * 32 * 16, rel=0.02)
     assert found.arguments == 4 * (64 * 32 + 32 * 16)
     assert found.outputs == 4 * 64 * 16
-    assert found.collectives == {}
+    assert found.messages == {}
+    assert found.traffic == (found.arguments + found.outputs, 0)
     assert found.memory >= found.arguments + found.outputs
 
 
@@ -107,7 +90,9 @@ def test_counts_that_overflowed_are_left_out():
 
 
 def test_the_slowest_part_of_a_chip_bounds_a_program():
-    found = analysis.Analysis(2e9, 4e6, None, 1, 1, 1, 1, {"all-reduce": (2, 10**6)})
+    found = analysis.Analysis(
+        2e9, 9e9, None, 1, 1, 1, 1, hlo.Traffic(4 * 10**6, 10**9), {"all-reduce": (2, 10**6)}
+    )
     chip = topologies.Chip(flops=1e12, memory=1e9, bandwidth=1e9, network=1e9)
     assert analysis.least_seconds(found, chip) == pytest.approx(
         {"compute": 2e-3, "memory": 4e-3, "network": 1e-3}
