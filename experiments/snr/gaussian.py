@@ -70,7 +70,7 @@ def _measure(
     )
 
 
-def sizes(settings: Gaussian, num_samples: int) -> dict[str, int]:
+def sizes(settings: Gaussian, num_samples: int) -> dict[str, Any]:
     """How many gradients `measure` draws, and how many of them at once."""
     return {
         "num_replicates": settings.replicates.number,

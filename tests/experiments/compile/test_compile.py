@@ -171,16 +171,20 @@ def test_published_sizes_parse():
 # --- refusals ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "v5e", "v5e:", "v5e:2x", "8", "there", "v5e:2x4x2x2"])
+@pytest.mark.parametrize(
+    "name", ["", "v5e", "v5e:", "v5e:2x", "8", "there", "v5e:2x4x2x2", "h300:8", "h200"]
+)
 def test_what_is_no_topology_is_refused(name):
-    with pytest.raises(UserError, match="--topology must be here or such as v5e:2x4"):
-        topologies.devices(name)
+    with pytest.raises(UserError, match="--topology must be here, or such as v5e:2x4"):
+        topologies.make(name)
 
 
 def test_a_missing_compiler_is_told(monkeypatch):
-    monkeypatch.setattr(topologies, "compiler", lambda: None)
-    with pytest.raises(UserError, match="needs libtpu"):
-        topologies.devices("v5e:2x4")
+    monkeypatch.setattr(topologies, "installed", lambda *names: None)
+    with pytest.raises(UserError, match=r"v5e:2x4 needs libtpu, .* brings it"):
+        topologies.make("v5e:2x4")
+    with pytest.raises(UserError, match=r"h200:8 needs jax-cuda13-plugin, .* brings it"):
+        topologies.make("h200:8")
 
 
 def test_other_mistakes_name_the_program():
@@ -239,7 +243,7 @@ def test_eight_devices_share_a_batch_of_twenty_by_one_message(tmp_path):
         code, out, err = compile_on(devices, folder, parts)
         assert code == 0, err
         values[devices] = values_of(folder)
-        assert f"here: {devices} chips of cpu" in out
+        assert f"here: {devices} of cpu, hosts: 1" in out
     # Three images of 24 on each, where an eighth would be 2.5.
     ratio = values[8]["operations"] / (values[1]["operations"] / 8)
     assert 1.0 < ratio < 1.3
@@ -284,7 +288,7 @@ def test_a_program_too_large_for_a_chip_is_told_at_the_end(tmp_path, monkeypatch
 # --- with the compiler for TPUs ---------------------------------------------------------------
 
 needs_libtpu = pytest.mark.skipif(
-    topologies.compiler() is None, reason="libtpu, the compiler for TPUs, is not installed"
+    topologies.installed("libtpu") is None, reason="libtpu, the compiler for TPUs, is not installed"
 )
 
 
@@ -300,7 +304,7 @@ def test_a_topology_that_does_not_exist_is_one_line(tmp_path, topology):
 def test_a_step_compiles_for_a_pod_of_several_hosts(tmp_path):
     code, out, err = compile_on(1, tmp_path, {"train": TWENTY}, topology="v5e:4x4")
     assert code == 0, err
-    assert "v5e:4x4: 16 chips of TPU v5 lite, 4 hosts" in out
+    assert "v5e:4x4: 16 of TPU v5 lite, hosts: 4" in out
     values = values_of(tmp_path)
     assert values["memory of a chip"] == 16 * 2**30
     assert values["operations"] > 0
@@ -312,3 +316,14 @@ def test_a_model_too_large_for_a_chip_is_one_line(tmp_path):
     code, _, err = compile_on(1, tmp_path, {"train": {"changes": changes}}, topology="v5e:1x1")
     assert code == 2
     assert "train does not fit v5e:1x1" in err
+
+
+@pytest.mark.skipif(
+    topologies.installed("jax-cuda13-plugin") is None,
+    reason="jax-cuda13-plugin, the compiler for NVIDIA's GPUs, is not installed",
+)
+def test_a_step_compiles_for_gpus_of_two_hosts(tmp_path):
+    code, out, err = compile_on(1, tmp_path, {"train": TWENTY}, topology="h200:2x4")
+    assert code == 0, err
+    assert "h200:2x4: 8 of NVIDIA H200, hosts: 2" in out
+    assert values_of(tmp_path)["all-reduce"] > 0
