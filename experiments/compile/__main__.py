@@ -65,9 +65,10 @@ def main(settings: own.Compile, workdir: str) -> None:
 
     for name, topology in found.items():
         rows = [r for r in record["rows"] if r["at"]["topology"] == name]
-        print(f"{name}: {topology.described}; numbers are of one")
-        print(report.table(rows) + "\n")
-    results.print_written(workdir)
+        if rows:
+            print(f"{name}: {topology.described}; numbers are of one\n{report.table(rows)}\n")
+    if record["rows"]:
+        results.print_written(workdir)
     if refused:
         raise UserError(
             f"{'; '.join(refused)}: choose more chips, or a smaller training.batch_size in changes."

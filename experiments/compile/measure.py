@@ -46,13 +46,15 @@ def measured(step: Step, entry: Entry, topology: Topology, at: dict[str, Any]) -
     found, chip = analysis.analyse(compiled, in_loop=step.in_loop), topology.chip
     if chip is not None and found.memory > chip.memory:
         raise DoesNotFit(f"{found.memory / 1e9:.2f} of {chip.memory / 1e9:.2f} GB a chip")
-    once = None
-    if len(topology.devices) > 1:
+    once, count = None, len(topology.devices)
+    if count > 1:
         # What the program is before it is spread: operations that nothing repeats.
         with mesh.described(jax.devices()[:1]):
-            once = analysis.cost_of(steps.make(at["program"], entry).lowered()).get("flops")
+            alone = steps.make(at["program"], entry).lowered()
+        flops = analysis.cost_of(alone).get("flops")
+        once = flops * count if flops and step.alike else flops
     return report.rows(
-        step, found, at, chip=chip, num_devices=len(topology.devices), once=once,
+        step, found, at, chip=chip, num_devices=count, once=once,
         lowering=lowered_at - start, compilation=compiled_at - lowered_at,
         compiler=topology.compiler,
     )  # fmt: skip

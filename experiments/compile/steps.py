@@ -46,6 +46,7 @@ class Step(NamedTuple):
       parameters: how many numbers are trained.
       counted: what the analyses count, for the table: the body of a loop counts once.
       in_loop: whether what is counted is the body of a loop around it all.
+      alike: whether that is the same for a chip, however many share the rest.
       precision: of matmuls, None for the default of the device.
     """
 
@@ -54,6 +55,7 @@ class Step(NamedTuple):
     parameters: int
     counted: str
     in_loop: bool = False
+    alike: bool = False
     precision: str | None = None
 
     def lowered(self) -> jax.stages.Lowered:
@@ -89,18 +91,31 @@ def _of_model(asked: Study, name: str) -> Any:
     return asked.of_model(name)
 
 
-def _training(run: Run, shared: bool, length: int) -> Step:
-    """A step of a training; `shared`: whether devices that do not divide the batch share it."""
-    devices, batch = meshes.device_mesh(meshes.DATA).size, run.batch_size
-    if batch < devices or (batch % devices and not shared):
-        fitting = [n for n in range(1, min(batch, devices) + 1) if shared or batch % n == 0]
-        raise UserError(
-            f"a batch of {batch} does not fit {devices} chips, some of which would repeat what "
-            f"others compute; choose {fitting[-1]} chips at most, or a training.batch_size that "
-            f"is a multiple of {devices} in changes."
-        )
+def check_batch(batch: int, devices: int, *, shared: bool) -> None:
+    """Refuses a number of devices of which some would repeat all that others compute.
+
+    Args:
+      batch: examples in a step.
+      devices: how many.
+      shared: whether devices that do not divide the batch share it, see `mesh.mean_over`.
+
+    Raises:
+      UserError: with numbers that fit.
+    """
+    if batch >= devices and (shared or batch % devices == 0):
+        return
+    fitting = max(n for n in range(1, min(batch, devices) + 1) if shared or batch % n == 0)
+    raise UserError(
+        f"a batch of {batch} does not fit {devices} chips, some of which would repeat what others "
+        f"compute; choose {fitting} chips at most, or a training.batch_size that is a multiple of "
+        f"{devices} in changes."
+    )
+
+
+def _training(run: Run, length: int, *, shared: bool) -> Step:
+    check_batch(run.batch_size, meshes.device_mesh(meshes.DATA).size, shared=shared)
     function, arguments = described_training(run, length)
-    counted = f"a step of {batch} examples"
+    counted = f"a step of {run.batch_size} examples"
     return Step(function, arguments, _size(arguments[0].params), counted, in_loop=True)
 
 
@@ -112,7 +127,7 @@ def _train(name: str, entry: Entry) -> Step:
     asked = _parsed(Train, entry.config, entry.changes)
     problem = vae_build.problem_of(stand_ins.dataset(asked.data.name), asked)
     run = vae_build.make_run(problem, asked, asked.seed)
-    return _training(run, True, asked.records.log_every)
+    return _training(run, asked.records.log_every, shared=True)
 
 
 def _evaluate(name: str, entry: Entry) -> Step:
@@ -132,7 +147,7 @@ def _evaluate(name: str, entry: Entry) -> Step:
     counted = (
         f"{memory.images_per_pass} images a chip, {memory.samples_per_pass} of {many:,} samples"
     )
-    return Step(function, arguments, _size(params), counted)
+    return Step(function, arguments, _size(params), counted, alike=True)
 
 
 def _dequantize(name: str, entry: Entry) -> Step:
@@ -140,7 +155,7 @@ def _dequantize(name: str, entry: Entry) -> Step:
     own, problem = _of_model(asked, entry.model), stand_ins.images(asked.data.name)
     model = dequantize_build.make_model(problem, own)
     run = dequantize_training.make_run(problem, model, own, asked.seeds[0])
-    return _training(run, True, asked.records.log_every)
+    return _training(run, asked.records.log_every, shared=True)
 
 
 def _diffusion(name: str, entry: Entry) -> Step:
@@ -148,7 +163,7 @@ def _diffusion(name: str, entry: Entry) -> Step:
     own, problem = _of_model(asked, entry.model), stand_ins.images(asked.data.name)
     model = diffusion_build.make_model(problem, own)
     run = diffusion_training.make_run(problem, model, own, asked.seeds[0])
-    return _training(run, False, asked.records.log_every)
+    return _training(run, asked.records.log_every, shared=False)
 
 
 def _dalle(name: str, entry: Entry) -> Step:
@@ -161,7 +176,7 @@ def _dalle(name: str, entry: Entry) -> Step:
     else:
         run = dalle_training.make_prior_run(data, model, own, asked.seeds[0], None)
         run = run._replace(init=lambda: model.init(jax.random.key(0)))
-    return _training(run, False, asked.records.log_every)
+    return _training(run, asked.records.log_every, shared=False)
 
 
 def _snr(name: str, entry: Entry) -> Step:
@@ -174,7 +189,7 @@ def _snr(name: str, entry: Entry) -> Step:
     return Step(
         function, meshes.replicate(arguments, meshes.device_mesh()), _size(setting.params),
         f"{sizes['chunk_size']} gradients a chip, of {sizes['num_replicates']:,} in all",
-        precision="highest",  # as `experiments.snr` measures
+        alike=True, precision="highest",  # as `experiments.snr` measures
     )  # fmt: skip
 
 
