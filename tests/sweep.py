@@ -65,6 +65,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "models": {"one": {"records": {"save_every": 500}}},
     }),
     "compare": ("compare", "configs/compare_digits.py", {}),
+    "compile": ("compile", "configs/compile.py", {"order": ("train",)}),
 }  # fmt: skip
 
 
@@ -165,6 +166,7 @@ def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
 def program_of(name: str) -> Program:
     """What `experiments.NAME` hands to `cli.run`."""
     from experiments.compare.settings import Compare
+    from experiments.compile.settings import Compile
     from experiments.dalle.settings import Dalle
     from experiments.dequantize.settings import Dequantize, DequantizeExact
     from experiments.diffusion.settings import Diffusion
@@ -176,7 +178,7 @@ def program_of(name: str) -> Program:
     kinds: dict[str, Any] = {
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
-        "surgery": Surgery, "compare": Compare,
+        "surgery": Surgery, "compare": Compare, "compile": Compile,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

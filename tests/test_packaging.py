@@ -86,6 +86,7 @@ ROOMS = {
     "snr": SHARED | {"vae"},
     "surgery": SHARED | {"vae"},
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
+    "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},
 }
 AT_THE_TOP = {
     "train": "vae", "evaluate": "vae", "reference": "vae", "dequantize_exact": "dequantize",

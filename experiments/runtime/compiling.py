@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from experiments.runtime import mesh as meshes
+
 
 def precise(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` with matmuls in full float32; accelerators round their inputs otherwise."""
@@ -24,14 +26,16 @@ def precise(function: Callable[..., Any]) -> Callable[..., Any]:
 _WIDE = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_experimental_ynn_fusion_type": ""}
 
 
-@functools.cache
 def wide_vectors() -> dict[str, int | str] | None:
     """`compiler_options` for a forward pass dominated by elementwise work; None for the default.
 
     They change rounding, nothing else, and are left out where this XLA does not know them.
     """
-    if jax.default_backend() != "cpu":
-        return None
+    return _if_known() if meshes.all_devices()[0].platform == "cpu" else None
+
+
+@functools.cache
+def _if_known() -> dict[str, int | str] | None:
     try:
         jax.jit(lambda: 0.0, compiler_options=_WIDE).lower().compile()
     except Exception:  # XLA's own error types are not public

@@ -14,7 +14,7 @@ from experiments.runtime import mesh as meshes
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.progress import Steps
-from experiments.runtime.trainer import LossFn, State, Stream, init_state, train
+from experiments.runtime.trainer import LossFn, State, Stream, init_state, make_chunk, train
 
 
 class Run(NamedTuple):
@@ -67,8 +67,25 @@ class Records(Protocol):
 
 def initial_state(run: Run) -> State:
     """The state before the first step, on every device."""
-    state = init_state(run.init(), run.optimizer, extra=run.extra, ema=run.ema_decay > 0)
-    return meshes.replicate(state, meshes.device_mesh(meshes.DATA))
+    return meshes.replicate(_before(run), meshes.device_mesh(meshes.DATA))
+
+
+def _before(run: Run) -> State:
+    return init_state(run.init(), run.optimizer, extra=run.extra, ema=run.ema_decay > 0)
+
+
+def described(run: Run, length: int) -> tuple[Callable[..., Any], tuple[State, Any, int]]:
+    """The program of `length` steps and its arguments, on devices that `mesh.described` names.
+
+    Returns:
+      (chunk of `trainer.make_chunk`, what its `lower` takes).
+    """
+    mesh = meshes.device_mesh(meshes.DATA)
+    chunk = make_chunk(
+        run.loss_fn, run.stream, run.optimizer, run.key, ema_decay=run.ema_decay, mesh=mesh
+    )
+    state = meshes.replicate(jax.eval_shape(lambda: _before(run)), mesh)
+    return chunk, (state, run.stream.window(0, length), length)
 
 
 def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> State:
@@ -109,8 +126,8 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
     )
     if run.batch_size % mesh.size:
         logging.info(
-            "A batch of %d does not divide over them, so each computes all of it; "
-            "choose a multiple of %d to gain from them.", run.batch_size, mesh.size,
+            "A batch of %d does not divide over them, so some examples are computed more than "
+            "once; choose a multiple of %d to gain from all of them.", run.batch_size, mesh.size,
         )  # fmt: skip
     writer = metrics.Writer(workdir, first)
     started = time.perf_counter() - metrics.seconds_spent(workdir)

@@ -54,16 +54,24 @@ class Stream(NamedTuple):
     steps_per_epoch: int
 
 
-def from_objective(objective: bounds.Objective) -> LossFn:
+def from_objective(objective: bounds.Objective, mesh: Mesh | None = None) -> LossFn:
     """Lifts an Objective to a loss: minus its mean over the batch.
 
     A batch is {"x": data [B, ...], "index": global example index [B]}; each datum's key comes
     from its index, so that the draws do not depend on how the batch is split.
+
+    Args:
+      objective: of one datum.
+      mesh: the devices that share the batch, see `mesh.mean_over`; None for all.
     """
 
     def loss_fn(params, extra, batch, key, step):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-        value = jnp.mean(jax.vmap(objective, (None, 0, 0))(params, keys, batch["x"]))
+        def of_one(params, datum):
+            x, index = datum
+            return objective(params, jax.random.fold_in(key, index), x)
+
+        devices = mesh or meshes.device_mesh(meshes.DATA)
+        value = meshes.mean_over(of_one, params, (batch["x"], batch["index"]), devices)
         return -value, (extra, {"bound": value})
 
     return loss_fn
@@ -120,6 +128,35 @@ def train(
         called with finite states only.
     """
     mesh = mesh or meshes.device_mesh(meshes.DATA)
+    chunk = make_chunk(loss_fn, stream, optimizer, key, ema_decay=ema_decay, mesh=mesh)
+    state = meshes.replicate(state, mesh)
+    step = int(state.step)
+    while step < num_steps:
+        length = min(steps_per_chunk - step % steps_per_chunk, num_steps - step)
+        data, before = stream.window(step, length), state
+        state, total, finite = chunk(before, data, length)
+        if not finite:
+            raise UserError(_not_finite(chunk, before, data, length))
+        step += length
+        on_chunk(state, {k: meshes.to_host(v) / length for k, v in total.items()})
+    return state
+
+
+def make_chunk(
+    loss_fn: LossFn,
+    stream: Stream,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    *,
+    ema_decay: float,
+    mesh: Mesh,
+) -> Callable[..., tuple[State, dict[str, Array], Array]]:
+    """The steps between two looks at them, as one compiled program; arguments as of `train`.
+
+    Returns:
+      (state, data of `stream.window`, length) -> (state, sums of the metrics, whether all losses
+      and the last updates are finite), under jit with a static length.
+    """
     batch_key, loss_key = jax.random.split(key)
     step_fn = functools.partial(
         _step, loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh
@@ -142,17 +179,7 @@ def train(
         (state, total, finite), _ = jax.lax.scan(body, carry, length=length)
         return state, total, finite & _all_finite((state.params, state.optimizer, state.ema))
 
-    state = meshes.replicate(state, mesh)
-    step = int(state.step)
-    while step < num_steps:
-        length = min(steps_per_chunk - step % steps_per_chunk, num_steps - step)
-        data, before = stream.window(step, length), state
-        state, total, finite = chunk(before, data, length)
-        if not finite:
-            raise UserError(_not_finite(chunk, before, data, length))
-        step += length
-        on_chunk(state, {k: meshes.to_host(v) / length for k, v in total.items()})
-    return state
+    return chunk
 
 
 def _step(loss_fn, stream, optimizer, batch_key, loss_key, ema_decay, mesh, state: State, data):

@@ -66,10 +66,19 @@ def _measure(
         setting.params,
         key,
         setting.x,
-        num_replicates=settings.replicates.number,
-        num_blocks=settings.replicates.num_blocks,
-        chunk_size=chunk_size(settings.memory.chunk_elements, num_samples * settings.toy.num_dims),
+        **sizes(settings, num_samples),
     )
+
+
+def sizes(settings: Gaussian, num_samples: int) -> dict[str, Any]:
+    """How many gradients `measure` draws, and how many of them at once."""
+    return {
+        "num_replicates": settings.replicates.number,
+        "num_blocks": settings.replicates.num_blocks,
+        "chunk_size": chunk_size(
+            settings.memory.chunk_elements, num_samples * settings.toy.num_dims
+        ),
+    }
 
 
 def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[Row]:

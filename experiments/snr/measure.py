@@ -11,7 +11,7 @@ the standard error is the jackknife's over blocks.
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -79,8 +79,32 @@ def measure(
     Returns:
       A `Measurement`.
     """
+    run = program(
+        objective, num_replicates=num_replicates, num_blocks=num_blocks, chunk_size=chunk_size,
+        groups=groups,
+    )  # fmt: skip
+    start = time.perf_counter()
+    params, key, x = meshes.replicate((params, key, x), meshes.device_mesh())
+    compiled = run.lower(params, key, x).compile()
+    compiled_at = time.perf_counter()
+    found = jax.block_until_ready(compiled(params, key, x))
+    count, mean, m2 = jax.tree.map(meshes.to_host, found)
+    seconds = time.perf_counter() - compiled_at
+    return from_blocks(count, mean, m2, seconds, compiled_at - start)
+
+
+def program(
+    objective: bounds.Objective,
+    *,
+    num_replicates: int,
+    num_blocks: int,
+    chunk_size: int,
+    groups: Callable[[bounds.Params], dict[str, PyTree]] = bounds.Params._asdict,
+) -> Any:
+    """(params, key, x) -> (count, mean, m2) of all blocks, under jit; arguments as of `measure`."""
     mesh = meshes.device_mesh()
 
+    @jax.jit
     def run(params, key, x):
         moments = block_moments(
             lambda p, k: groups(jax.grad(lambda q: objective(q, k, p[1]))(p[0])),
@@ -93,14 +117,7 @@ def measure(
         )
         return meshes.gather((moments.count, moments.mean, moments.m2), mesh)
 
-    params, key, x = meshes.replicate((params, key, x), mesh)
-    start = time.perf_counter()
-    compiled = jax.jit(run).lower(params, key, x).compile()
-    compiled_at = time.perf_counter()
-    found = jax.block_until_ready(compiled(params, key, x))
-    count, mean, m2 = jax.tree.map(meshes.to_host, found)
-    seconds = time.perf_counter() - compiled_at
-    return from_blocks(count, mean, m2, seconds, compiled_at - start)
+    return run
 
 
 def from_blocks(

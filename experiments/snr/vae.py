@@ -76,14 +76,15 @@ class Setting:
             return {"x": x, "index": index}
 
         optimizer = optax.adam(training.learning_rate)
+        mesh = device_mesh(DATA, devices=jax.local_devices()[:1])
         state = train(
-            from_objective(bounds.pathwise(self.vae.model, num_samples=1)),
+            from_objective(bounds.pathwise(self.vae.model, num_samples=1), mesh),
             init_state(self.vae.init(init_key, images.mean(axis=0)), optimizer),
             Stream(lambda first, length: images, batch, steps_per_epoch=training.num_steps),
             optimizer,
             key,
             num_steps=training.num_steps,
-            mesh=device_mesh(DATA, devices=jax.local_devices()[:1]),
+            mesh=mesh,
             on_chunk=lambda state, metrics: logging.info(
                 "training step %d: ELBO %.2f nats", state.step, metrics["bound"]
             ),

@@ -73,6 +73,28 @@ def per_image(
     return PerImage(*over_images(evaluate, params, images, key, images_per_pass=images_per_pass))
 
 
+def described(
+    model: bounds.LatentModel,
+    params: bounds.Params,
+    image: jax.ShapeDtypeStruct,
+    *,
+    few: int,
+    many: int,
+    images_per_pass: int,
+    samples_per_pass: int,
+) -> tuple[Callable[..., tuple[Array, ...]], tuple[Any, ...]]:
+    """A pass of `per_image` and its arguments, on devices that `mesh.described` names.
+
+    Returns:
+      (the compiled function, what its `lower` takes).
+    """
+    mesh = meshes.device_mesh(meshes.DATA)
+    size = images_per_pass * mesh.size
+    images = jax.ShapeDtypeStruct((size, *image.shape), image.dtype)
+    arguments = params, jax.random.key(0), images, np.arange(size)
+    return _evaluator(model, few, many, samples_per_pass), meshes.replicate(arguments, mesh)
+
+
 def over_images(
     evaluate: Callable[..., tuple[Array, ...]],
     params: Any,

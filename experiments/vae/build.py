@@ -51,7 +51,12 @@ def make_problem(trained: Trained, data_dir: str) -> Problem:
     Raises:
       UserError: the data cannot be read.
     """
-    dataset, wanted = sets.load(trained.data.name, data_dir), trained.model
+    return problem_of(sets.load(trained.data.name, data_dir), trained)
+
+
+def problem_of(dataset: sets.Dataset, trained: Trained) -> Problem:
+    """The model of a data set."""
+    wanted = trained.model
     vae = make_vae(
         int(np.prod(dataset.train.shape[1:])),
         latents=wanted.latents,
