@@ -31,7 +31,14 @@ def trained():
 
 def at_beta6_6(name):
     """The first stage of a model of the study, at its last beta from the first step."""
-    return tiny(objective={"name": name, "beta_steps": 0}).of_model("beta6_6").objective
+    return (
+        tiny(
+            models={"beta6_6": {"objective": {"beta": 6.6}}},
+            objective={"name": name, "beta_steps": 0},
+        )
+        .of_model("beta6_6")
+        .objective
+    )
 
 
 def test_objective_of_the_first_stage_is_exact_where_it_is_enumerated(data, trained):
@@ -103,7 +110,7 @@ def test_default_objective_is_the_relaxed_one_at_the_beta_and_temperature_of_the
 
 @pytest.mark.parametrize("objective", ["vimco", "reinforce"])
 def test_score_function_objectives_never_start_at_a_beta_of_zero(objective):
-    asked = tiny(objective={"name": objective, "beta": 2.0, "beta_steps": 10})
+    asked = tiny(models={"own": {}}, objective={"name": objective, "beta": 2.0, "beta_steps": 10})
     assert training.beta_schedule(asked.objective)(0) > 0
 
 
