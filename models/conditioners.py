@@ -3,6 +3,7 @@
 They take one datum and return outputs; dropout acts where the context carries a key.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -96,12 +97,18 @@ class GatedAttention(nn.Module):
         """Returns an array shaped as x."""
         filters = x.shape[-1]
         joined = nn.Dense(3 * filters, name="queries_keys_values")(x + position)
-        heads = joined.reshape(-1, 3, self.num_heads, filters // self.num_heads)
-        query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
-        out = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        out = _attend(joined.reshape(-1, 3 * filters), self.num_heads).reshape(x.shape)
         out = nn.Dropout(self.dropout, deterministic=context.dropout is None)(out)
         h = nn.Dense(2 * filters, kernel_init=_small(), name="out")(out)
         return x + nn.glu(h)
+
+
+@functools.partial(jax.checkpoint, static_argnums=1, prevent_cse=False)
+def _attend(joined: Float[Array, "n c"], num_heads: int) -> Float[Array, "n d"]:
+    """Attention of n pixels; their n x n weights are made again for the derivative, not kept."""
+    heads = joined.reshape(len(joined), 3, num_heads, -1)
+    query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
+    return jax.nn.dot_product_attention(query, key, value).reshape(len(joined), -1)
 
 
 class _Turn(nn.Module):
@@ -153,7 +160,7 @@ class ConvNet(nn.Module):
 
 
 def dense(
-    hidden: Sequence[int], *, index: int, dropout: float = 0.0, last_scale: float = 0.1
+    hidden: Sequence[int], *, index: int | Array, dropout: float = 0.0, last_scale: float = 0.1
 ) -> Conditioner:
     """A `DenseNet`; `index` tells its dropout mask from those of other couplings.
 
@@ -166,7 +173,7 @@ def convolutional(
     filters: int,
     num_blocks: int,
     *,
-    index: int,
+    index: int | Array,
     dropout: float = 0.0,
     attention: bool = True,
     last_scale: float = 0.1,
@@ -177,7 +184,7 @@ def convolutional(
     )
 
 
-def _conditioner(make, index: int) -> Conditioner:
+def _conditioner(make, index: int | Array) -> Conditioner:
     def init(key, a, context, count):
         return make(count).init(key, a, context._replace(dropout=None))
 

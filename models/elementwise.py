@@ -7,6 +7,7 @@ its centre; its logit does not:
     t = (z - mu) e^{-s}.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -68,6 +69,9 @@ def mixture(num_components: int) -> Elementwise:
         log_scales = jnp.maximum(log_scales, LEAST_LOG_SCALE)
         return a, b, Mixture(jax.nn.log_softmax(logits), means, log_scales)
 
+    # What is kept for the derivative is (outputs, z): the arrays over components, a dozen times as
+    # large together, are made again.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
     def forward(outputs, z):
         a, b, mixture = parts(outputs)
         y, log_slope = logit_cdf(mixture, z)
@@ -89,20 +93,53 @@ class Mixture(NamedTuple):
     log_scales: Float[Array, "... K"]
 
 
+@jax.custom_jvp
 def logit_cdf(mixture: Mixture, z: Float[Array, "..."]) -> tuple[Array, Array]:
-    """(logit F(z), log of its derivative in z).
+    r"""(logit F(z), log of its derivative in z).
 
     The derivative of logit F is f / (F (1 - F)); all three logarithms are sums over components.
+    Their own derivatives are written out below, by the shares of the components in each sum:
+
+    .. math:: d \log F = \sum_k p_k (d \log w_k + \sigma(-t_k) dt_k), \quad
+      d \log(1 - F) = \sum_k q_k (d \log w_k - \sigma(t_k) dt_k), \quad
+      d \log f = \sum_k r_k (d \log w_k - ds_k + (\sigma(-t_k) - \sigma(t_k)) dt_k).
     """
-    t = (z[..., None] - mixture.means) * jnp.exp(-mixture.log_scales)
-    # log sigma(t) and log sigma(-t) share their one costly term. Not -|t|, whose derivative at 0
-    # is one-sided.
-    rest = jnp.log1p(jnp.exp(jnp.minimum(t, -t)))
-    below, above = jnp.minimum(t, 0.0) - rest, jnp.minimum(-t, 0.0) - rest
-    log_cdf = jax.nn.logsumexp(mixture.log_weights + below, axis=-1)
-    log_rest = jax.nn.logsumexp(mixture.log_weights + above, axis=-1)
-    log_pdf = jax.nn.logsumexp(mixture.log_weights - mixture.log_scales + below + above, axis=-1)
+    (log_cdf, _), (log_rest, _), (log_pdf, _), _ = _sums(mixture, z)
     return log_cdf - log_rest, log_pdf - log_cdf - log_rest
+
+
+@logit_cdf.defjvp
+def _logit_cdf_jvp(primals, tangents):
+    mixture, z = primals
+    by, by_z = tangents
+    (log_cdf, p), (log_rest, q), (log_pdf, r), (t, up, down) = _sums(mixture, z)
+    by_t = (jnp.expand_dims(by_z, -1) - by.means) * jnp.exp(-mixture.log_scales) - t * by.log_scales
+    by_cdf = jnp.sum(p * (by.log_weights + down * by_t), axis=-1)
+    by_rest = jnp.sum(q * (by.log_weights - up * by_t), axis=-1)
+    by_pdf = jnp.sum(r * (by.log_weights - by.log_scales + (down - up) * by_t), axis=-1)
+    values = log_cdf - log_rest, log_pdf - log_cdf - log_rest
+    return values, (by_cdf - by_rest, by_pdf - by_cdf - by_rest)
+
+
+def _sums(mixture, z):
+    """log F, log(1 - F) and log f, each with the shares of the components; t and sigma(+-t)."""
+    t = (jnp.expand_dims(z, -1) - mixture.means) * jnp.exp(-mixture.log_scales)
+    least = jnp.exp(-jnp.abs(t))
+    # log sigma(t) and log sigma(-t) share their one costly term. Not log1p: what it keeps is lost
+    # in the sums, and it takes twice the time.
+    rest, far = jnp.log(1.0 + least), 1.0 / (1.0 + least)
+    below, above = jnp.minimum(t, 0.0) - rest, jnp.minimum(-t, 0.0) - rest
+    up, down = jnp.where(t > 0, far, least * far), jnp.where(t > 0, least * far, far)
+    terms = below, above, below + above - mixture.log_scales
+    return *(_log_sum(mixture.log_weights + v) for v in terms), (t, up, down)
+
+
+def _log_sum(terms: Array) -> tuple[Array, Array]:
+    """log sum exp over the last axis, and what part of the sum each term is."""
+    largest = jnp.max(terms, axis=-1, keepdims=True)
+    parts = jnp.exp(terms - jnp.where(jnp.isfinite(largest), largest, 0.0))
+    total = jnp.sum(parts, axis=-1, keepdims=True)
+    return (jnp.log(total) + largest)[..., 0], parts / total
 
 
 def inverse_logit_cdf(mixture: Mixture, y: Float[Array, "..."]) -> Float[Array, "..."]:

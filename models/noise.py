@@ -20,6 +20,7 @@ import bounds
 from models import bijectors, conditioners
 from models.autoregressive import MADE
 from models.bijectors import Bijector, Conditioner
+from models.chains import Repeated, chain
 from models.conditioners import Context
 from models.convolutions import Conv
 from models.elementwise import Elementwise
@@ -142,16 +143,19 @@ def image_noise(
         identity.
     """
     net = FeatureNet(feature_filters, feature_blocks, dropout)
-    splits = (bijectors.channels(), bijectors.swapped(bijectors.channels()))
-    parts = [_by_checkerboard()]
-    for i in range(num_couplings):
-        if norm:
-            parts.append(bijectors.activation_norm(identity=True))
+    split = bijectors.channels()
+
+    def step(index):
+        parts = [bijectors.activation_norm(identity=True)] if norm else []
         if pointwise:
             each = bijectors.invertible_1x1(noise=0.0)
-            parts.append(bijectors.halves(each, each, splits[0]))
-        parts.append(bijectors.coupling(conditioner(i), transform, splits[i % 2]))
-    flow = bijectors.chain([*parts, bijectors.inverted(_by_checkerboard())])
+            parts.append(bijectors.halves(each, each, split))
+        own = bijectors.swapped(split, index % 2 == 1)
+        return [*parts, bijectors.coupling(conditioner(index), transform, own)]
+
+    by_checkerboard = _by_checkerboard()
+    steps = Repeated(step, num_couplings)
+    flow = chain([by_checkerboard, steps, bijectors.inverted(by_checkerboard)])
 
     def features_of(variables, x, dropout_key):
         if not feature_filters:
