@@ -3,17 +3,19 @@
 They take one datum and return outputs; dropout acts where the context carries a key.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from models.bijectors import Conditioner
 from models.convolutions import Conv
+
+_KEPT = "product"
 
 
 class Context(NamedTuple):
@@ -32,6 +34,16 @@ class Context(NamedTuple):
 def concat_elu(x: Array) -> Array:
     """elu of x and of -x, side by side (van den Oord et al. 2016)."""
     return nn.elu(jnp.concatenate([x, -x], axis=-1))
+
+
+def _kept(product: Array) -> Array:
+    """What a turn keeps for its derivative: matrix products, not what is cheap to make again."""
+    return checkpoint_name(product, _KEPT)
+
+
+def _apart(x: Array) -> Array:
+    """x before a convolution: XLA for TPUs would make it anew for every window, in as much code."""
+    return jax.lax.optimization_barrier(x)
 
 
 def _small(fan_scale: float = 0.1):
@@ -76,11 +88,11 @@ class GatedConv(nn.Module):
     def __call__(self, x: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c"]:
         """Returns an array shaped as x."""
         filters = x.shape[-1]
-        h = Conv(filters, name="first")(concat_elu(x))
+        h = _kept(Conv(filters, name="first")(_apart(concat_elu(x))))
         if context.features is not None:
             h += nn.Dense(filters, name="context")(concat_elu(context.features))
         h = nn.Dropout(self.dropout, deterministic=context.dropout is None)(concat_elu(h))
-        h = Conv(2 * filters, self.window, kernel_init=_small(), name="second")(h)
+        h = _kept(Conv(2 * filters, self.window, kernel_init=_small(), name="second")(_apart(h)))
         return x + nn.glu(h)
 
 
@@ -96,19 +108,14 @@ class GatedAttention(nn.Module):
     ) -> Float[Array, "h w c"]:
         """Returns an array shaped as x."""
         filters = x.shape[-1]
-        joined = nn.Dense(3 * filters, name="queries_keys_values")(x + position)
-        out = _attend(joined.reshape(-1, 3 * filters), self.num_heads).reshape(x.shape)
+        pixels = (x + position).reshape(-1, filters)
+        joined = _kept(nn.Dense(3 * filters, name="queries_keys_values")(pixels))
+        heads = joined.reshape(-1, 3, self.num_heads, filters // self.num_heads)
+        query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
+        out = _kept(jax.nn.dot_product_attention(query, key, value).reshape(-1, filters))
         out = nn.Dropout(self.dropout, deterministic=context.dropout is None)(out)
-        h = nn.Dense(2 * filters, kernel_init=_small(), name="out")(out)
-        return x + nn.glu(h)
-
-
-@functools.partial(jax.checkpoint, static_argnums=1, prevent_cse=False)
-def _attend(joined: Float[Array, "n c"], num_heads: int) -> Float[Array, "n d"]:
-    """Attention of n pixels; their n x n weights are made again for the derivative, not kept."""
-    heads = joined.reshape(len(joined), 3, num_heads, -1)
-    query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
-    return jax.nn.dot_product_attention(query, key, value).reshape(len(joined), -1)
+        h = _kept(nn.Dense(2 * filters, kernel_init=_small(), name="out")(out))
+        return x + nn.glu(h).reshape(x.shape)
 
 
 class _Turn(nn.Module):
@@ -148,8 +155,12 @@ class ConvNet(nn.Module):
         if self.attention:  # one embedding for all turns
             position = self.param("position", nn.initializers.normal(0.01), h.shape)
         every_turn: Any = nn.broadcast
+        turn = nn.remat(
+            _Turn, prevent_cse=False,
+            policy=jax.checkpoint_policies.save_only_these_names(_KEPT),
+        )  # fmt: skip
         turns = nn.scan(
-            _Turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
+            turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
             in_axes=every_turn, length=self.num_blocks,
         )  # fmt: skip
         h, _ = turns(self.dropout, name="turns")(h, position, context)

@@ -7,7 +7,6 @@ its centre; its logit does not:
     t = (z - mu) e^{-s}.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -48,7 +47,7 @@ def affine() -> Elementwise:
     return Elementwise(2, forward, inverse)
 
 
-def mixture(num_components: int) -> Elementwise:
+def mixture(num_components: int, *, recompute: bool = False) -> Elementwise:
     r"""The logit of a mixture's CDF, then an affine map: the coupling of Flow++.
 
     .. math:: y = \mathrm{logit}\Big(\sum_k \pi_k \sigma\big((z - \mu_k) e^{-s_k}\big)\Big) e^a + b
@@ -56,6 +55,11 @@ def mixture(num_components: int) -> Elementwise:
     The outputs are a, b, the K logits of pi, mu and s >= -7; where all are 0 it is the identity.
     Each component has a factor of its own on its outputs, because a network that starts at 0
     would give all of them the same gradient for ever.
+
+    Args:
+      num_components: K.
+      recompute: whether the outputs and z alone are kept for the derivative, and the arrays over
+        components, a dozen times as large, are made again: for less memory in more time.
 
     Source: Ho et al. 2019 (arXiv 1902.00275), eq. 17 and 18.
     """
@@ -69,9 +73,6 @@ def mixture(num_components: int) -> Elementwise:
         log_scales = jnp.maximum(log_scales, LEAST_LOG_SCALE)
         return a, b, Mixture(jax.nn.log_softmax(logits), means, log_scales)
 
-    # What is kept for the derivative is (outputs, z): the arrays over components, a dozen times as
-    # large together, are made again.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
     def forward(outputs, z):
         a, b, mixture = parts(outputs)
         y, log_slope = logit_cdf(mixture, z)
@@ -82,6 +83,8 @@ def mixture(num_components: int) -> Elementwise:
         z = inverse_logit_cdf(mixture, (y - b) * jnp.exp(-a))
         return z, logit_cdf(mixture, z)[1] + a
 
+    if recompute:
+        forward = jax.checkpoint(forward, prevent_cse=False)
     return Elementwise(2 + 3 * num_components, forward, inverse)
 
 

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.runtime.checkpoints import Checkpoints
+from experiments.runtime.errors import UserError
 from models import bijectors, chains, conditioners, elementwise, flows
 
 SHAPE = (4, 4, 2)
@@ -128,3 +130,16 @@ def test_a_datum_of_fewer_bits_takes_the_type_of_the_parameters(starts):
     z = jax.random.normal(jax.random.key(6), SHAPE).astype(jnp.bfloat16)
     y, log_det = LOOP.forward(params, z, conditioners.Context())
     assert y.dtype == log_det.dtype == jnp.float32
+
+
+def test_a_checkpoint_of_links_in_a_row_is_refused_in_one_line(starts, tmp_path):
+    """As those of earlier versions are."""
+    (loop, _), (row, _) = starts
+    with Checkpoints(str(tmp_path), {}) as checkpoints:
+        checkpoints.save(1, row, None)
+    with (
+        Checkpoints(str(tmp_path), {}) as checkpoints,
+        pytest.raises(UserError, match=r"no checkpoint .* can be read .* start anew") as caught,
+    ):
+        checkpoints.restore(loop)
+    assert "\n" not in str(caught.value)
