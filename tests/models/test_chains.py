@@ -17,7 +17,7 @@ FIRST = 3
 def parts(index):
     """A norm, maps of the channels and a coupling over halves in turns, with dropout."""
     split, each = bijectors.checkerboard(), bijectors.invertible_1x1(noise=0.3)
-    network = conditioners.convolutional(8, 2, index=index, dropout=0.5, last_scale=0.5)
+    network = conditioners.dense((16,), index=index, dropout=0.5, last_scale=0.5)
     turned = bijectors.swapped(split, index % 2 == 1)
     return [
         bijectors.activation_norm(),
@@ -61,7 +61,7 @@ def test_parameters_start_as_those_of_links_in_a_row(starts):
     (loop, y), (row, same) = starts
     close(loop, stacked(row))
     close(y, same)
-    kernels = loop[1][2]["params"]["in"]["kernel"]
+    kernels = loop[1][2]["params"]["hidden_0"]["kernel"]
     assert np.abs(kernels[0] - kernels[1]).max() > 0.01
 
 
