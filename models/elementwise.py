@@ -127,14 +127,13 @@ def _logit_cdf_jvp(primals, tangents):
 def _sums(mixture, z):
     """log F, log(1 - F) and log f, each with the shares of the components; t and sigma(+-t)."""
     t = (jnp.expand_dims(z, -1) - mixture.means) * jnp.exp(-mixture.log_scales)
-    least = jnp.exp(-jnp.abs(t))
     # log sigma(t) and log sigma(-t) share their one costly term. Not log1p: what it keeps is lost
-    # in the sums, and it takes twice the time.
-    rest, far = jnp.log(1.0 + least), 1.0 / (1.0 + least)
+    # in the sums, and it takes twice the time. Not -|t|, whose derivative at 0 is one-sided.
+    rest = jnp.log(1.0 + jnp.exp(jnp.minimum(t, -t)))
     below, above = jnp.minimum(t, 0.0) - rest, jnp.minimum(-t, 0.0) - rest
-    up, down = jnp.where(t > 0, far, least * far), jnp.where(t > 0, least * far, far)
     terms = below, above, below + above - mixture.log_scales
-    return *(_log_sum(mixture.log_weights + v) for v in terms), (t, up, down)
+    sums = (_log_sum(mixture.log_weights + v) for v in terms)
+    return *sums, (t, jnp.exp(below), jnp.exp(above))
 
 
 def _log_sum(terms: Array) -> tuple[Array, Array]:
