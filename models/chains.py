@@ -39,7 +39,7 @@ def chain(links: Sequence[Bijector | Repeated]) -> Bijector:
 
     def init(key, z, context):
         keys = jax.random.split(key, ends[-1])
-        own = [
+        own: Any = [
             keys[end - count : end] if isinstance(link, Repeated) else keys[end - 1]
             for link, count, end in zip(links, counts, ends, strict=True)
         ]

@@ -137,7 +137,8 @@ class _Turn(nn.Module):
 class ConvNet(nn.Module):
     """Gated convolutions and attention in turns; the leading axis of their parameters is the turn.
 
-    They are scanned over: the ten of Flow++ in each of its couplings are compiled as one.
+    They are scanned over: the ten of Flow++ in each of its couplings are compiled as one. For the
+    derivative they keep their matrix products; attention weights and masks are made again.
     """
 
     filters: int
