@@ -19,11 +19,14 @@ class Repeated(NamedTuple):
         every repetition, and the datum keeps its own.
       number: of repetitions.
       first: the index of the first one.
+      unroll: whether their programs stand in a row after all: a fifth faster on a CPU where they
+        are small, but each is compiled.
     """
 
     make: Callable[[Any], Sequence[Bijector]]
     number: int
     first: int = 0
+    unroll: bool = False
 
 
 def chain(links: Sequence[Bijector | Repeated]) -> Bijector:
@@ -96,7 +99,8 @@ def _loop(link: Repeated) -> Bijector:
             return (z, total + log_det), None
 
         start = _promoted(z, *jax.tree.leaves(params)), jnp.zeros(())
-        return jax.lax.scan(body, start, (indices, params), reverse=reverse)[0]
+        at = indices, params
+        return jax.lax.scan(body, start, at, reverse=reverse, unroll=link.unroll)[0]
 
     def forward(params, z, context):
         return run(lambda bijector: bijector.forward, params, z, context, reverse=False)

@@ -82,6 +82,7 @@ def image_flow(
     layout: Sequence[str] = FLOWPP,
     pointwise: bool = True,
     norm: str = "pixel",
+    unroll: bool = False,
 ) -> Bijector:
     """Images [H, W, C] in (0, levels) to noise [H / 2^s, W / 2^s, 4^s C] after s squeezes.
 
@@ -95,6 +96,7 @@ def image_flow(
       norm: which activation norms stand between couplings: "pixel" has numbers for each entry as
         in Flow++, "channel" shares them over an image as in Glow, so that a pixel that is blank
         in the images that start them is no trap; "none" has none.
+      unroll: of the loops, as in `chains.Repeated`.
 
     Raises:
       ValueError: `layout` or `norm` is none of these.
@@ -120,6 +122,7 @@ def image_flow(
                 f"a layout holds squeeze and {' or '.join(f'{k}:N' for k in SPLITS)}, and norm is "
                 f"one of {', '.join(NORMS)}; got {stage!r} and {norm!r}."
             )
-        links.append(Repeated(functools.partial(step, SPLITS[kind](), done), int(count), done))
+        own = functools.partial(step, SPLITS[kind](), done)
+        links.append(Repeated(own, int(count), done, unroll))
         done += int(count)
     return chain(links)

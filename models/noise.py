@@ -127,6 +127,7 @@ def image_noise(
     dropout: float = 0.0,
     norm: bool = False,
     pointwise: bool = False,
+    unroll: bool = False,
 ) -> LearnedNoise:
     """The dequantizer of Flow++ for images [H, W, C] of even width.
 
@@ -141,6 +142,7 @@ def image_noise(
       norm: whether activation norms of each entry stand between couplings.
       pointwise: whether invertible 1x1 maps, one of each half, stand there. Both start as the
         identity.
+      unroll: of the loop over couplings, as in `chains.Repeated`.
     """
     net = FeatureNet(feature_filters, feature_blocks, dropout)
     split = bijectors.channels()
@@ -154,7 +156,7 @@ def image_noise(
         return [*parts, bijectors.coupling(conditioner(index), transform, own)]
 
     by_checkerboard = _by_checkerboard()
-    steps = Repeated(step, num_couplings)
+    steps = Repeated(step, num_couplings, unroll=unroll)
     flow = chain([by_checkerboard, steps, bijectors.inverted(by_checkerboard)])
 
     def features_of(variables, x, dropout_key):

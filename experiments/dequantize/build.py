@@ -112,6 +112,7 @@ def _flow(problem: Problem, wanted: settings.Model) -> Density:
         layout=wanted.layout,
         pointwise=wanted.pointwise,
         norm=wanted.norm,
+        unroll=wanted.network == "dense",
     )
     whole = flows.density(flow)
     squeezes = wanted.layout.count("squeeze")
@@ -188,6 +189,7 @@ def _flow_noise(problem: Problem, trained: Trained) -> noise.LearnedNoise:
         norm=wanted.norm,
         pointwise=wanted.pointwise,
         dropout=trained.model.dropout,
+        unroll=trained.model.network == "dense",
     )
 
 
