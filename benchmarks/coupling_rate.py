@@ -93,23 +93,16 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
     def leaf(array):
         return torch.tensor(np.asarray(array).copy(), requires_grad=True)
 
-    _, *parts = params.theta
-    steps = []  # (kind, parameters), in the order of the flow
-    for entry in parts:
-        if isinstance(entry, dict):
-            layers = entry["params"]
-            steps.append(
-                [
-                    (leaf(v["kernel"].T), leaf(v["bias"]))
-                    for v in (
-                        *(layers[f"hidden_{i}"] for i in range(wanted.num_layers)),
-                        layers["outputs"],
-                    )
-                ]
-            )
-        elif len(entry):
-            steps.append((leaf(entry.mean), leaf(entry.log_sd)))
-    leaves = [v for s in steps for v in (sum(s, ()) if isinstance(s, list) else s)]
+    names = *(f"hidden_{i}" for i in range(wanted.num_layers)), "outputs"
+    steps = []  # of each coupling: its norm and its layers
+    for norms, nets in filter(None, params.theta):
+        for i in range(len(norms.mean)):
+            layers = [nets["params"][name] for name in names]
+            steps.append((
+                (leaf(norms.mean[i]), leaf(norms.log_sd[i])),
+                [(leaf(v["kernel"][i].T), leaf(v["bias"][i])) for v in layers],
+            ))  # fmt: skip
+    leaves = [v for norm, layers in steps for v in (*norm, *sum(layers, ()))]
     optimizer = torch.optim.Adam(leaves, lr=trained.optimizer.learning_rate)
 
     def take(z, by_color):
@@ -152,8 +145,7 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
         z = torch.log(v) - torch.log1p(-v)
         total = -(torch.log(v) + torch.log1p(-v)).flatten(1).sum(1)
         total = total + z[0].numel() * np.log(0.9 / levels)
-        pairs = zip(steps[0::2], steps[1::2], strict=True)
-        for number, ((mean, log_sd), net) in enumerate(pairs):
+        for number, ((mean, log_sd), net) in enumerate(steps):
             by_color = number < before
             if number == before:  # space to depth
                 n, height, width, count = z.shape

@@ -1,8 +1,8 @@
 r"""Invertible maps with exact log-determinants, as pure functions of ONE datum.
 
-A flow is a chain of them. `forward` takes data to noise in a density and noise to v in a
-dequantizer; `inverse` undoes it. Both return the log |det| of FORWARD at the point in question, so
-that log-densities add it in either direction.
+A flow is a chain of them, by `models.chains`. `forward` takes data to noise in a density and noise
+to v in a dequantizer; `inverse` undoes it. Both return the log |det| of FORWARD at the point in
+question, so that log-densities add it in either direction.
 
 Everything is computed in log space and in float32 safe up to |z| = 30; nothing is clipped on the
 way, because a map whose returned log-determinant is not its own makes every bound invalid in
@@ -36,33 +36,6 @@ class Bijector(NamedTuple):
     init: Callable[[Array, Array, PyTree], tuple[PyTree, Array]]
     forward: Callable[[PyTree, Array, PyTree], tuple[Array, Array]]
     inverse: Callable[[PyTree, Array, PyTree], tuple[Array, Array]]
-
-
-def chain(bijectors: Sequence[Bijector]) -> Bijector:
-    """The composition of bijectors, applied from first to last."""
-
-    def init(key, z, context):
-        params = []
-        for bijector, k in zip(bijectors, jax.random.split(key, len(bijectors)), strict=True):
-            own, z = bijector.init(k, z, context)
-            params.append(own)
-        return tuple(params), z
-
-    def forward(params, z, context):
-        total = jnp.zeros(())
-        for bijector, own in zip(bijectors, params, strict=True):
-            z, log_det = bijector.forward(own, z, context)
-            total += log_det
-        return z, total
-
-    def inverse(params, y, context):
-        total = jnp.zeros(())
-        for bijector, own in zip(reversed(bijectors), reversed(params), strict=True):
-            y, log_det = bijector.inverse(own, y, context)
-            total += log_det
-        return y, total
-
-    return Bijector(init, forward, inverse)
 
 
 def inverted(bijector: Bijector, init: Callable | None = None) -> Bijector:
@@ -127,14 +100,18 @@ def channels() -> Split:
     return Split(take, lambda a, b: jnp.concatenate([a, b], axis=-1))
 
 
-def swapped(split: Split) -> Split:
-    """The same halves, the other one first."""
+def swapped(split: Split, when: bool | Array = True) -> Split:
+    """The same halves, the other one first; with `when`, which may be traced, only where it is so.
 
-    def take(z):
-        a, b = split.take(z)
-        return b, a
+    The halves must have the same shape then.
+    """
 
-    return Split(take, lambda a, b: split.join(b, a))
+    def swap(a, b):
+        if when is True:
+            return b, a
+        return jnp.where(when, b, a), jnp.where(when, a, b)
+
+    return Split(lambda z: swap(*split.take(z)), lambda a, b: split.join(*swap(a, b)))
 
 
 def halves(first: Bijector, second: Bijector, split: Split) -> Bijector:

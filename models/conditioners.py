@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from models.bijectors import Conditioner
 from models.convolutions import Conv
+
+_KEPT = "product"
 
 
 class Context(NamedTuple):
@@ -31,6 +34,16 @@ class Context(NamedTuple):
 def concat_elu(x: Array) -> Array:
     """elu of x and of -x, side by side (van den Oord et al. 2016)."""
     return nn.elu(jnp.concatenate([x, -x], axis=-1))
+
+
+def _kept(product: Array) -> Array:
+    """What a turn keeps for its derivative: matrix products, not what is cheap to make again."""
+    return checkpoint_name(product, _KEPT)
+
+
+def _apart(x: Array) -> Array:
+    """x before a convolution: XLA for TPUs would make it anew for every window, in as much code."""
+    return jax.lax.optimization_barrier(x)
 
 
 def _small(fan_scale: float = 0.1):
@@ -75,11 +88,11 @@ class GatedConv(nn.Module):
     def __call__(self, x: Float[Array, "h w c"], context: Context) -> Float[Array, "h w c"]:
         """Returns an array shaped as x."""
         filters = x.shape[-1]
-        h = Conv(filters, name="first")(concat_elu(x))
+        h = _kept(Conv(filters, name="first")(_apart(concat_elu(x))))
         if context.features is not None:
             h += nn.Dense(filters, name="context")(concat_elu(context.features))
         h = nn.Dropout(self.dropout, deterministic=context.dropout is None)(concat_elu(h))
-        h = Conv(2 * filters, self.window, kernel_init=_small(), name="second")(h)
+        h = _kept(Conv(2 * filters, self.window, kernel_init=_small(), name="second")(_apart(h)))
         return x + nn.glu(h)
 
 
@@ -95,13 +108,14 @@ class GatedAttention(nn.Module):
     ) -> Float[Array, "h w c"]:
         """Returns an array shaped as x."""
         filters = x.shape[-1]
-        joined = nn.Dense(3 * filters, name="queries_keys_values")(x + position)
+        pixels = (x + position).reshape(-1, filters)
+        joined = _kept(nn.Dense(3 * filters, name="queries_keys_values")(pixels))
         heads = joined.reshape(-1, 3, self.num_heads, filters // self.num_heads)
         query, key, value = heads[:, 0], heads[:, 1], heads[:, 2]
-        out = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        out = _kept(jax.nn.dot_product_attention(query, key, value).reshape(-1, filters))
         out = nn.Dropout(self.dropout, deterministic=context.dropout is None)(out)
-        h = nn.Dense(2 * filters, kernel_init=_small(), name="out")(out)
-        return x + nn.glu(h)
+        h = _kept(nn.Dense(2 * filters, kernel_init=_small(), name="out")(out))
+        return x + nn.glu(h).reshape(x.shape)
 
 
 class _Turn(nn.Module):
@@ -123,7 +137,8 @@ class _Turn(nn.Module):
 class ConvNet(nn.Module):
     """Gated convolutions and attention in turns; the leading axis of their parameters is the turn.
 
-    They are scanned over: the ten of Flow++ in each of its couplings are compiled as one.
+    They are scanned over: the ten of Flow++ in each of its couplings are compiled as one. For the
+    derivative they keep their matrix products; attention weights and masks are made again.
     """
 
     filters: int
@@ -141,13 +156,14 @@ class ConvNet(nn.Module):
         if self.attention:  # one embedding for all turns
             position = self.param("position", nn.initializers.normal(0.01), h.shape)
         every_turn: Any = nn.broadcast
+        turn = nn.remat(
+            _Turn, prevent_cse=False,
+            policy=jax.checkpoint_policies.save_only_these_names(_KEPT),
+        )  # fmt: skip
         turns = nn.scan(
-            _Turn,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=every_turn,
-            length=self.num_blocks,
-        )
+            turn, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
+            in_axes=every_turn, length=self.num_blocks,
+        )  # fmt: skip
         h, _ = turns(self.dropout, name="turns")(h, position, context)
         init = _small(self.last_scale) if self.last_scale else nn.initializers.zeros
         count = a.shape[-1] * self.num_outputs
@@ -156,7 +172,7 @@ class ConvNet(nn.Module):
 
 
 def dense(
-    hidden: Sequence[int], *, index: int, dropout: float = 0.0, last_scale: float = 0.1
+    hidden: Sequence[int], *, index: int | Array, dropout: float = 0.0, last_scale: float = 0.1
 ) -> Conditioner:
     """A `DenseNet`; `index` tells its dropout mask from those of other couplings.
 
@@ -169,7 +185,7 @@ def convolutional(
     filters: int,
     num_blocks: int,
     *,
-    index: int,
+    index: int | Array,
     dropout: float = 0.0,
     attention: bool = True,
     last_scale: float = 0.1,
@@ -180,7 +196,7 @@ def convolutional(
     )
 
 
-def _conditioner(make, index: int) -> Conditioner:
+def _conditioner(make, index: int | Array) -> Conditioner:
     def init(key, a, context, count):
         return make(count).init(key, a, context._replace(dropout=None))
 

@@ -39,7 +39,9 @@ def convolve(
 ) -> Float[Array, "i j d"]:
     """Cross-correlation with k // 2 zeros around the image."""
     if kernel.shape[0] == 1:
-        return x[::strides, ::strides] @ kernel[0, 0]
+        pixels = x[::strides, ::strides]
+        flat = pixels.reshape(-1, pixels.shape[-1]) @ kernel[0, 0]
+        return flat.reshape(*pixels.shape[:2], -1)
     return jax.lax.platform_dependent(
         x,
         kernel,

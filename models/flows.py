@@ -6,6 +6,7 @@ over a checkerboard again, and a standard normal base.
 Source: Ho et al. 2019 (arXiv 1902.00275) and the code its authors released.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,11 +16,12 @@ from jaxtyping import Array, PyTree
 
 from models import bijectors
 from models.bijectors import Bijector, Conditioner
+from models.chains import Repeated, chain
 from models.conditioners import Context
 from models.elementwise import Elementwise
 
-MakeConditioner = Callable[[int], Conditioner]
-"""index of a coupling -> its network."""
+MakeConditioner = Callable[[Any], Conditioner]
+"""index of a coupling, which may be traced -> its network: of one shape for couplings in a loop."""
 
 
 NORMS: dict[str, Callable[[], list[Bijector]]] = {
@@ -80,6 +82,7 @@ def image_flow(
     layout: Sequence[str] = FLOWPP,
     pointwise: bool = True,
     norm: str = "pixel",
+    unroll: bool = False,
 ) -> Bijector:
     """Images [H, W, C] in (0, levels) to noise [H / 2^s, W / 2^s, 4^s C] after s squeezes.
 
@@ -88,34 +91,38 @@ def image_flow(
       transform: of the couplings.
       conditioner: index -> network.
       layout: in order, "checkerboard:N" or "channels:N" for N couplings over halves of that kind
-        in turns, and "squeeze" for space to depth.
+        in turns, which run in a loop, and "squeeze" for space to depth.
       pointwise: whether invertible 1x1 maps, one of each half, stand between couplings.
       norm: which activation norms stand between couplings: "pixel" has numbers for each entry as
         in Flow++, "channel" shares them over an image as in Glow, so that a pixel that is blank
         in the images that start them is no trap; "none" has none.
+      unroll: of the loops, as in `chains.Repeated`.
 
     Raises:
       ValueError: `layout` or `norm` is none of these.
     """
-    parts: list[Bijector] = [bijectors.logit_preprocess(levels)]
-    index = 0
+
+    def step(split, first, index):
+        parts = NORMS[norm]()
+        if pointwise:
+            each = bijectors.invertible_1x1()
+            parts.append(bijectors.halves(each, each, split))
+        own = bijectors.swapped(split, (index - first) % 2 == 1)
+        return [*parts, bijectors.coupling(conditioner(index), transform, own)]
+
+    links: list[Bijector | Repeated] = [bijectors.logit_preprocess(levels)]
+    done = 0
     for stage in layout:
         kind, _, count = stage.partition(":")
         if stage == "squeeze":
-            parts.append(bijectors.space_to_depth())
+            links.append(bijectors.space_to_depth())
             continue
         if kind not in SPLITS or not count.isdecimal() or norm not in NORMS:
             raise ValueError(
                 f"a layout holds squeeze and {' or '.join(f'{k}:N' for k in SPLITS)}, and norm is "
                 f"one of {', '.join(NORMS)}; got {stage!r} and {norm!r}."
             )
-        split = SPLITS[kind]()
-        for number in range(int(count)):
-            parts.extend(NORMS[norm]())
-            if pointwise:
-                each = bijectors.invertible_1x1()
-                parts.append(bijectors.halves(each, each, split))
-            own = split if number % 2 == 0 else bijectors.swapped(split)
-            parts.append(bijectors.coupling(conditioner(index), transform, own))
-            index += 1
-    return bijectors.chain(parts)
+        own = functools.partial(step, SPLITS[kind](), done)
+        links.append(Repeated(own, int(count), done, unroll))
+        done += int(count)
+    return chain(links)

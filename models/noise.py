@@ -20,6 +20,7 @@ import bounds
 from models import bijectors, conditioners
 from models.autoregressive import MADE
 from models.bijectors import Bijector, Conditioner
+from models.chains import Repeated, chain
 from models.conditioners import Context
 from models.convolutions import Conv
 from models.elementwise import Elementwise
@@ -126,6 +127,7 @@ def image_noise(
     dropout: float = 0.0,
     norm: bool = False,
     pointwise: bool = False,
+    unroll: bool = False,
 ) -> LearnedNoise:
     """The dequantizer of Flow++ for images [H, W, C] of even width.
 
@@ -140,18 +142,22 @@ def image_noise(
       norm: whether activation norms of each entry stand between couplings.
       pointwise: whether invertible 1x1 maps, one of each half, stand there. Both start as the
         identity.
+      unroll: of the loop over couplings, as in `chains.Repeated`.
     """
     net = FeatureNet(feature_filters, feature_blocks, dropout)
-    splits = (bijectors.channels(), bijectors.swapped(bijectors.channels()))
-    parts = [_by_checkerboard()]
-    for i in range(num_couplings):
-        if norm:
-            parts.append(bijectors.activation_norm(identity=True))
+    split = bijectors.channels()
+
+    def step(index):
+        parts = [bijectors.activation_norm(identity=True)] if norm else []
         if pointwise:
             each = bijectors.invertible_1x1(noise=0.0)
-            parts.append(bijectors.halves(each, each, splits[0]))
-        parts.append(bijectors.coupling(conditioner(i), transform, splits[i % 2]))
-    flow = bijectors.chain([*parts, bijectors.inverted(_by_checkerboard())])
+            parts.append(bijectors.halves(each, each, split))
+        own = bijectors.swapped(split, index % 2 == 1)
+        return [*parts, bijectors.coupling(conditioner(index), transform, own)]
+
+    by_checkerboard = _by_checkerboard()
+    steps = Repeated(step, num_couplings, unroll=unroll)
+    flow = chain([by_checkerboard, steps, bijectors.inverted(by_checkerboard)])
 
     def features_of(variables, x, dropout_key):
         if not feature_filters:

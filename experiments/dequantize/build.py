@@ -16,8 +16,8 @@ from experiments.runtime.errors import UserError
 from experiments.studies.images import Problem
 from models import autoregressive, conditioners, elementwise, flows, noise
 
-COUPLINGS: dict[str, Callable[[int], elementwise.Elementwise]] = {
-    "affine": lambda num_components: elementwise.affine(),
+COUPLINGS: dict[str, Callable[..., elementwise.Elementwise]] = {
+    "affine": lambda num_components, *, recompute: elementwise.affine(),
     "mixture": elementwise.mixture,
 }
 
@@ -102,14 +102,21 @@ def _network(
     )
 
 
+def _transform(size: settings.Model | settings.Noise, network: str) -> elementwise.Elementwise:
+    # Beside convolutions the time to make the components again does not show, but their memory.
+    recompute = network == "convolutional"
+    return COUPLINGS[size.coupling](size.num_components, recompute=recompute)
+
+
 def _flow(problem: Problem, wanted: settings.Model) -> Density:
     flow = flows.image_flow(
         problem.levels,
-        COUPLINGS[wanted.coupling](wanted.num_components),
+        _transform(wanted, wanted.network),
         lambda index: _network(wanted.network, wanted, index, wanted.dropout, 0.1),
         layout=wanted.layout,
         pointwise=wanted.pointwise,
         norm=wanted.norm,
+        unroll=wanted.network == "dense",
     )
     whole = flows.density(flow)
     squeezes = wanted.layout.count("squeeze")
@@ -182,7 +189,7 @@ def _flow_noise(problem: Problem, trained: Trained) -> noise.LearnedNoise:
     wanted = trained.noise
     return noise.image_noise(
         problem.levels,
-        COUPLINGS[wanted.coupling](wanted.num_components),
+        _transform(wanted, trained.model.network),
         lambda index: _noise_network(trained, index),
         num_couplings=wanted.num_couplings,
         feature_filters=wanted.num_features,
@@ -190,6 +197,7 @@ def _flow_noise(problem: Problem, trained: Trained) -> noise.LearnedNoise:
         norm=wanted.norm,
         pointwise=wanted.pointwise,
         dropout=trained.model.dropout,
+        unroll=trained.model.network == "dense",
     )
 
 

@@ -14,7 +14,7 @@ import bounds
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row, row
 from experiments.studies.curves import bound_curve
-from models import bijectors, conditioners, elementwise, flows, quantized_mixture
+from models import bijectors, chains, conditioners, elementwise, flows, quantized_mixture
 from models.exact import quadrature
 from models.quantized_mixture import EXAMPLE, EXAMPLE_LEVELS
 
@@ -56,7 +56,7 @@ def one_pixel() -> Control:
 def two_pixels(levels: int = 4, seed: int = 0) -> Control:
     """A flow of four mixture couplings with drawn parameters, on all of (0, levels)^2."""
     split = bijectors.channels()
-    flow = bijectors.chain(
+    flow = chains.chain(
         [
             bijectors.logit_preprocess(levels, margin=0.0),
             *(

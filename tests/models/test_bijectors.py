@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import bijectors, elementwise
+from models import bijectors, chains, elementwise
 
 IMAGE = (4, 4, 2)
 
@@ -48,7 +48,7 @@ CASES = {
     "norm that starts as the identity": bijectors.activation_norm(identity=True),
     "space to depth": bijectors.space_to_depth(),
     "flatten": bijectors.flatten(IMAGE),
-    "chain": bijectors.chain(
+    "chain": chains.chain(
         [
             bijectors.activation_norm(),
             bijectors.invertible_1x1(),

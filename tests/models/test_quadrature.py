@@ -10,7 +10,7 @@ import pytest
 
 import bounds
 from experiments.dequantize import exact
-from models import bijectors, conditioners, elementwise
+from models import bijectors, chains, conditioners, elementwise
 from models.conditioners import Context
 from models.exact import quadrature
 
@@ -90,7 +90,7 @@ def test_bounds_rise_to_the_integral():
 def test_noise_that_is_the_posterior_leaves_no_gap():
     """p(x, v) = P(x) q(v | x) with q a coupling flow that sees x: every log-weight is log P(x)."""
     split = bijectors.channels()
-    flow = bijectors.chain(
+    flow = chains.chain(
         [
             bijectors.coupling(
                 conditioners.dense((8,), index=i, last_scale=1.0), elementwise.mixture(3), half
