@@ -26,7 +26,10 @@ def parts(index):
     ]
 
 
-LOOP = chains.chain([bijectors.activation_norm(), chains.Repeated(parts, 3, FIRST)])
+LOOP, UNROLLED = (
+    chains.chain([bijectors.activation_norm(), chains.Repeated(parts, 3, FIRST, unroll=unroll)])
+    for unroll in (False, True)
+)
 ROW = chains.chain([
     bijectors.activation_norm(),
     *(part for i in range(FIRST, FIRST + 3) for part in parts(i)),
@@ -77,12 +80,12 @@ def outcome(chain, params, z, key):
     return out, grads
 
 
-@pytest.mark.parametrize("dropout", [False, True])
-def test_values_and_gradients_are_those_of_links_in_a_row(starts, dropout):
+@pytest.mark.parametrize(("chain", "dropout"), [(LOOP, False), (LOOP, True), (UNROLLED, True)])
+def test_values_and_gradients_are_those_of_links_in_a_row(starts, chain, dropout):
     (loop, _), (row, _) = starts
     z = jax.random.normal(jax.random.key(2), SHAPE)
     key = jax.random.key(3) if dropout else None
-    out, (by_params, by_z) = outcome(LOOP, loop, z, key)
+    out, (by_params, by_z) = outcome(chain, loop, z, key)
     same, (by_row, by_same) = outcome(ROW, row, z, None if key is None else jax.random.clone(key))
     close(out, same)
     close(by_z, by_same, rtol=1e-3, atol=1e-4)
