@@ -26,14 +26,36 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+_MOST_MEMORY = 1.5 * 2**30  # bytes of a worker beyond which it gives back what it can
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _released():
-    """A module leaves JAX as it came: settings unchanged, and gigabytes of programs released."""
+def _unchanged():
+    """A module leaves JAX's settings as it found them, and its compiled programs to nobody."""
     before = dict(jax.config.values)
     yield
     assert dict(jax.config.values) == before
+    _release()
+
+
+@pytest.fixture(autouse=True)
+def _released():
+    """Compiled programs of hundreds of tests would come to gigabytes."""
+    yield
+    if _resident() > _MOST_MEMORY:
+        _release()
+
+
+def _release() -> None:
     jax.clear_caches()
     gc.collect()
-    # What is freed stays with the process, a gigabyte after some modules, unless glibc is asked.
+    # What is freed stays with the process unless glibc is asked.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident() -> int:
+    """Bytes in memory; 0 where there is no /proc to ask."""
+    with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
