@@ -8,6 +8,7 @@ and what is sliced or gathered counts with what is taken. The body of a loop cou
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = (
@@ -102,10 +103,19 @@ def traffic(program: Program, *, in_loop: bool) -> Traffic:
         all of a program without one.
     """
     start = program.computations[program.entry]
-    loops = [_called(i, "body") for i in start.instructions.values() if i.kind == "while"]
+    loops = [*_loops(program, start)]
     if in_loop and loops:
-        start = max((program.computations[n] for n in loops), key=lambda c: len(c.instructions))
+        start = max(loops, key=lambda c: len(c.instructions))
     return Traffic(*_traffic(program, start))
+
+
+def _loops(program: Program, computation: Computation) -> Iterator[Computation]:
+    """Bodies of the loops of a computation, and of those that it calls; none of loops in loops."""
+    for i in computation.instructions.values():
+        if i.kind == "while":
+            yield program.computations[_called(i, "body")]
+        elif i.kind == "call":
+            yield from _loops(program, program.computations[_called(i, "to_apply")])
 
 
 def _traffic(program: Program, computation: Computation) -> tuple[int, int]:
