@@ -21,9 +21,12 @@ install_import_hook(["bounds", "models"], "beartype.beartype")
 
 import jax
 import pytest
+from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Programs that tests call in this process find their flags at the defaults.
+flags.FLAGS.mark_as_parsed()
 
 
 _MOST_MEMORY = 1.5 * 2**30  # bytes of a worker beyond which it gives back what it can
