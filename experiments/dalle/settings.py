@@ -126,11 +126,7 @@ class Trained(shared.Trained):
 
     @model_validator(mode="after")
     def _prior_length(self):
-        steps, warmup = self.prior.num_steps, self.optimizer.warmup_steps
-        if self.optimizer.name == "adam_cosine" and warmup >= steps:
-            raise ValueError(
-                f"optimizer.warmup_steps must be below prior.num_steps ({steps}), got {warmup}"
-            )
+        shared.warmup_within("prior", self.prior.num_steps, self.optimizer)
         return self
 
 

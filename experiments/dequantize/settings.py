@@ -135,11 +135,8 @@ class OfModel(Trained):
 
     @model_validator(mode="after")
     def _refit_length(self):
-        steps, warmup = self.refit.num_steps, self.optimizer.warmup_steps
-        if self.refit.noise and self.optimizer.name == "adam_cosine" and warmup >= steps:
-            raise ValueError(
-                f"optimizer.warmup_steps must be below refit.num_steps ({steps}), got {warmup}"
-            )
+        if self.refit.noise:
+            shared.warmup_within("refit", self.refit.num_steps, self.optimizer)
         return self
 
 

@@ -131,14 +131,10 @@ class Trained(Section):
 
     @model_validator(mode="after")
     def _length(self):
-        steps, warmup = self.training.num_steps, self.optimizer.warmup_steps
         burda = self.optimizer.name in ("paper", "released_code")
-        if not steps and not burda:
+        if not self.training.num_steps and not burda:
             raise ValueError("training.num_steps must be at least 1 with this optimizer, got 0")
-        if self.optimizer.name == "adam_cosine" and warmup >= steps:
-            raise ValueError(
-                f"optimizer.warmup_steps must be below training.num_steps ({steps}), got {warmup}"
-            )
+        warmup_within("training", self.training.num_steps, self.optimizer)
         return self
 
 
@@ -202,6 +198,15 @@ class Study(Section):
     def of_model(self, name: str) -> Any:
         """What is trained under a name: an `OF_MODEL`."""
         return self._of_models[name]
+
+
+def warmup_within(section: str, num_steps: int, optimizer: Optimizer) -> None:
+    """Refuses a training that ends before the rate of adam_cosine has come to fall."""
+    if optimizer.name == "adam_cosine" and optimizer.warmup_steps >= num_steps:
+        raise ValueError(
+            f"optimizer.warmup_steps must be below {section}.num_steps ({num_steps}), "
+            f"got {optimizer.warmup_steps}"
+        )
 
 
 def rising_divisors(name: str, counts: tuple[Any, ...]) -> None:

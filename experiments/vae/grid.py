@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 
 import bounds
-from experiments.runtime import settings
 from experiments.runtime.optimizers import BURDA_EPOCHS
 from experiments.runtime.results import Row, row
 from experiments.studies import held_out
@@ -144,11 +143,7 @@ def notes(problem: Problem, grid: Reference, point: Point) -> list[str]:
 
 def _of_point(grid: Reference, point: Point) -> Trained:
     """What is trained at a point of the grid."""
-    changes = {
-        "name": point.objective, "num_samples": point.num_samples, "num_groups": point.num_groups,
-    }  # fmt: skip
-    fields = settings.merged(settings.dump(grid, Trained), {"objective": changes})
-    return settings.parse(Trained, fields, f"--config.grid, {point.label}")
+    return grid.at(point.objective, point.num_groups, point.num_samples)
 
 
 def _is_published_setting(grid: Reference) -> bool:

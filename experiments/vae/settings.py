@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from experiments.runtime import settings
 from experiments.runtime.settings import (
     BelowOne,
     Count,
@@ -192,6 +193,18 @@ class Reference(Trained):
     evaluation: HeldOut
     memory: Memory
 
+    def complete(self, where: str) -> None:
+        """Parses what is trained at each entry of the grid."""
+        entries = dict(zip(self.grid, self.entries(), strict=True))
+        grid = f"{where}.grid"
+        settings.each(self.grid, lambda e: self.at(*entries[e], f"{grid}.{e}"), grid)
+
+    def at(self, objective: str, groups: int, samples: int, where: str = "--config") -> Trained:
+        """What is trained at an entry of the grid, (objective, M, K)."""
+        changes = {"name": objective, "num_groups": groups, "num_samples": samples}
+        fields = settings.merged(settings.dump(self, Trained), {"objective": changes})
+        return settings.parse(Trained, fields, where)
+
     def entries(self) -> list[tuple[str, int, int]]:
         """(objective, M, K) of each entry of the grid."""
         parts = [entry.split(":") for entry in self.grid]
@@ -208,8 +221,6 @@ class Reference(Trained):
                     f"for {' and '.join(GROUPED)}, with one of "
                     f"{', '.join(get_args(ObjectiveName))}, got {entry!r}"
                 )
-            if entry == "vimco:1":
-                raise ValueError("grid has 'vimco:1', and vimco needs at least 2 samples")
         if len(set(self.grid)) < len(self.grid):
             raise ValueError(f"grid must not name anything twice, got {self.grid}")
         return self

@@ -6,14 +6,11 @@ import sys
 
 import pytest
 import sweep
-from absl import flags
 from repository import ROOT
 
 
 @pytest.mark.parametrize("case", ["dequantize_exact", "snr_phase"])
 def test_bad_values_of_a_program_that_is_quick_to_ask(case):
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     found = list(sweep.sweep(case))
     assert len(found) > 200
     assert [f for f in found if f[2] == "error"] == []

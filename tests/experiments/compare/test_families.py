@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from absl import flags
 
 from configs import compare_digits, compare_images
 from experiments.compare import __main__ as compare
@@ -66,7 +65,6 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_named_before_anything_is_trained(name, tmp_path):
-    flags.FLAGS.mark_as_parsed()
     entry, message = MISTAKES[name]
     with pytest.raises(UserError, match=message):
         families.check(asked("VAE", VAE=entry), str(tmp_path))
@@ -74,7 +72,6 @@ def test_mistakes_are_named_before_anything_is_trained(name, tmp_path):
 
 
 def test_names_of_families_are_checked(tmp_path, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     without_data(monkeypatch)
     with pytest.raises(UserError, match="names 'GAN', which is none of"):
         asked("VAE", "GAN")
@@ -100,7 +97,6 @@ OF_DVAE = {
 
 @pytest.mark.parametrize("name", OF_DVAE)
 def test_models_of_something_else_are_refused(name, tmp_path):
-    flags.FLAGS.mark_as_parsed()
     changes, message = OF_DVAE[name]
     with pytest.raises(UserError, match=message):
         families.check(asked("dVAE", dVAE={"changes": changes}), str(tmp_path))
@@ -108,7 +104,6 @@ def test_models_of_something_else_are_refused(name, tmp_path):
 
 @pytest.mark.parametrize("variant", compare_images.VARIANTS)
 def test_configs_of_images_fit_their_programs(variant, tmp_path, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     without_data(monkeypatch)
     config = settings.parse(Compare, compare_images.get_config(variant))
     chosen = families.check(config, str(tmp_path))
@@ -157,7 +152,6 @@ def small(*order, **changed):
 
 
 def test_a_small_comparison_and_again_from_what_it_left(tmp_path, capsys, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     workdir = str(tmp_path / "compare")
     compare.main(small("VAE", "Exact"), workdir)
     printed = capsys.readouterr().out
@@ -203,7 +197,6 @@ def test_a_small_comparison_and_again_from_what_it_left(tmp_path, capsys, monkey
 
 
 def test_a_folder_that_is_no_finished_run_of_the_family_is_refused(tmp_path):
-    flags.FLAGS.mark_as_parsed()
     folder = str(tmp_path / "diffusion")
     os.makedirs(folder)
     config = subprograms.load_config("configs/diffusion_digits.py", {})
@@ -245,7 +238,6 @@ def test_a_folder_that_is_no_finished_run_of_the_family_is_refused(tmp_path):
 
 def test_a_training_that_goes_on_is_not_at_its_end(tmp_path):
     """Its results are those of fewer steps, beside checkpoints of more."""
-    flags.FLAGS.mark_as_parsed()
     folder = str(tmp_path / "run")
     os.makedirs(folder)
     changes = settings.merged(

@@ -1,7 +1,6 @@
 """A family that is new to the comparison: its settings, its program and one entry in FAMILIES."""
 
 import numpy as np
-from absl import flags
 from scipy import stats
 
 from experiments.compare import families, report
@@ -42,7 +41,6 @@ def rows(job: Job):
 
 
 def test_a_new_family_stands_in_the_record_and_on_the_page(tmp_path, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     config = tmp_path / "histogram.py"
     config.write_text(CONFIG)
     family = Family("histogram", Histogram, None, check, run, rows)

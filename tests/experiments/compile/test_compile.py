@@ -269,8 +269,6 @@ def test_a_program_too_large_for_a_chip_is_told_at_the_end(tmp_path, monkeypatch
     from experiments.compile import __main__ as program
 
     monkeypatch.setitem(topologies.CHIPS, "cpu", topologies.Chip(1e12, 1000.0, 1e9, 1e9))
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     monkeypatch.setattr(flags.FLAGS["topology"], "value", ["here"])
     asked = settings.parse(Compile, {"order": ["snr"], "programs": {"snr": TINY["snr"]}})
     with pytest.raises(UserError, match=r"^snr does not fit here .* GB a chip\): choose more"):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from absl import flags
 from dalle_cases import by_hand, tiny
 
 import bounds
@@ -183,14 +182,7 @@ def test_densities_are_not_told_in_bits(data):
     assert any(r["name"] == "log density of x, y" for r in rows)
 
 
-@pytest.fixture
-def parsed():
-    flags.FLAGS.mark_as_parsed()
-
-
-def test_program_trains_scores_draws_and_goes_on(
-    data, trained, tmp_path, capsys, parsed, monkeypatch
-):
+def test_program_trains_scores_draws_and_goes_on(data, trained, tmp_path, capsys, monkeypatch):
     asked = tiny(models={"beta1": {"objective": {"beta": 1.0}}})
     # The same as it would make, of which other tests here have compiled the sums.
     monkeypatch.setattr(build, "make_data", lambda wanted, data_dir: data)

@@ -4,7 +4,6 @@ from typing import get_args
 
 import dalle_cases
 import pytest
-from absl import flags
 from dalle_cases import tiny
 
 from experiments.dalle import __main__ as dalle
@@ -64,7 +63,6 @@ MISFITS = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_models_that_do_not_fit_are_refused_before_anything_is_written(name, tmp_path, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     changes, message = MISFITS[name]
     if name == "no captions":
         problem = dalle_cases.data().problem

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 from dequantize_cases import constant_model, tiny
 
 import bounds
@@ -243,7 +242,6 @@ def test_summary_is_over_seeds_and_pairs_them_with_the_fitted_noise():
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     from experiments.dequantize import __main__ as dequantize
 
-    flags.FLAGS.mark_as_parsed()
     names = ("affine_flow", "autoregressive")
     study, workdir = tiny(*names, compare=(names,)), str(tmp_path)
     dequantize.main(study, workdir)

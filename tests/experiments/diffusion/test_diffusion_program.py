@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 from diffusion_cases import DDPM, DRY, batch_of, made, tiny
 
 import bounds
@@ -210,7 +209,6 @@ def test_noising_strip_goes_from_the_image_to_noise(problem):
 
 
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     asked, workdir = tiny(), str(tmp_path)
     diffusion.main(asked, workdir)
     said = capsys.readouterr().out

@@ -6,7 +6,6 @@ tests/experiments/test_several_hosts.py runs the programs on two.
 import pickle
 
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 
 from experiments.runtime import cli, cluster, results
@@ -26,7 +25,6 @@ from experiments.runtime.errors import UserError
     ],
 )
 def test_checkpoints_lie_as_folders_do_under_the_workdir(given, folder, wanted):
-    flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver((cli.WORKDIR, "/runs/a"), (cluster.CHECKPOINT_DIR, given)):
         assert cluster.checkpoints_of(folder) == wanted
 

@@ -8,7 +8,6 @@ import matplotlib.image
 import numpy as np
 import oracles
 import pytest
-from absl import flags
 
 from configs import surgery_digits
 from experiments import train
@@ -77,7 +76,6 @@ def value(rows, name, **at):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Workdir of a run of everything."""
-    flags.FLAGS.mark_as_parsed()
     folder = tmp_path_factory.mktemp("surgery")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_report, "draw", lambda *a: [])  # pictures of each training
@@ -304,7 +302,6 @@ def is_one_sentence(caught, wanted):
     ids=lambda v: " ".join(v) if isinstance(v, dict) else " ",
 )
 def test_mistake_is_named_before_anything_is_trained(changes, wanted, tmp_path, monkeypatch):
-    flags.FLAGS.mark_as_parsed()
     monkeypatch.setattr(train, "main", None)
     with pytest.raises(UserError) as caught:
         surgery.main(tiny(**changes), str(tmp_path / "out"))

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from absl import flags
 from train_cases import problem_of, state_of, tiny, tiny_evaluation
 
 from experiments import train
@@ -25,7 +24,6 @@ ADAM = {"optimizer": {"name": "adam"}}
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch):
     """What a data set and a model compile is the same in every run of this file."""
-    flags.FLAGS.mark_as_parsed()
     monkeypatch.setattr(build, "make_problem", problem_of)
 
 

@@ -6,7 +6,6 @@ import math
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from train_cases import problem_of, reference
 
 from experiments import reference as program
@@ -113,8 +112,7 @@ def test_grid_takes_groups_where_an_objective_has_them():
 
 
 def test_mistake_in_a_later_model_is_found_before_the_first_is_trained(tmp_path):
-    flags.FLAGS.mark_as_parsed()
-    with pytest.raises(UserError, match=r"config.grid has 'vimco:1', .* at least 2 samples"):
+    with pytest.raises(UserError, match=r"config\.grid\.vimco:1.*num_samples must be at least 2"):
         program.main(tiny(grid=("iwae:5", "vimco:1")), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -29,7 +29,6 @@ __all__ = ["finished", "launch"]  # fixtures
 
 @pytest.fixture(autouse=True)
 def default_flags():
-    flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver():
         yield
 
