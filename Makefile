@@ -99,8 +99,8 @@ fast: $(VENV)/.test ## lint and the quick tests, those that failed first: while 
 	$(BIN)/python -m pytest -n 2 -x --ff -m 'not slow' $(FAST)
 
 test: lint ## lint and the whole test suite, once more with 64 bits: before you push
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
-	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'x64 and not slow'
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slow'
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'x64 and not slow'
 
 bench: $(VENV)/.benchmark ## speed and memory as ratios, side by side with peers
 	$(BIN)/python -m benchmarks
