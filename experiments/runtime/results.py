@@ -87,7 +87,9 @@ class Record(dict[str, Any]):
         return Record, (dict(self),)
 
 
-def open_record(workdir: str, experiment: str, settings: Section) -> Record:
+def open_record(
+    workdir: str, experiment: str, settings: Section, about: dict[str, Any] | None = None
+) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
     A program that trains may also be given another evaluation, other records on the way or more
@@ -98,6 +100,7 @@ def open_record(workdir: str, experiment: str, settings: Section) -> Record:
       workdir: the folder, which is made and kept for this process.
       experiment: name of the program.
       settings: of the program.
+      about: the `environment` that it measures in, where that is not this process; None: it is.
 
     Raises:
       UserError: the folder cannot be written, is in use by another process, or holds something
@@ -108,7 +111,7 @@ def open_record(workdir: str, experiment: str, settings: Section) -> Record:
         experiment=experiment,
         config=now,
         seed=now.get("seed", now.get("seeds")),
-        environment=environment(),
+        environment=environment() if about is None else about,
         rows=[],
     )
     return _continued(record, workdir)
