@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,10 @@ import bounds
 from experiments.accelerator.settings import Numerics, Visit
 from experiments.runtime.results import Row, row
 
-# Of the Euclidean norm of the error, relative to that of the reference. Sums in float32 err by
-# 1e-7 to 1e-6 of it, inputs of 10 bits (TF32) by 3e-4 and of 8 bits (bfloat16) by 2e-3.
-TOLERANCE = {"product": 1e-5, "value": 1e-5, "gradient": 1e-4, "normal": 1e-6}
+# Of the Euclidean norm of the error, relative to that of the reference: several times what a CPU
+# errs by in float32 (4e-7, 5e-8 and 6e-5, the weights of IWAE being exponentials of numbers near
+# 500), and a tenth of what inputs rounded to bfloat16 do (2e-3, 1e-5 and 6e-3).
+TOLERANCE = {"product": 1e-5, "value": 1e-6, "gradient": 3e-4, "normal": 1e-6}
 OBJECTIVES = {"pathwise": bounds.pathwise, "dreg": bounds.dreg}
 _HIDDEN, _LATENTS = 64, 16
 Arrays = dict[str, np.ndarray]
@@ -173,4 +175,5 @@ def _judged(
 
 if __name__ == "__main__":
     _asked = Numerics.model_validate_json(sys.argv[1])
-    np.savez(sys.argv[2], **drawn(_asked, 0), **computed(_asked, "highest"))
+    _arrays: dict[str, Any] = {**drawn(_asked, 0), **computed(_asked, "highest")}
+    np.savez(sys.argv[2], **_arrays)

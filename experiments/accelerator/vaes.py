@@ -36,23 +36,23 @@ def log_p(settings: Visit) -> Iterator[list[Row]]:
     params = build.init_params(problem, start_key)
     simulate = jax.jit(jax.vmap(lambda k: vae.simulate(params.theta, k)[0]))
 
-    def block(number: int) -> np.ndarray:
+    def block(number: int) -> tuple[np.ndarray, float]:
         keys = jax.random.split(jax.random.fold_in(image_key, number), asked.images_per_block)
+        images = np.asarray(simulate(keys))
+        start = time.perf_counter()
         measured = held_out.per_image(
-            vae.model, params, np.asarray(simulate(keys)), jax.random.fold_in(key, number),
-            few=few, many=many, images_per_pass=asked.memory.images_per_pass,
+            vae.model, params, images, jax.random.fold_in(key, number), few=few, many=many,
+            images_per_pass=asked.memory.images_per_pass,
             samples_per_pass=asked.memory.samples_per_pass,
         )  # fmt: skip
-        return measured.iwae_many
+        return measured.iwae_many, time.perf_counter() - start
 
-    start = time.perf_counter()
-    block(asked.num_blocks)  # compiles; its images are none of those below
-    compilation = time.perf_counter() - start
+    _, compilation = block(asked.num_blocks)  # its images are none of those below
     values, times, started = [], [], time.perf_counter()
     while len(times) < asked.num_blocks and time.perf_counter() - started < limit:
-        before = time.perf_counter()
-        values.append(block(len(times)))
-        times.append(time.perf_counter() - before)
+        found, spent = block(len(times))
+        values.append(found)
+        times.append(spent)
     rate = asked.images_per_block / np.asarray(times)
     image, _ = vae.simulate(params.theta, image_key)
     work = _operations_of_an_image(vae.model, params, image, asked)

@@ -100,18 +100,20 @@ def visit(settings: Section, order: tuple[str, ...], whole: float, each: float, 
       UserError: there is no device, the folder is of another one, or a part failed.
     """
     started = time.monotonic()
-    os.makedirs(workdir, exist_ok=True)
+    record = results.open_record(workdir, "accelerator", settings, measures=False)
     results.write_atomically(os.path.join(workdir, ASKED), json.dumps(dump(settings)).encode())
     _, environment, failure = run(DEVICE, workdir, each)
     if environment is None:
         raise UserError(f"no device was found ({failure}); {workdir}/{DEVICE}.log has the rest.")
-    record = results.open_record(workdir, "accelerator", settings, environment)
+    record["environment"] = record["environment"] or environment
     device = record["environment"]["device"]
     if device != environment["device"]:
         raise UserError(
             f"{workdir} holds numbers of {device}, and this is {environment['device']}; choose "
             "another --workdir."
         )
+    if environment != record["environment"]:
+        record.setdefault("continued_on", []).append(environment)
     for name in order:
         if _is_finished(record["rows"], name):
             logging.info("%s: there already.", name)
