@@ -4,6 +4,7 @@
 the precision that its environment names: for the reference those are the CPU and float64.
 """
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -77,7 +78,7 @@ def computed(
     Args:
       asked: sizes.
       precision: of matrix products, see `jax.default_matmul_precision`; None: the device's default.
-      rounded: applied to all inputs.
+      rounded: applied to the matrices and the parameters.
     """
     rng = np.random.default_rng(0)
 
@@ -91,16 +92,21 @@ def computed(
         phi=(matrix(asked.num_pixels, _HIDDEN), matrix(_HIDDEN, 2 * _LATENTS)),
     )
     x = jnp.asarray(rng.random(asked.num_pixels) < 0.2, float)
-    out = {}
     with jax.default_matmul_precision(precision):
-        out["product"] = jax.jit(jnp.matmul)(*rounded(factors))
-        for name, objective in OBJECTIVES.items():
-            value_and_gradient = jax.jit(
-                jax.value_and_grad(objective(_vae(), num_samples=asked.num_samples))
-            )
-            value, gradient = value_and_gradient(rounded(params), jax.random.key(0), x)
-            out[f"value of {name}"], out[f"gradient of {name}"] = value, ravel_pytree(gradient)[0]
-    return {name: np.asarray(value) for name, value in out.items()}
+        found = _numbers(*rounded((factors, params)), x, num_samples=asked.num_samples)
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+@functools.partial(jax.jit, static_argnames="num_samples")
+def _numbers(
+    factors: tuple[Array, Array], params: bounds.Params, x: Array, *, num_samples: int
+) -> dict[str, Array]:
+    out = {"product": factors[0] @ factors[1]}
+    for name, objective in OBJECTIVES.items():
+        both = jax.value_and_grad(objective(_vae(), num_samples=num_samples))
+        value, gradient = both(params, jax.random.key(0), x)
+        out[f"value of {name}"], out[f"gradient of {name}"] = value, ravel_pytree(gradient)[0]
+    return out
 
 
 def coarse(tree: PyTree) -> PyTree:
