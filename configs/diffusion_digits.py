@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
             "attention": (1,),  # resolutions that have it; unet
             "fourier": (3, 4),  # sin and cos of 2^p pi x beside x
             "dropout": 0.1,
+            "dtype": "float32",  # or bfloat16
         },
         # Or simple (DDPM's L_simple); times: or uniform, importance.
         "objective": {"name": "bound", "times": "low_discrepancy"},

@@ -57,6 +57,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
             "attention": (1,),
             "fourier": (7, 8),  # half and whole periods of 8-bit levels
             "dropout": 0.1,
+            "dtype": "float32",
         },
         "objective": {"name": "bound", "times": "low_discrepancy"},
         "optimizer": {

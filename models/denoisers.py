@@ -2,7 +2,8 @@
 
 They take one datum [h, w, c] and return an array shaped as it, or with a learned variance a pair
 (prediction, share in [0, 1]), as `bounds.diffusion.denoiser` wants it. They start at zero. Dropout
-acts where a key for it is given.
+acts where a key for it is given. With a `dtype` such as bfloat16 layers compute in it; parameters,
+features of x and gamma, and what is returned stay as they are.
 """
 
 import math
@@ -54,12 +55,14 @@ class MLP(nn.Module):
     num_outputs: int
     dropout: float
     fourier: Sequence[int]
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, gamma: Array, *, train: bool) -> Array:
         """Returns [h, w, c * num_outputs]."""
-        time = nn.silu(nn.Dense(self.width, name="time")(embed(gamma, 64)))
-        h = nn.Dense(self.width, name="in")(with_fourier_features(x, self.fourier).reshape(-1))
+        time = nn.silu(nn.Dense(self.width, name="time")(_as(self.dtype, embed(gamma, 64))))
+        features = _as(self.dtype, with_fourier_features(x, self.fourier))
+        h = nn.Dense(self.width, name="in")(features.reshape(-1))
         for index in range(self.num_blocks):
             both = nn.Dense(2 * self.width, name=f"time_{index}")(time)
             scale, shift = jnp.split(both, 2)
@@ -122,19 +125,22 @@ class UNet(nn.Module):
     num_outputs: int
     dropout: float
     fourier: Sequence[int]
+    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, gamma: Array, *, train: bool) -> Array:
         """Returns [h, w, c * num_outputs]."""
         width = 4 * self.filters
-        time = nn.silu(nn.Dense(width, name="time_in")(embed(gamma, self.filters)))
+        time = _as(self.dtype, embed(gamma, self.filters))
+        time = nn.silu(nn.Dense(width, name="time_in")(time))
         time = nn.silu(nn.Dense(width, name="time_out")(time))
 
         def block(h, filters, name, depth):
             h = ResidualBlock(filters, self.dropout, name=name)(h, time, train=train)
             return Attention(name=f"{name}_attention")(h) if depth in self.attention else h
 
-        h = Conv(self.filters, name="in")(with_fourier_features(x, self.fourier))
+        features = _as(self.dtype, with_fourier_features(x, self.fourier))
+        h = Conv(self.filters, name="in")(features)
         passed = [h]
         for depth, multiplier in enumerate(self.multipliers):
             for index in range(self.num_blocks):
@@ -169,11 +175,14 @@ def mlp(
     dropout: float = 0.0,
     fourier: Sequence[int] = (),
     learned_variance: bool = False,
+    dtype: Any = None,
 ) -> Denoiser:
     """An `MLP`."""
-    return _denoiser(
-        lambda count: MLP(width, num_blocks, count, dropout, tuple(fourier)), learned_variance
-    )
+
+    def make(count: int, dtype: Any) -> MLP:
+        return MLP(width, num_blocks, count, dropout, tuple(fourier), dtype)
+
+    return _denoiser(make, learned_variance, dtype)
 
 
 def unet(
@@ -185,24 +194,36 @@ def unet(
     dropout: float = 0.0,
     fourier: Sequence[int] = (),
     learned_variance: bool = False,
+    dtype: Any = None,
 ) -> Denoiser:
     """A `UNet`; `attention` names the resolutions that have it, 0 the finest."""
     sizes, places = tuple(multipliers), tuple(attention)
-    return _denoiser(
-        lambda count: UNet(filters, sizes, num_blocks, places, count, dropout, tuple(fourier)),
-        learned_variance,
-    )
+
+    def make(count: int, dtype: Any) -> UNet:
+        return UNet(filters, sizes, num_blocks, places, count, dropout, tuple(fourier), dtype)
+
+    return _denoiser(make, learned_variance, dtype)
 
 
-def _denoiser(make: Callable[[int], nn.Module], learned_variance: bool) -> Denoiser:
-    net = make(2 if learned_variance else 1)
+def _as(dtype: Any, tree: PyTree) -> PyTree:
+    """Arrays in another type, or as they are."""
+    return tree if dtype is None else jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+
+def _denoiser(
+    make: Callable[[int, Any], nn.Module], learned_variance: bool, dtype: Any
+) -> Denoiser:
+    count = 2 if learned_variance else 1
+    plain, net = make(count, None), make(count, dtype)
 
     def init(key, shape):
-        return net.init(key, jnp.zeros(shape), jnp.zeros(()), train=False)
+        return plain.init(key, jnp.zeros(shape), jnp.zeros(()), train=False)
 
     def predict(theta, x_t, gamma, dropout=None):
         rngs = None if dropout is None else {"dropout": dropout}
+        theta = _as(dtype, theta)
         out: Any = net.apply(theta, x_t, gamma, train=dropout is not None, rngs=rngs)
+        out = out.astype(x_t.dtype)
         if not learned_variance:
             return out
         prediction, share = jnp.split(out, 2, axis=-1)

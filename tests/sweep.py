@@ -66,6 +66,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     }),
     "compare": ("compare", "configs/compare_digits.py", {}),
     "compile": ("compile", "configs/compile.py", {"order": ("train",)}),
+    "accelerator": ("accelerator", "configs/accelerator.py", {"order": ("numerics",)}),
 }  # fmt: skip
 
 
@@ -165,6 +166,7 @@ def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
 
 def program_of(name: str) -> Program:
     """What `experiments.NAME` hands to `cli.run`."""
+    from experiments.accelerator.settings import Visit
     from experiments.compare.settings import Compare
     from experiments.compile.settings import Compile
     from experiments.dalle.settings import Dalle
@@ -179,6 +181,7 @@ def program_of(name: str) -> Program:
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile,
+        "accelerator": Visit,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

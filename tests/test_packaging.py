@@ -87,6 +87,7 @@ ROOMS = {
     "surgery": SHARED | {"vae"},
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},
+    "accelerator": SHARED | {"vae", "diffusion", "snr", "compile"},
 }
 AT_THE_TOP = {
     "train": "vae", "evaluate": "vae", "reference": "vae", "dequantize_exact": "dequantize",

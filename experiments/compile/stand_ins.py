@@ -4,10 +4,10 @@ import numpy as np
 
 from experiments.dalle.build import Data
 from experiments.dalle.settings import Trained as OfDalle
-from experiments.data import batches, sets
+from experiments.data import sets
 from experiments.data.captions import Captions, Vocabulary
 from experiments.runtime.errors import UserError
-from experiments.studies.images import Problem
+from experiments.studies.images import Problem, of_dataset
 
 SHAPES: dict[str, tuple[int, tuple[int, ...], int]] = {
     "digits": (1397, (8, 8), 17),
@@ -45,8 +45,7 @@ def dataset(name: str, enlarge: int = 1) -> sets.Dataset:
 
 def images(name: str, enlarge: int = 1) -> Problem:
     """The same for densities of pixels."""
-    made = dataset(name, enlarge)
-    return Problem(made, batches.image_shape(made.train.shape[1:]))
+    return of_dataset(dataset(name, enlarge))
 
 
 def few(problem: Problem) -> Problem:

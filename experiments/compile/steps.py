@@ -15,6 +15,7 @@ from experiments.compile.settings import Entry
 from experiments.dalle import build as dalle_build
 from experiments.dalle import training as dalle_training
 from experiments.dalle.settings import Dalle
+from experiments.data import sets
 from experiments.dequantize import build as dequantize_build
 from experiments.dequantize import training as dequantize_training
 from experiments.dequantize.settings import Dequantize
@@ -29,12 +30,13 @@ from experiments.runtime.fit import described as described_training
 from experiments.snr import gaussian, measure
 from experiments.snr.problem import ESTIMATORS
 from experiments.snr.settings import Gaussian
-from experiments.studies import held_out
+from experiments.studies import held_out, images
 from experiments.studies.settings import Study
 from experiments.vae import build as vae_build
 from experiments.vae.settings import Evaluate, Train
 
 S = TypeVar("S", bound=settings.Section)
+Dataset = Callable[[str], sets.Dataset]
 
 
 class Step(NamedTuple):
@@ -75,16 +77,21 @@ def make(name: str, entry: Entry) -> Step:
       UserError: its config is wrong, or the batch does not fit the number of devices.
     """
     try:
-        return PARTS[entry.part](name, entry)
+        if entry.part in RUNS:
+            run, length = RUNS[entry.part](entry, stand_ins.dataset)
+            return _training(run, length, shared=entry.part in SHARED)
+        return PARTS[entry.part](entry)
     except UserError as error:
         raise UserError(f"--config.programs.{name}: {error}") from None
 
 
-def _parsed(kind: type[S], spec: str, changes: dict[str, Any]) -> S:
+def parsed(kind: type[S], spec: str, changes: dict[str, Any]) -> S:
+    """The settings of a config, FILE or FILE:VARIANT, with changes."""
     return settings.parse(kind, subprograms.load_config(spec, changes), spec)
 
 
-def _of_model(asked: Study, name: str) -> Any:
+def of_model(asked: Study, name: str) -> Any:
+    """What a study trains under a name, or under its first where the name is empty."""
     name = name or next(iter(asked.models))
     if name not in asked.models:
         raise UserError(f"model must be one of {', '.join(asked.models)}, got {name!r}.")
@@ -123,18 +130,17 @@ def _size(params: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _train(name: str, entry: Entry) -> Step:
-    asked = _parsed(Train, entry.config, entry.changes)
-    problem = vae_build.problem_of(stand_ins.dataset(asked.data.name), asked)
-    run = vae_build.make_run(problem, asked, asked.seed)
-    return _training(run, asked.records.log_every, shared=True)
+def _train(entry: Entry, dataset: Dataset) -> tuple[Run, int]:
+    asked = parsed(Train, entry.config, entry.changes)
+    problem = vae_build.problem_of(dataset(asked.data.name), asked)
+    return vae_build.make_run(problem, asked, asked.seed), asked.records.log_every
 
 
-def _evaluate(name: str, entry: Entry) -> Step:
-    asked = _parsed(Train, entry.config, entry.changes)
+def _evaluate(entry: Entry) -> Step:
+    asked = parsed(Train, entry.config, entry.changes)
     if not entry.evaluation:
         raise UserError("evaluation is empty; name a config, e.g. configs/evaluate.py.")
-    wanted = _parsed(Evaluate, entry.evaluation, {})
+    wanted = parsed(Evaluate, entry.evaluation, {})
     problem = vae_build.problem_of(stand_ins.dataset(asked.data.name), asked)
     params = jax.eval_shape(lambda: vae_build.init_params(problem, jax.random.key(0)))
     pixels = problem.dataset.train[0].size
@@ -150,25 +156,25 @@ def _evaluate(name: str, entry: Entry) -> Step:
     return Step(function, arguments, _size(params), counted, alike=True)
 
 
-def _dequantize(name: str, entry: Entry) -> Step:
-    asked = _parsed(Dequantize, entry.config, entry.changes)
-    own, problem = _of_model(asked, entry.model), stand_ins.images(asked.data.name)
+def _dequantize(entry: Entry, dataset: Dataset) -> tuple[Run, int]:
+    asked = parsed(Dequantize, entry.config, entry.changes)
+    own, problem = of_model(asked, entry.model), images.of_dataset(dataset(asked.data.name))
     model = dequantize_build.make_model(problem, own)
     run = dequantize_training.make_run(problem, model, own, asked.seeds[0])
-    return _training(run, asked.records.log_every, shared=True)
+    return run, asked.records.log_every
 
 
-def _diffusion(name: str, entry: Entry) -> Step:
-    asked = _parsed(Diffusion, entry.config, entry.changes)
-    own, problem = _of_model(asked, entry.model), stand_ins.images(asked.data.name)
+def _diffusion(entry: Entry, dataset: Dataset) -> tuple[Run, int]:
+    asked = parsed(Diffusion, entry.config, entry.changes)
+    own, problem = of_model(asked, entry.model), images.of_dataset(dataset(asked.data.name))
     model = diffusion_build.make_model(problem, own)
     run = diffusion_training.make_run(problem, model, own, asked.seeds[0])
-    return _training(run, asked.records.log_every, shared=False)
+    return run, asked.records.log_every
 
 
-def _dalle(name: str, entry: Entry) -> Step:
-    asked = _parsed(Dalle, entry.config, entry.changes)
-    own = _of_model(asked, entry.model)
+def _dalle(entry: Entry) -> Step:
+    asked = parsed(Dalle, entry.config, entry.changes)
+    own = of_model(asked, entry.model)
     data = stand_ins.captioned(own)
     model = dalle_build.make_model(data._replace(problem=stand_ins.few(data.problem)), own)
     if entry.part == "dalle":
@@ -179,8 +185,8 @@ def _dalle(name: str, entry: Entry) -> Step:
     return _training(run, asked.records.log_every, shared=False)
 
 
-def _snr(name: str, entry: Entry) -> Step:
-    asked = _parsed(Gaussian, entry.config, entry.changes)
+def _snr(entry: Entry) -> Step:
+    asked = parsed(Gaussian, entry.config, entry.changes)
     count, estimator = asked.num_samples[-1], asked.estimators[-1]
     setting = gaussian.Setting(asked.seed, asked.toy, asked.toy.num_dims)
     sizes = gaussian.sizes(asked, count)
@@ -193,11 +199,15 @@ def _snr(name: str, entry: Entry) -> Step:
     )  # fmt: skip
 
 
-PARTS: dict[str, Callable[[str, Entry], Step]] = {
+RUNS: dict[str, Callable[[Entry, Dataset], tuple[Run, int]]] = {
     "train": _train,
-    "evaluate": _evaluate,
     "dequantize": _dequantize,
     "diffusion": _diffusion,
+}
+"""(entry, name of a data set -> its images) -> what is trained, and its steps in one call."""
+SHARED = {"train", "dequantize"}  # whose batches devices share that do not divide them
+PARTS: dict[str, Callable[[Entry], Step]] = {
+    "evaluate": _evaluate,
     "dalle": _dalle,
     "dalle_prior": _dalle,
     "snr": _snr,

@@ -54,6 +54,7 @@ def make_model(problem: Problem, trained: Trained) -> Model:
       UserError: a size does not fit the images.
     """
     wanted, learned = trained.network, trained.chain.variance == "learned"
+    dtype = jnp.bfloat16 if wanted.dtype == "bfloat16" else None  # None: that of the parameters
     if wanted.name == "unet":
         denoiser = denoisers.unet(
             wanted.width,
@@ -63,6 +64,7 @@ def make_model(problem: Problem, trained: Trained) -> Model:
             dropout=wanted.dropout,
             fourier=wanted.fourier,
             learned_variance=learned,
+            dtype=dtype,
         )
     else:
         denoiser = denoisers.mlp(
@@ -71,6 +73,7 @@ def make_model(problem: Problem, trained: Trained) -> Model:
             dropout=wanted.dropout,
             fourier=wanted.fourier,
             learned_variance=learned,
+            dtype=dtype,
         )
     make = _vdm if trained.chain.continuous else _ddpm
     try:

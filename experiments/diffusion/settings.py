@@ -89,6 +89,7 @@ class Network(Section):
       num_blocks: for each resolution.
       attention: resolutions that have it, counted from 0; unet.
       fourier: sin and cos of 2^p pi x stand beside x, for each p.
+      dtype: what layers compute in; parameters and the bound around them stay in float32.
     """
 
     name: Literal["unet", "mlp"]
@@ -98,6 +99,7 @@ class Network(Section):
     attention: tuple[DepthFrom0, ...]
     fourier: tuple[Annotated[int, Field(ge=0, le=30)], ...]
     dropout: BelowOne
+    dtype: Literal["float32", "bfloat16"]
 
     @model_validator(mode="after")
     def _unet(self):

@@ -87,7 +87,9 @@ class Record(dict[str, Any]):
         return Record, (dict(self),)
 
 
-def open_record(workdir: str, experiment: str, settings: Section) -> Record:
+def open_record(
+    workdir: str, experiment: str, settings: Section, *, measures: bool = True
+) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
     A program that trains may also be given another evaluation, other records on the way or more
@@ -98,6 +100,8 @@ def open_record(workdir: str, experiment: str, settings: Section) -> Record:
       workdir: the folder, which is made and kept for this process.
       experiment: name of the program.
       settings: of the program.
+      measures: whether this process does; where others do, the environment of a new record is
+        empty, for what they say of theirs, and JAX is not started.
 
     Raises:
       UserError: the folder cannot be written, is in use by another process, or holds something
@@ -108,7 +112,7 @@ def open_record(workdir: str, experiment: str, settings: Section) -> Record:
         experiment=experiment,
         config=now,
         seed=now.get("seed", now.get("seeds")),
-        environment=environment(),
+        environment=environment() if measures else {},
         rows=[],
     )
     return _continued(record, workdir)
@@ -167,7 +171,7 @@ def _continued(record: Record, workdir: str) -> Record:
                 workdir, ", ".join(changed),
             )  # fmt: skip
             found["rows"] = []
-    if old_environment != record["environment"]:
+    if record["environment"] not in ({}, old_environment):
         found.setdefault("continued_on", []).append(record["environment"])
     return found
 

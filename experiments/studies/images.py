@@ -46,7 +46,11 @@ def make_problem(name: str, data_dir: str) -> Problem:
     Raises:
       UserError: the data cannot be read, or are no integers of the stated levels.
     """
-    dataset = check_images(sets.load(name, data_dir))
+    return of_dataset(check_images(sets.load(name, data_dir)))
+
+
+def of_dataset(dataset: sets.Dataset) -> Problem:
+    """The images of a data set."""
     return Problem(dataset, batches.image_shape(dataset.train.shape[1:]))
 
 

@@ -127,3 +127,38 @@ def test_group_norms_are_of_a_whole_image():
     norm = denoisers._group_norm("norm_in")
     out = norm.apply({"params": block["norm_in"]}, x.repeat(8, axis=-1))
     assert np.asarray(out).std(axis=(0, 1)).min() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["unet", "mlp"])
+def test_layers_in_bfloat16_round_and_features_do_not(kind):
+    def net(dtype):
+        if kind == "unet":
+            return denoisers.unet(8, (1,), 1, attention=(0,), fourier=(7,), dtype=dtype)
+        return denoisers.mlp(16, 1, fourier=(7,), dtype=dtype)
+
+    shape = (4, 4, 1)
+    plain, half = net(None), net(jnp.bfloat16)
+    theta, gamma = perturbed(plain, shape), jnp.array(0.5)
+    x = jax.random.normal(jax.random.key(2), shape)
+    coarse = x.astype(jnp.bfloat16).astype(x.dtype)
+
+    def value_and_gradient(net, x):
+        def value(theta):
+            out = net.predict(theta, x, gamma)
+            assert out.dtype == x.dtype
+            return jnp.sum(jnp.square(out)), out
+
+        (_, out), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(theta)
+        return out, gradient
+
+    def distance(a, b):
+        return jnp.linalg.norm(a - b) / jnp.linalg.norm(b)
+
+    wanted, gradient = value_and_gradient(plain, x)
+    found, of_half = value_and_gradient(half, x)
+    assert 1e-4 < distance(found, wanted) < 0.05
+    for a, b in zip(jax.tree.leaves(of_half), jax.tree.leaves(gradient), strict=True):
+        assert a.dtype == b.dtype
+        assert distance(a, b) < 0.2
+    # Of x rounded before its features are taken, 2^7 pi x says nothing any more.
+    assert distance(plain.predict(theta, coarse, gamma), wanted) > 0.1

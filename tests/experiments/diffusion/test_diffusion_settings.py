@@ -39,6 +39,7 @@ from models.diffusion import DECODERS
         ("network", {"attention": ("a",)}, r"network\.attention\[0\] must be a whole number, got"),
         ("network", {"fourier": (3.5,)}, r"network\.fourier\[0\] must be a whole number, got 3\.5"),
         ("network", {"dropout": 1.0}, r"network\.dropout must be less than 1, got 1\.0"),
+        ("network", {"dtype": "float16"}, r"network\.dtype must be 'float32' or 'bfloat16', got"),
         ("network", {"name": "unet", "width": 12}, "multiple of 8"),
         ("network", {"name": "unet", "width": 8, "multipliers": ()}, "multipliers must hold"),
         ("network", {"name": "unet", "width": 8, "attention": (2,)}, "attention must name"),

@@ -1,0 +1,1 @@
+"""A short visit to an accelerator: what only one can fail, and how fast it is."""
