@@ -109,6 +109,12 @@ def _numpyro_draw(distribution: Any, key: Any) -> tuple[Any, Any]:
     return value, distribution.log_prob(value, *([between] if between else []))
 
 
+def _typed(key: Any) -> Any:
+    """flowjax takes new-style keys alone."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key if typed else jax.random.wrap_key_data(key)
+
+
 CONVENTIONS = {
     "numpyro": _Convention(lambda d, key: d.sample(key), _numpyro_draw, "distribution.to_event(1)"),
     "distrax": _Convention(
@@ -122,8 +128,8 @@ CONVENTIONS = {
         "tfd.Independent(distribution, 1)",
     ),
     "flowjax": _Convention(
-        lambda d, key: d.sample(key),
-        lambda d, key: d.sample_and_log_prob(key),
+        lambda d, key: d.sample(_typed(key)),
+        lambda d, key: d.sample_and_log_prob(_typed(key)),
         "one distribution in place of a jax.vmap over several",
     ),
 }

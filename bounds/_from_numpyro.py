@@ -124,7 +124,11 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
         return sites.latents(trace), sites.total_log_prob(trace)
 
     def log_q(phi, x, z):
-        given = sites.vectors_behind(auto_guides, z)
+        given, fns = dict(z), {}
+        for part, own in sites.vector_guides(auto_guides, z):
+            fns |= own
+            given = {name: value for name, value in given.items() if name not in own}
+            given |= sites.vector_behind(part, own, z)
         trace = run_guide(phi, jax.random.key(0), x, given)
         _check_names("guide", sites.latents(trace), z)
         hidden = sites.auxiliary(trace).keys() - given.keys()
@@ -133,21 +137,19 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
                 f"the guide draws auxiliary sites ({', '.join(hidden)}), so that log q(z | x) at a "
                 "given z is not known; use bounds.pathwise, or a guide without them."
             )
-        return sites.total_log_prob(trace)
+        return total(trace, z, fns)
 
     def log_p(theta, x, z):
         trace = sites.run(model, _arguments(x), jax.random.key(0), theta, z)
-        found = sites.latents(trace)
+        found = sites.latents(trace) | sites.auxiliary(trace)
         if not found:
             raise ValueError("the model has no latent site: log p(x) is known without a bound.")
         _check_names("model", found, z)
-        moved = sites.moved_inside(trace, z)
-        if moved is None:
-            return sites.total_log_prob(trace)
-        # Outside of its support a density may be NaN, and its derivatives even where not selected.
-        safe, inside = moved
-        trace = sites.run(model, _arguments(x), jax.random.key(0), theta, safe)
-        return jnp.where(inside, sites.total_log_prob(trace), -jnp.inf)
+        return total(trace, z, {})
+
+    def total(trace, z, fns):
+        fns = {name: trace[name]["fn"] for name in z} | fns
+        return jnp.where(sites.inside(fns, z), sites.total_log_prob(trace), -jnp.inf)
 
     has_log_q = sites.have_inverses(auto_guides)
 
@@ -237,7 +239,7 @@ def _simulate(sites: Any, model: Callable, theta: PyTree, key: Any) -> tuple[PyT
             f"simulate cannot draw {', '.join(others)}: a factor, mask, scale or an observation "
             "without data makes the density another one than that of the draws."
         )
-    drawn = sites.latents(trace)
+    drawn = sites.latents(trace) | sites.auxiliary(trace)
 
     def observes(chosen):
         def program(values, z):

@@ -3,17 +3,18 @@
 It is imported when `bounds.adapters.from_numpyro` is called.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro
 from jaxtyping import Array, PyTree
 from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer import autoguide
+from numpyro.primitives import Messenger
 
 _WRAPPERS = (
     dist.ExpandedDistribution,
@@ -32,13 +33,24 @@ Trace = dict[str, Any]
 """Name of a site -> what NumPyro recorded of it, in the order of the program."""
 
 
-class _StopOthers(numpyro.primitives.Messenger):
+class _Draws(Messenger):
     """Cuts off draws whose derivative NumPyro does not vouch for, as its own ELBO does."""
 
     def postprocess_message(self, msg):
         if is_latent(msg) and not msg["fn"].has_rsample:
             msg["value"] = jax.lax.stop_gradient(msg["value"])
             msg["intermediates"] = []
+
+
+class _NoOtherKeys(Messenger):
+    """Refuses noise that is no site: densities would not be functions of z and x."""
+
+    def process_message(self, msg):
+        if msg["type"] == "prng_key":
+            raise ValueError(
+                "the program draws noise that is no site, as dropout does, so that it has no "
+                "density of z and x; close over one mask."
+            )
 
 
 def run(
@@ -55,7 +67,8 @@ def run(
       args: its arguments.
       key: of what is drawn.
       params: unconstrained values of all its param sites; None for the program's own ones.
-      z: values of its latent sites; the others are drawn.
+      z: values of its latent sites; the others are drawn. Those outside of an interval are moved
+        inside, since a density may be NaN there, and its derivatives even where not selected.
     """
 
     def given(site):
@@ -71,12 +84,15 @@ def run(
             return params[name] if constraint is None else biject_to(constraint)(params[name])
         if is_latent(site) and z is not None and name in z:
             _check_shape(site, z[name])
-            return z[name]
+            return _moved_inside(site["fn"], z[name])
         return None
 
-    seeded = handlers.seed(program, key)
-    with _StopOthers():
-        return handlers.trace(handlers.substitute(seeded, substitute_fn=given)).get_trace(*args)
+    traced = handlers.trace(handlers.substitute(handlers.seed(program, key), substitute_fn=given))
+    # Networks and AutoGuides that are set up, without parameters yet, may ask for keys.
+    keys = contextlib.nullcontext() if params is None else _NoOtherKeys()
+    draws = _Draws() if z is None else contextlib.nullcontext()
+    with keys, draws:
+        return traced.get_trace(*args)
 
 
 def is_latent(site: Any) -> bool:
@@ -132,24 +148,17 @@ def total_log_prob(trace: Trace) -> Any:
     return sum((log_prob(site) for site in trace.values() if site["type"] == "sample"), start=0.0)
 
 
-def moved_inside(trace: Trace, z: dict[str, Any]) -> tuple[dict[str, Any], Array] | None:
-    """z with what is outside of an interval moved inside, and whether nothing was.
+def inside(fns: dict[str, Any], z: dict[str, Any]) -> Array:
+    """Whether every value lies in the support of its distribution, where that is an interval.
 
-    None where every latent may be any number. Supports of vectors and matrices are left out: a
-    draw satisfies them up to rounding alone.
+    Supports of vectors and matrices are left out: a draw satisfies them up to rounding alone.
     """
-    safe, inside, bounded = dict(z), jnp.asarray(True), False
-    for name, value in z.items():
-        support = trace[name]["fn"].support
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        if constraints.is_dependent(support) or support.event_dim or support is constraints.real:
-            continue
-        value, bounded = jnp.asarray(value), True
-        fits = support(value)
-        safe[name] = jnp.where(fits, value, support.feasible_like(value).astype(value.dtype))
-        inside = inside & jnp.all(fits)
-    return (safe, inside) if bounded else None
+    found = jnp.asarray(True)
+    for name, fn in fns.items():
+        interval = _interval(fn)
+        if interval is not None:
+            found = found & jnp.all(interval(jnp.asarray(z[name])))
+    return found
 
 
 def reweighted(trace: Trace) -> list[str]:
@@ -196,22 +205,29 @@ def have_inverses(guides: list[Any]) -> bool:
     return not any(isinstance(guide, autoguide.AutoBNAFNormal) for guide in guides)
 
 
-def vectors_behind(guides: list[Any], z: dict[str, Any]) -> dict[str, Any]:
-    """z, with the one auxiliary vector of each AutoContinuous guide in place of its sites.
-
-    Such a guide draws all its sites as one unconstrained vector and maps it to them; given the
-    vector, it computes the sites and their density, Jacobians included.
-    """
-    given = dict(z)
+def vector_guides(guides: list[Any], z: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """The guides that draw all their sites as one vector, with the distributions of these sites."""
+    found = []
     for guide in guides:
         if isinstance(guide, autoguide.AutoContinuous) and guide.prototype_trace is not None:
-            own = {name: s for name, s in guide.prototype_trace.items() if is_latent(s)}
-            if own.keys() <= z.keys():  # or names are told to differ
-                for name, site in own.items():
-                    _check_shape(site, z[name])
-                free = {n: biject_to(s["fn"].support).inv(given.pop(n)) for n, s in own.items()}
-                given[f"_{guide.prefix}_latent"] = guide._unpack_latent.inv(free)
-    return given
+            fns = {n: s["fn"] for n, s in guide.prototype_trace.items() if is_latent(s)}
+            if fns.keys() <= z.keys():  # or the names are told to differ
+                found.append((guide, fns))
+    return found
+
+
+def vector_behind(guide: Any, fns: dict[str, Any], z: dict[str, Any]) -> dict[str, Any]:
+    """The unconstrained vector of such a guide under its name, at a z.
+
+    Given the vector, the guide computes its sites and their density, Jacobians included.
+    """
+    free = {}
+    for name, fn in fns.items():
+        _check_shape(guide.prototype_trace[name], z[name])
+        free[name] = jnp.ravel(biject_to(fn.support).inv(_moved_inside(fn, z[name])))
+    # In the order in which the guide takes the vector apart.
+    order = guide._unpack_latent(jnp.zeros(guide.latent_dim))
+    return {f"_{guide.prefix}_latent": jnp.concatenate([free[name] for name in order])}
 
 
 def _layers(fn: Any) -> Iterator[Any]:
@@ -220,6 +236,24 @@ def _layers(fn: Any) -> Iterator[Any]:
     while isinstance(fn, _WRAPPERS):
         fn = fn.base_dist
         yield fn
+
+
+def _interval(fn: Any) -> Any:
+    """The support of a distribution where it is an interval of each entry, or None."""
+    support = fn.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if constraints.is_dependent(support) or support.event_dim or support is constraints.real:
+        return None
+    return support
+
+
+def _moved_inside(fn: Any, value: Any) -> Any:
+    interval = _interval(fn)
+    if interval is None:
+        return value
+    value = jnp.asarray(value)
+    return jnp.where(interval(value), value, interval.feasible_like(value).astype(value.dtype))
 
 
 def _refuse(site: Any) -> None:
@@ -244,7 +278,7 @@ def _refuse(site: Any) -> None:
 
 
 def _check_shape(site: Any, value: Any) -> None:
-    shape, wanted = jnp.shape(value), tuple(site["fn"].shape())
+    shape, wanted = jnp.shape(value), tuple(site["fn"].shape(site["kwargs"]["sample_shape"]))
     # Within a scan the site is one step's, and the value that of all steps.
     own = shape[1:] if "_scan_current_index" in site["infer"] else shape
     if own != wanted:

@@ -33,6 +33,13 @@ PARAMS = bounds.Params(
 )
 
 
+@pytest.fixture(autouse=True)
+def ranks_of_others():
+    """The other libraries promote ranks inside."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def module(library):
     """The distributions of a library; a test without it is skipped."""
     if library == "numpyro":
@@ -156,8 +163,7 @@ def test_simulate_draws_from_the_joint(library):
     """Every moment within 4.5 standard errors: of five, one in 29,000 seeds is not."""
     simulate = jax.jit(jax.vmap(gaussian(library).simulate, (None, 0)))
     x, z = simulate(PARAMS.theta, jax.random.split(jax.random.key(4), 20_000))
-    z = z - PARAMS.theta["mean"]
-    x = x - PARAMS.theta["mean"]
+    z, x = z[:, 0] - PARAMS.theta["mean"], x[:, 0] - PARAMS.theta["mean"]
     for values in (z, x, z**2 - 1, x**2 - 2, x * z - 1):
         values = np.asarray(values, np.float64)
         assert abs(values.mean()) < 4.5 * values.std() / np.sqrt(len(values))
@@ -225,8 +231,7 @@ def test_a_flow_of_flowjax_is_the_change_of_variables_of_its_noise():
     assert np.any(flat(grads.phi) != 0)
 
 
-def test_a_flow_of_numpyro_without_inverse_takes_the_path_of_its_draw():
-    """exp is undone by log only up to rounding, which at 1e-30 is far from nothing."""
+def test_a_transformed_distribution_of_numpyro_is_the_change_of_variables_of_its_noise():
     made = bounds.adapters.from_distributions(
         lambda phi, x: npd.LogNormal(phi, 1.0), lambda theta: npd.LogNormal(0.0, 1.0),
         lambda theta, z: npd.Normal(z, 1.0),

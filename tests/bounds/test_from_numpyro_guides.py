@@ -14,6 +14,7 @@ from numpyro.contrib.control_flow import scan
 from numpyro.contrib.module import eqx_module, flax_module
 from numpyro.distributions import constraints
 from numpyro.infer import autoguide
+from numpyro.infer.util import log_density
 from numpyro_cases import CASES
 from oracles import X64
 
@@ -22,6 +23,13 @@ import bounds
 pytestmark = pytest.mark.x64
 PRECISION = {"rtol": 1e-9, "atol": 1e-9} if X64 else {"rtol": 1e-5, "atol": 3e-5}
 CASE = CASES["hierarchical"]
+
+
+@pytest.fixture(autouse=True)
+def keys_of_numpyro():
+    """The set-up of NumPyro's AutoGuides splits a key that it used, which JAX reports if asked."""
+    with jax.debug_key_reuse(False):
+        yield
 
 
 def auto(kind, **options):
@@ -111,9 +119,11 @@ def test_auto_guides_say_the_same_of_a_draw_and_of_a_given_z(make):
 
 
 def test_an_auto_guide_without_inverse_has_no_log_q():
-    made, params = auto(autoguide.AutoBNAFNormal, hidden_factors=[2])
+    with jax.numpy_rank_promotion("allow"):
+        made, params = auto(autoguide.AutoBNAFNormal, hidden_factors=[2])
+        objective = bounds.pathwise(made.model, num_samples=3)
+        grads = jax.grad(objective)(params, jax.random.key(0), CASE.x)
     assert made.model.log_q is None
-    grads = jax.grad(bounds.pathwise(made.model, num_samples=3))(params, jax.random.key(0), CASE.x)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
 
 
@@ -123,25 +133,41 @@ def test_an_auto_guide_without_inverse_has_no_log_q():
 def test_a_draw_outside_of_the_prior_weighs_nothing_and_has_finite_derivatives():
     def model(x):
         rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
-        numpyro.sample("x", dist.Poisson(rate), obs=x)
+        numpyro.sample("x", dist.Normal(jnp.sqrt(rate), 1.0), obs=x)
 
     def guide(x):
         numpyro.sample("rate", dist.Normal(numpyro.param("mean", 0.1), 1.0))
 
-    made = bounds.adapters.from_numpyro(model, guide)
-    params = made.init(jax.random.key(0), jnp.array(2))
-    assert made.model.log_p({}, jnp.array(2), {"rate": jnp.array(-0.5)}) == -jnp.inf
-    # The density itself has neither a value nor a derivative there.
-    assert np.isnan(jax.grad(dist.Gamma(2.0, 1.0).log_prob)(-0.5))
-    assert jax.grad(lambda r: made.model.log_p({}, jnp.array(2), {"rate": r}))(-0.5) == 0
-    objective = bounds.pathwise(made.model, num_samples=20, has_aux=True)
-    (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(
-        params, jax.random.key(1), jnp.array(2)
+    made, x = bounds.adapters.from_numpyro(model, guide), 0.7
+    params = made.init(jax.random.key(0), x)
+
+    def log_p(rate):
+        return made.model.log_p({}, x, {"rate": rate})
+
+    np.testing.assert_allclose(
+        log_p(0.5), jnp.log(0.5) - 0.5 + norm.logpdf(x, 0.5**0.5), **PRECISION
     )
+    assert log_p(-0.5) == -jnp.inf
+    assert jax.grad(log_p)(-0.5) == 0
+    # NumPyro's own number has no derivative there.
+    with numpyro.validation_enabled(False):
+        own = jax.grad(lambda rate: log_density(model, (x,), {}, {"rate": rate})[0])(-0.5)
+    assert np.isnan(own)
+    objective = bounds.pathwise(made.model, num_samples=20, has_aux=True)
+    (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(params, jax.random.key(1), x)
     assert np.any(np.isneginf(aux.log_w))
     assert np.isfinite(value)
     assert np.isfinite(grads.phi["mean"])
     assert grads.phi["mean"] != 0
+
+
+@pytest.mark.parametrize("kind", [autoguide.AutoNormal, autoguide.AutoDiagonalNormal])
+def test_a_z_that_an_auto_guide_never_draws_has_density_zero(kind):
+    made, params = auto(kind)
+    z = {"scale": jnp.array(-0.5), "z": jnp.array(0.3)}
+    assert made.model.log_q(params.phi, CASE.x, z) == -jnp.inf
+    grads = jax.grad(made.model.log_q, argnums=2)(params.phi, CASE.x, z)
+    assert all(np.isfinite(leaf) for leaf in grads.values())
 
 
 def test_constrained_parameters_are_stored_unconstrained():
@@ -159,6 +185,28 @@ def test_constrained_parameters_are_stored_unconstrained():
     expected = jnp.log(0.3) + norm.logpdf(1.0, 1.0)
     found = made.model.log_p(theta, 1.0, {"component": jnp.array(1)})
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("program", ["prior", "guide"])
+def test_densities_have_their_derivative_in_z_whatever_can_be_reparameterized(program):
+    """A mixture, whose draws NumPyro does not call reparameterised, is a fine prior of DReG."""
+    means = jnp.array([-1.0, 2.0])
+    mixture = dist.MixtureSameFamily(dist.Categorical(logits=jnp.zeros(2)), dist.Normal(means, 1.0))
+    assert not mixture.has_rsample
+    drawn = dist.Normal(0.0, 1.0)
+    first, second = (mixture, drawn) if program == "prior" else (drawn, mixture)
+
+    def model(x):
+        numpyro.sample("x", dist.Normal(numpyro.sample("z", first), 1.0), obs=x)
+
+    made = bounds.adapters.from_numpyro(model, lambda x: numpyro.sample("z", second))
+    z = jnp.array(0.4)
+    slope = jax.grad(lambda z: jax.nn.logsumexp(norm.logpdf(z, means)))(z)
+    if program == "prior":
+        found, slope = jax.grad(made.model.log_p, 2)({}, 0.7, {"z": z}), slope + 0.7 - z
+    else:
+        found = jax.grad(made.model.log_q, 2)({}, 0.7, {"z": z})
+    np.testing.assert_allclose(found["z"], slope, **PRECISION)
 
 
 # --- networks, loops, keys --------------------------------------------------------------------

@@ -10,6 +10,7 @@ from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints, transforms
 from numpyro.infer import autoguide
+from numpyro.primitives import mutable
 from numpyro_cases import CASES
 
 import bounds
@@ -35,7 +36,7 @@ def subsampled(x):
 
 
 def with_state(x):
-    numpyro.mutable("statistics", {"mean": 0.0})
+    mutable("statistics", {"mean": 0.0})
     simple(x)
 
 
@@ -75,6 +76,17 @@ REFUSED = {
     "a plate that subsamples": (subsampled, only_z, "subsamples 10 of 100"),
     "the guide's plate": (simple, subsampled, "subsamples 10 of 100"),
     "state": (with_state, only_z, "keeps state"),
+    "dropout in the guide": (
+        simple,
+        lambda x: (numpyro.prng_key(), only_z(x)),
+        "noise that is no site",
+    ),
+    "dropout in the model": (lambda x: (numpyro.prng_key(), simple(x)), only_z, "no site, as"),
+    "a latent marked auxiliary": (
+        lambda x: (simple(x), normal("u", infer={"is_auxiliary": True})),
+        only_z,
+        r"latent sites \['u', 'z'\]",
+    ),
     "a shared parameter": (shared, shared_guide, r"share the param sites \['weight'\]"),
     "a point mass": (
         simple,
@@ -137,7 +149,7 @@ def from_shape(x):
 NOT_SIMULATED = {
     "a factor": (factored, "simulate cannot draw more"),
     "a scale": (handlers.scale(simple, 2.0), "simulate cannot draw z, x"),
-    "a mask": (handlers.mask(simple, True), "simulate cannot draw z, x"),
+    "a mask": (handlers.mask(simple, False), "simulate cannot draw z, x"),
     "a constant": (lambda x: (simple(x), normal("y", obs=0.5)), "simulate cannot draw y"),
     "a shape of the data": (from_shape, "None in place of its data.*TypeError"),
     "data that are changed": (lambda x: normal("x", obs=None if x is None else x + 1), "which"),
