@@ -64,7 +64,8 @@ def test_a_network_becomes_a_model_in_fifteen_lines(code):
 
 
 def test_the_readme_goes_from_numpyro_to_gradient_snr_and_likelihood():
-    names = run(blocks(README, "numpyro example")[0])
+    """The second example goes on where the first ends."""
+    names = run(blocks(README, "example")[0] + blocks(README, "numpyro example")[0])
     assert_alive(names["grads"])
     assert_alive(names["snr"])
     exact = norm.logpdf(names["x"], 0.3, np.sqrt(2.0))
