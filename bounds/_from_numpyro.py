@@ -74,10 +74,11 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
       ImportError: NumPyro is not installed.
       ValueError: the guide is an AutoGuide without a density (AutoDelta, AutoLaplaceApproximation,
         those by annealing). When called: the model has no latent site or an improper prior, a
-        plate subsamples, a site keeps state, an observed site depends on no x, the sites of model,
-        guide and z differ by name or shape, the guide draws a point mass or, for `log_q`,
-        auxiliary sites; `simulate` also where a factor, mask or scale makes the density another
-        one than that of the draws, or where the model does not draw what it is given.
+        plate subsamples, a site keeps state, noise is drawn that is no site (dropout), an observed
+        site depends on no x, the sites of model, guide and z differ by name or shape, the guide
+        draws a point mass or, for `log_q`, auxiliary sites; `simulate` also where a factor, mask
+        or scale makes the density another one than that of the draws, or where it cannot tell
+        which sites the model observes.
 
     Example:
       >>> import jax, numpyro, bounds
