@@ -27,7 +27,10 @@ TEST = [
     *EXPERIMENTS,
     *DATA,
     "beartype>=0.20",
+    "distrax>=0.1.9",
+    "dm-haiku>=0.0.17",
     "equinox>=0.12",
+    "flowjax>=19.1.2",
     "hypothesis>=6.100",
     "numpyro>=0.19",
     "pyright>=1.1.390",
@@ -35,6 +38,8 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff>=0.9",
     "scipy>=1.13",
+    # distrax takes the nightly; the last release has the same modules.
+    "tfp-nightly>=0.26.0.dev20261027",
 ]
 
 setup(

@@ -1,0 +1,288 @@
+"""NumPyro programs run at given parameters and latents; no other file imports NumPyro.
+
+It is imported when `bounds.adapters.from_numpyro` is called.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+from numpyro import distributions as dist
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.infer import autoguide
+from numpyro.primitives import Messenger
+
+_WRAPPERS = (
+    dist.ExpandedDistribution,
+    dist.Independent,
+    dist.MaskedDistribution,
+    dist.TransformedDistribution,
+)
+_NO_DENSITY = (
+    autoguide.AutoDAIS,
+    autoguide.AutoDelta,
+    autoguide.AutoLaplaceApproximation,
+    autoguide.AutoSemiDAIS,
+)
+
+Trace = dict[str, Any]
+"""Name of a site -> what NumPyro recorded of it, in the order of the program."""
+
+
+class _Draws(Messenger):
+    """Cuts off draws whose derivative NumPyro does not vouch for, as its own ELBO does."""
+
+    def postprocess_message(self, msg):
+        if is_latent(msg) and not msg["fn"].has_rsample:
+            msg["value"] = jax.lax.stop_gradient(msg["value"])
+            msg["intermediates"] = []
+
+
+class _NoOtherKeys(Messenger):
+    """Refuses noise that is no site: densities would not be functions of z and x."""
+
+    def process_message(self, msg):
+        if msg["type"] == "prng_key":
+            raise ValueError(
+                "the program draws noise that is no site, as dropout does, so that it has no "
+                "density of z and x; close over one mask."
+            )
+
+
+def run(
+    program: Any,
+    args: tuple,
+    key: Any,
+    params: dict[str, PyTree] | None = None,
+    z: dict[str, Any] | None = None,
+) -> Trace:
+    """The trace of a program.
+
+    Args:
+      program: the model or the guide.
+      args: its arguments.
+      key: of what is drawn.
+      params: unconstrained values of all its param sites; None for the program's own ones.
+      z: values of its latent sites; the others are drawn. Those outside of an interval are moved
+        inside, since a density may be NaN there, and its derivatives even where not selected.
+    """
+
+    def given(site):
+        kind, name = site["type"], site["name"]
+        _refuse(site)
+        if kind == "param" and params is not None:
+            if name not in params:
+                raise ValueError(
+                    f"the parameters have no site {name!r}, but {sorted(params)}; "
+                    "start from init(key, x)."
+                )
+            constraint = site["kwargs"].get("constraint")
+            return params[name] if constraint is None else biject_to(constraint)(params[name])
+        if is_latent(site) and z is not None and name in z:
+            _check_shape(site, z[name])
+            return _moved_inside(site["fn"], z[name])
+        return None
+
+    traced = handlers.trace(handlers.substitute(handlers.seed(program, key), substitute_fn=given))
+    # Networks and AutoGuides that are set up, without parameters yet, may ask for keys.
+    keys = contextlib.nullcontext() if params is None else _NoOtherKeys()
+    draws = _Draws() if z is None else contextlib.nullcontext()
+    with keys, draws:
+        return traced.get_trace(*args)
+
+
+def is_latent(site: Any) -> bool:
+    """Whether a site is a draw of the program."""
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def is_auxiliary(site: Any) -> bool:
+    """A factor, or a draw of a guide that is no site of the model."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def auxiliary(trace: Trace) -> dict[str, Any]:
+    """The draws of a guide that are no sites of the model, by name."""
+    return {n: s["value"] for n, s in trace.items() if is_latent(s) and is_auxiliary(s)}
+
+
+def latents(trace: Trace) -> dict[str, Any]:
+    """The draws of a program by name, without the auxiliary ones."""
+    return {n: s["value"] for n, s in trace.items() if is_latent(s) and not is_auxiliary(s)}
+
+
+def observed(trace: Trace) -> dict[str, Any]:
+    """What a program observes by name, without its factors."""
+    sites = ((n, s) for n, s in trace.items() if s["type"] == "sample" and s["is_observed"])
+    return {name: site["value"] for name, site in sites if not is_auxiliary(site)}
+
+
+def unconstrained(trace: Trace) -> dict[str, PyTree]:
+    """The param sites by name, each in unconstrained space; of a module, a pytree."""
+    found = {}
+    for name, site in trace.items():
+        if site["type"] == "param":
+            constraint = site["kwargs"].get("constraint")
+            value = site["value"]
+            value = value if constraint is None else biject_to(constraint).inv(value)
+            # A Python number would stay weakly typed, and change its type with the first step.
+            found[name] = jax.tree.map(
+                lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), value
+            )
+    return found
+
+
+def total_log_prob(trace: Trace) -> Any:
+    """Log-density of all sites in nats, factors, masks and scales included."""
+
+    def log_prob(site):
+        # Of a flow: the values on its way, which spare it the inverse.
+        between = (site["intermediates"],) if site["intermediates"] else ()
+        value = site["fn"].log_prob(site["value"], *between)
+        return jnp.sum(value if site["scale"] is None else site["scale"] * value)
+
+    return sum((log_prob(site) for site in trace.values() if site["type"] == "sample"), start=0.0)
+
+
+def inside(fns: dict[str, Any], z: dict[str, Any]) -> Array:
+    """Whether every value lies in the support of its distribution, where that is an interval.
+
+    Supports of vectors and matrices are left out: a draw satisfies them up to rounding alone.
+    """
+    found = jnp.asarray(True)
+    for name, fn in fns.items():
+        interval = _interval(fn)
+        if interval is not None:
+            found = found & jnp.all(interval(jnp.asarray(z[name])))
+    return found
+
+
+def reweighted(trace: Trace) -> list[str]:
+    """Sites that count in the density otherwise than they are drawn."""
+    return [
+        name
+        for name, site in trace.items()
+        if site["type"] == "sample"
+        and (
+            isinstance(site["fn"], dist.Unit)
+            or site["scale"] is not None
+            or any(isinstance(layer, dist.MaskedDistribution) for layer in _layers(site["fn"]))
+        )
+    ]
+
+
+def point_masses(trace: Trace) -> list[str]:
+    """Floating draws of a guide that are fixed values, which have no density."""
+    if auxiliary(trace):
+        return []  # values of auxiliary draws, which bring the density along
+    return [
+        name
+        for name, site in trace.items()
+        if is_latent(site)
+        and any(isinstance(layer, dist.Delta) for layer in _layers(site["fn"]))
+        and jnp.issubdtype(jnp.result_type(site["value"]), jnp.floating)
+    ]
+
+
+def auto_guides(guide: Any) -> list[Any]:
+    """The AutoGuides that a guide is or has, or none; one without a density is refused."""
+    if isinstance(guide, _NO_DENSITY):
+        raise ValueError(
+            f"{type(guide).__name__} has no density q(z | x) of the latent sites; "
+            "use AutoNormal, AutoMultivariateNormal or AutoIAFNormal."
+        )
+    if isinstance(guide, autoguide.AutoGuideList):
+        return [guide, *(part for member in guide for part in auto_guides(member))]
+    return [guide] if isinstance(guide, autoguide.AutoGuide) else []
+
+
+def have_inverses(guides: list[Any]) -> bool:
+    """Whether the vector behind a z can be found again."""
+    return not any(isinstance(guide, autoguide.AutoBNAFNormal) for guide in guides)
+
+
+def vector_guides(guides: list[Any], z: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """The guides that draw all their sites as one vector, with the distributions of these sites."""
+    found = []
+    for guide in guides:
+        if isinstance(guide, autoguide.AutoContinuous) and guide.prototype_trace is not None:
+            fns = {n: s["fn"] for n, s in guide.prototype_trace.items() if is_latent(s)}
+            if fns.keys() <= z.keys():  # or the names are told to differ
+                found.append((guide, fns))
+    return found
+
+
+def vector_behind(guide: Any, fns: dict[str, Any], z: dict[str, Any]) -> dict[str, Any]:
+    """The unconstrained vector of such a guide under its name, at a z.
+
+    Given the vector, the guide computes its sites and their density, Jacobians included.
+    """
+    free = {}
+    for name, fn in fns.items():
+        _check_shape(guide.prototype_trace[name], z[name])
+        free[name] = jnp.ravel(biject_to(fn.support).inv(_moved_inside(fn, z[name])))
+    # In the order in which the guide takes the vector apart.
+    order = guide._unpack_latent(jnp.zeros(guide.latent_dim))
+    return {f"_{guide.prefix}_latent": jnp.concatenate([free[name] for name in order])}
+
+
+def _layers(fn: Any) -> Iterator[Any]:
+    """A distribution and those that it wraps."""
+    yield fn
+    while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+        yield fn
+
+
+def _interval(fn: Any) -> Any:
+    """The support of a distribution where it is an interval of each entry, or None."""
+    support = fn.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if constraints.is_dependent(support) or support.event_dim or support is constraints.real:
+        return None
+    return support
+
+
+def _moved_inside(fn: Any, value: Any) -> Any:
+    interval = _interval(fn)
+    if interval is None:
+        return value
+    value = jnp.asarray(value)
+    return jnp.where(interval(value), value, interval.feasible_like(value).astype(value.dtype))
+
+
+def _refuse(site: Any) -> None:
+    name = site["name"]
+    if site["type"] == "plate":
+        size, subsample_size = site["args"][:2]
+        if subsample_size is not None and subsample_size < size:
+            raise ValueError(
+                f"the plate {name!r} subsamples {subsample_size} of {size}, and its scale makes no "
+                "log-weight of a datum; write the model of one datum and jax.vmap over data."
+            )
+    elif site["type"] == "mutable":
+        raise ValueError(
+            f"the site {name!r} keeps state between calls, and a log-density must not; "
+            "use a network without mutable collections, such as batch statistics."
+        )
+    elif is_latent(site) and any(isinstance(f, dist.ImproperUniform) for f in _layers(site["fn"])):
+        raise ValueError(
+            f"the site {name!r} has an improper prior, under which log p(x) has no value; "
+            "give it a prior that integrates to 1."
+        )
+
+
+def _check_shape(site: Any, value: Any) -> None:
+    shape, wanted = jnp.shape(value), tuple(site["fn"].shape(site["kwargs"]["sample_shape"]))
+    # Within a scan the site is one step's, and the value that of all steps.
+    own = shape[1:] if "_scan_current_index" in site["infer"] else shape
+    if own != wanted:
+        raise ValueError(
+            f"z[{site['name']!r}] has shape {shape}, and the site of that name {wanted}; "
+            "the model and the guide must agree."
+        )
