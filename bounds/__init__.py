@@ -3,6 +3,7 @@
 Here are models and objectives, values, estimators, likelihoods, annealing and signal-to-noise
 ratios. Public modules have the rest:
 
+* `bounds.audit`: whether a model, its gradients or anybody's number is what a bound has to be.
 * `bounds.densities`: log-probabilities and divergences that models are made of.
 * `bounds.dequantization`: noise that makes densities models of integers; bits per dimension.
 * `bounds.diffusion`: the bound of diffusion models, its estimates, schedules and times.
@@ -13,6 +14,7 @@ The names in `__all__`, here and in each of them, are the public interface and f
 versioning; everything in a module whose name starts with an underscore may change.
 """
 
+from bounds import audit as audit
 from bounds import densities as densities
 from bounds import dequantization as dequantization
 from bounds import diffusion as diffusion
@@ -71,6 +73,7 @@ __all__ = [
     "Params",
     "ais",
     "annealing_schedule",
+    "audit",
     "ciwae",
     "densities",
     "dequantization",
