@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from bounds._annealing import annealing_schedule, reverse_ais, tune_step_sizes
 from bounds._audit_model import LEAPFROG, Simulate, check_simulate
 from bounds._checks import check_count, check_log_q, check_scalar
-from bounds._sampling import log_weight, sample_key
+from bounds._sampling import log_weight, over_samples, sample_key
 from bounds._types import Key, LatentModel, Params
 from bounds._verdicts import (
     HOLDS,
@@ -117,7 +117,7 @@ def simulated(
     """
     num_temperatures = check_count("num_temperatures", num_temperatures, minimum=2)
     check_log_q("audit.simulated", model.log_q, instead="bounds.audit.claim with a density of x")
-    check_simulate(model, params, key, simulate)
+    check_simulate(model, params, simulate)
     log_q = model.log_q
     assert log_q is not None
     annealing: dict[str, Any] = {}
@@ -150,6 +150,7 @@ def claim(
     num_data: int = 256,
     num_draws: int = 8,
     traceable: bool = False,
+    chunk_size: int | None = None,
     false_alarm_rate: float = 1e-3,
 ) -> Report:
     r"""Whether numbers that are claimed to bound log p(x) from below can do so.
@@ -186,6 +187,7 @@ def claim(
       num_data: data that are looked at, at least 100; of `x` no more than there are.
       num_draws: claims for each datum, at least 4.
       traceable: whether claims can be traced, and are then compiled and mapped over data.
+      chunk_size: data in memory at once, of what is traced; None for all.
       false_alarm_rate: the probability that any check says "violated" of what is right; each of
         them gets an equal share.
 
@@ -217,8 +219,7 @@ def claim(
         raise ValueError("audit.claim needs data: give simulate, x, or both.")
     tests, log_w, known = [], None, None
     if simulate is not None:
-        keys = jax.vmap(sample_key, (None, 0))(sample_key(key, 0), jnp.arange(num_data))
-        known, log_w = _simulated(simulate, keys)
+        known, log_w = _simulated(simulate, num_data, chunk_size, sample_key(key, 0))
     data = known if x is None else x
     size = min(num_data, *(len(leaf) for leaf in jax.tree.leaves(data)))
     if size < LEAST_DATA:
@@ -226,7 +227,7 @@ def claim(
 
     def claims(fn: Claimed, data: PyTree, size: int, purpose: int, draws: int) -> np.ndarray:
         """[size, draws]."""
-        return _claims(fn, data, size, sample_key(key, purpose), draws, traceable)
+        return _claims(fn, data, size, sample_key(key, purpose), draws, traceable, chunk_size)
 
     first = jax.tree.map(lambda leaf: leaf[0], data)
     twice = [_number(claimed(sample_key(key, 1), first), 0) for _ in range(2)]
@@ -279,35 +280,45 @@ def _against(drawn: np.ndarray, log_w: np.ndarray) -> list[Test]:
 
 
 def _claims(
-    fn: Claimed, data: PyTree, size: int, key: Key, draws: int, traceable: bool
+    fn: Claimed,
+    data: PyTree,
+    size: int,
+    key: Key,
+    draws: int,
+    traceable: bool,
+    chunk_size: int | None,
 ) -> np.ndarray:  # fmt: skip
-    """Claims [size, draws] of the first data; datum i and draw d have a key of their own."""
-    keys = jax.vmap(sample_key, (None, 0))(key, jnp.arange(size * draws)).reshape(size, draws)
+    """Claims [size, draws] of the first data; each has a key of its own."""
     data = jax.tree.map(lambda leaf: leaf[:size], data)
     if traceable:
-        found = np.asarray(_traced(fn, keys, data), np.float64)
-        for i in np.flatnonzero(np.isnan(found).any(1))[:1]:
-            _number(np.nan, i)
-        return found
-    data = jax.tree.map(np.asarray, data)
-    found = np.empty((size, draws))
-    for i in range(size):
-        x = jax.tree.map(lambda leaf, i=i: leaf[i], data)
-        found[i] = [_number(fn(keys[i, d], x), i) for d in range(draws)]
-    return found
+        found = np.asarray(_traced(fn, size, draws, chunk_size, data, key), np.float64)
+        for number in np.flatnonzero(np.isnan(found))[:1]:
+            _number(np.nan, number // draws)
+    else:
+        data = jax.tree.map(np.asarray, data)
+        found = np.empty(size * draws)
+        for number in range(size * draws):
+            x = jax.tree.map(lambda leaf, i=number // draws: leaf[i], data)
+            found[number] = _number(fn(sample_key(key, number), x), number // draws)
+    return found.reshape(size, draws)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _simulated(simulate: Callable, keys: Array) -> tuple[PyTree, Array]:
-    return jax.vmap(simulate)(keys)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _simulated(
+    simulate: Callable, size: int, chunk_size: int | None, key: Key
+) -> tuple[PyTree, Array]:
+    return over_samples(lambda i: simulate(sample_key(key, i)), jnp.arange(size), chunk_size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _traced(fn: Claimed, keys: Array, data: PyTree) -> Array:
-    def draws(keys, x):
-        return jax.lax.map(lambda k: check_scalar("a claim", fn(k, x)), keys)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _traced(
+    fn: Claimed, size: int, draws: int, chunk_size: int | None, data: PyTree, key: Key
+) -> Array:
+    def one(number):
+        x = jax.tree.map(lambda leaf: leaf[number // draws], data)
+        return check_scalar("a claim", fn(sample_key(key, number), x))
 
-    return jax.vmap(draws)(keys, data)
+    return over_samples(one, jnp.arange(size * draws), chunk_size)
 
 
 def _number(value: Any, datum: int) -> float:

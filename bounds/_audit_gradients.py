@@ -111,8 +111,8 @@ def judged(found: Differences) -> list[Test]:
     else:
         why = f"arrays without a gradient, all of {wholly[0]}" if wholly else "arrays without one"
         tests.append(certain("living gradients", count, 0, why))
-    rounding = ROUNDING * float(np.finfo(np.asarray(found.value).dtype).eps)
-    scale = rounding * (1 + float(np.abs(found.value)))
+    rounding = ROUNDING * float(jnp.finfo(found.value.dtype).eps)
+    scale = rounding * (1 + float(jnp.abs(found.value)))
     tests.append(mean_zero("value of the objective", found.difference, tolerance=scale))
     for name, along, norm, arrays in zip(names, found.along, found.norms, mean, strict=True):
         if arrays:

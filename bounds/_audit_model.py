@@ -174,14 +174,14 @@ def model(
         num_gradients = check_count("num_gradients", num_gradients, minimum=LEAST_DATA)
     check_rate(false_alarm_rate)
     check_log_q("audit.model", model.log_q, instead="bounds.audit.claim")
-    floating = check_simulate(model, params, key, simulate)
+    floating = check_simulate(model, params, simulate)
     other = _moved(params.phi, sample_key(key, 0)) if other_phi is None else other_phi
     has_other = bool(arrays_of(params.phi)[0]) or other_phi is not None
     temperatures = num_temperatures if floating else 0
     fixed = model, simulate, num_data, num_samples, temperatures, chunk_size, floating
     drawn = compiled(_drawn, fixed, params, other, sample_key(key, 1))
     tests = [_same_key(model, params, key, simulate)]
-    tests += _of_draws(jax.tree.map(np.asarray, drawn), floating, has_other, num_temperatures)
+    tests += _of_draws(drawn, floating, has_other, num_temperatures)
     if num_gradients:
         make, plain = (dreg, pathwise) if floating else (vimco, reinforce)
         if num_samples == 1 and not floating:
@@ -193,17 +193,18 @@ def model(
     return report(tests, {**MEANINGS, **GRADIENTS}, false_alarm_rate)
 
 
-def check_simulate(model: LatentModel, params: Params, key: Key, simulate: Simulate) -> bool:
+def check_simulate(model: LatentModel, params: Params, simulate: Simulate) -> bool:
     """Whether z is floating; refuses a z of simulate that is none of propose."""
 
     def both(key):
-        drawn = simulate(params.theta, key)
+        simulated, proposed = jax.random.split(key)
+        drawn = simulate(params.theta, simulated)
         if not isinstance(drawn, tuple) or len(drawn) != 2:
             raise ValueError(f"simulate must return (x, z), got {type(drawn).__name__}.")
         x, z = drawn
-        return z, propose(model, params.phi, key, x)[0]
+        return z, propose(model, params.phi, proposed, x)[0]
 
-    exact, proposed = jax.eval_shape(both, key)
+    exact, proposed = jax.eval_shape(both, jax.random.key(0))
     if jax.tree.structure(exact) != jax.tree.structure(proposed):
         raise ValueError(
             f"simulate's z must have the tree of propose's, {jax.tree.structure(proposed)}, got "
@@ -303,19 +304,19 @@ def _beside(
 def _of_draws(
     drawn: _Drawn, floating: bool, has_other: bool, num_temperatures: int
 ) -> list[Test]:  # fmt: skip
-    eps = float(np.finfo(drawn.log_p.dtype).eps)
-    tolerance = ROUNDING * eps * (1 + float(np.abs(drawn.log_p).mean()))
-    exact = drawn.log_w_exact.astype(np.float64)
-    log_w = np.concatenate([exact[:, None], drawn.log_w.astype(np.float64)], axis=1)
+    eps = float(jnp.finfo(drawn.log_p.dtype).eps)
+    tolerance = ROUNDING * eps * (1 + float(jnp.abs(drawn.log_p).mean()))
+    exact = np.asarray(drawn.log_w_exact, np.float64)
+    log_w = np.concatenate([exact[:, None], drawn.log_w], axis=1)
     weights = np.exp(log_w - log_w.max(1, keepdims=True))
     shares = weights / weights.sum(1, keepdims=True)
     squares = (shares**2).sum(1)
 
-    def equality(name: str, log_w: np.ndarray) -> Test:
-        estimate = np.asarray(iwae(jnp.asarray(log_w)), np.float64)
+    def equality(name: str, log_w: Array) -> Test:
+        estimate = np.asarray(iwae(log_w), np.float64)
         return mean_one(name, estimate - exact, tolerance=tolerance)
 
-    worst = float(np.max(drawn.log_q_error))  # NaN where any is
+    worst = float(jnp.max(drawn.log_q_error))  # NaN where any is
     why = "the largest difference, in units of what rounding explains"
     tests = [certain("log q at its own draw", worst, 1.0, why)]
     if floating or has_other:

@@ -106,7 +106,7 @@ def undecided(name: str, why: str) -> Test:
     return lambda level: Check(name, math.nan, math.nan, math.nan, UNDECIDED, why)
 
 
-def certain(name: str, wrong: float, allowed: float, why: str) -> Test:
+def certain(name: str, wrong: float | int, allowed: float | int, why: str) -> Test:
     """What no draw decides: `wrong` may be at most `allowed`; a NaN is too much."""
     verdict = HOLDS if wrong <= allowed else VIOLATED
     return lambda level: Check(name, float(wrong), float(allowed), 0.0, verdict, why)
