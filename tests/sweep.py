@@ -65,6 +65,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "models": {"one": {"records": {"save_every": 500}}},
     }),
     "compare": ("compare", "configs/compare_digits.py", {}),
+    "audit": ("audit", "configs/audit.py", {}),
     "compile": ("compile", "configs/compile.py", {"order": ("train",)}),
 }  # fmt: skip
 
@@ -158,13 +159,14 @@ def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
 
     name, spec, changes = CASES[case]
     config = subprograms.load_config(spec, changes)
-    if name == "evaluate":
+    if name in ("evaluate", "audit"):
         config["run"] = trained(folder)
     return program_of(name), config
 
 
 def program_of(name: str) -> Program:
     """What `experiments.NAME` hands to `cli.run`."""
+    from experiments.audit.settings import Audit
     from experiments.compare.settings import Compare
     from experiments.compile.settings import Compile
     from experiments.dalle.settings import Dalle
@@ -178,7 +180,7 @@ def program_of(name: str) -> Program:
     kinds: dict[str, Any] = {
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
-        "surgery": Surgery, "compare": Compare, "compile": Compile,
+        "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 
