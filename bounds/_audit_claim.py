@@ -293,7 +293,7 @@ def _claims(
     if traceable:
         found = np.asarray(_traced(fn, size, draws, chunk_size, data, key), np.float64)
         for number in np.flatnonzero(np.isnan(found))[:1]:
-            _number(np.nan, number // draws)
+            _number(np.nan, int(number) // draws)
     else:
         data = jax.tree.map(np.asarray, data)
         found = np.empty(size * draws)
