@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare accelerator \
+	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator \
 	lint fast test bench clean
 .DEFAULT_GOAL := help
 
@@ -81,6 +81,9 @@ surgery: $(VENV)/.experiments ## the ELBO of VAEs on digits taken apart: five mi
 
 compare: $(VENV)/.experiments ## every family of bounds on digits, one table and one page: twenty minutes
 	$(BIN)/python -m experiments.compare --config=configs/compare_digits.py --workdir=$(WORKDIR)/compare_digits
+
+audit: $(VENV)/.experiments ## is the number of that VAE (after make train) a bound? two minutes
+	$(BIN)/python -m experiments.audit --config=configs/audit.py --config.run=$(WORKDIR)/train_digits --workdir=$(WORKDIR)/train_digits/audit
 
 accelerator: $(VENV)/.experiments ## numerics, speed and bounds on a GPU or TPU (after make data): ten minutes
 	$(BIN)/python -m experiments.accelerator --config=configs/accelerator.py --workdir=$(WORKDIR)/accelerator

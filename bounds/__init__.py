@@ -4,6 +4,7 @@ Here are models and objectives, values, estimators, likelihoods, annealing and s
 ratios. Public modules have the rest:
 
 * `bounds.adapters`: models of NumPyro, and of distribution objects, as models of this library.
+* `bounds.audit`: whether a model, its gradients or anybody's number is what a bound has to be.
 * `bounds.densities`: log-probabilities and divergences that models are made of.
 * `bounds.dequantization`: noise that makes densities models of integers; bits per dimension.
 * `bounds.diffusion`: the bound of diffusion models, its estimates, schedules and times.
@@ -15,6 +16,7 @@ versioning; everything in a module whose name starts with an underscore may chan
 """
 
 from bounds import adapters as adapters
+from bounds import audit as audit
 from bounds import densities as densities
 from bounds import dequantization as dequantization
 from bounds import diffusion as diffusion
@@ -74,6 +76,7 @@ __all__ = [
     "adapters",
     "ais",
     "annealing_schedule",
+    "audit",
     "ciwae",
     "densities",
     "dequantization",

@@ -61,7 +61,8 @@ def level_logit(x: ArrayLike, v: ArrayLike, *, levels: int) -> tuple[Array, Arra
 
 def inside_cell(x: Array, u: Array) -> Array:
     """u cut off where x + u would round to x + 1, and where u / levels would round to 0."""
-    whole = jnp.asarray(x, u.dtype)
+    # A number of x's cell, and so a constant: nextafter has no derivative.
+    whole = jax.lax.stop_gradient(jnp.asarray(x, u.dtype))
     most = jnp.nextafter(whole + 1, whole) - whole
     return jnp.clip(u, 2.0**-102, most)
 

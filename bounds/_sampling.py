@@ -17,9 +17,12 @@ _NUMBERS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
 
 def stop(tree: PyTree) -> Any:
     """Constants to every gradient; leaves that are no arrays, such as functions, are so already."""
-    return jax.tree.map(
-        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, _NUMBERS) else leaf, tree
-    )
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if is_number(leaf) else leaf, tree)
+
+
+def is_number(leaf: Any) -> bool:
+    """Whether a leaf is a number or an array of them, and no function or name."""
+    return isinstance(leaf, _NUMBERS)
 
 
 def sample_key(key: Any, number: Any) -> Any:

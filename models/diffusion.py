@@ -26,10 +26,12 @@ class IntegerDiffusion(NamedTuple):
     Attributes:
       model: the bound's.
       decode: (theta, x_1) -> the most likely integers.
+      sample: (theta, key, x_1) -> integers drawn from log_decoder.
     """
 
     model: bounds.diffusion.Diffusion
     decode: Callable[[PyTree, Array], Array]
+    sample: Callable[[PyTree, Any, Array], Array]
 
 
 def ddpm(
@@ -60,10 +62,17 @@ def ddpm(
     if decoder == "logistic":
         log_scale += 0.5 * math.log(3) - math.log(math.pi)
 
+    def of_pixels(x, x_hat):
+        mean = bounds.densities.unscale_levels(x_hat, levels=levels)
+        return DECODERS[decoder](x, mean, log_scale, levels=levels)
+
     def log_decoder(theta, x, x_1, x_hat):
         del theta, x_1
-        mean = bounds.densities.unscale_levels(x_hat, levels=levels)
-        return jnp.sum(DECODERS[decoder](x, mean, log_scale, levels=levels))
+        return jnp.sum(of_pixels(x, x_hat))
+
+    def sample(theta, key, x_1):
+        x_hat, _ = denoise(theta, x_1, gamma[0], gamma[0])
+        return _drawn(key, lambda x: of_pixels(x, x_hat), x_1, levels)
 
     def decode(theta, x_1):
         x_hat, _ = denoise(theta, x_1, gamma[0], gamma[0])
@@ -72,7 +81,8 @@ def ddpm(
         )
 
     encode = functools.partial(bounds.densities.scale_levels, levels=levels)
-    return IntegerDiffusion(bounds.diffusion.Diffusion(gamma, encode, denoise, log_decoder), decode)
+    model = bounds.diffusion.Diffusion(gamma, encode, denoise, log_decoder)
+    return IntegerDiffusion(model, decode, sample)
 
 
 def vdm(
@@ -91,9 +101,16 @@ def vdm(
     schedule = bounds.diffusion.discretize(gamma, num_steps) if num_steps else gamma
     denoise = bounds.diffusion.denoiser(predict, prediction=prediction)
 
+    def of_pixels(x, z_0):
+        return bounds.densities.level_softmax_log_prob(x, z_0, first, levels=levels)
+
     def log_decoder(theta, x, z_0, x_hat):
         del theta, x_hat
-        return jnp.sum(bounds.densities.level_softmax_log_prob(x, z_0, first, levels=levels))
+        return jnp.sum(of_pixels(x, z_0))
+
+    def sample(theta, key, z_0):
+        del theta
+        return _drawn(key, lambda x: of_pixels(x, z_0), z_0, levels)
 
     def decode(theta, z_0):
         del theta
@@ -103,9 +120,15 @@ def vdm(
         )
 
     encode = functools.partial(bounds.densities.scale_levels, levels=levels)
-    return IntegerDiffusion(
-        bounds.diffusion.Diffusion(schedule, encode, denoise, log_decoder), decode
-    )
+    model = bounds.diffusion.Diffusion(schedule, encode, denoise, log_decoder)
+    return IntegerDiffusion(model, decode, sample)
+
+
+def _drawn(key: Any, log_prob: Callable[[Array], Array], like: Array, levels: int) -> Array:
+    """Integers drawn pixel by pixel, from their log-probabilities at each level."""
+    each = jax.vmap(lambda level: log_prob(jnp.full(like.shape, level)), out_axes=-1)
+    drawn = jax.random.categorical(key, each(jnp.arange(levels, dtype=like.dtype)))
+    return drawn.astype(like.dtype)
 
 
 def reverse_chain(

@@ -46,12 +46,17 @@ def _unchanged(request):
     _release()
 
 
-@pytest.fixture(autouse=True)
-def _released():
-    """Compiled programs of hundreds of tests would come to gigabytes."""
-    yield
-    if _resident() > _MOST_MEMORY:
-        _release()
+class _Memory:
+    """Compiled programs of hundreds of tests, and of examples in docstrings, come to gigabytes."""
+
+    def pytest_runtest_logfinish(self):
+        if _resident() > _MOST_MEMORY:
+            _release()
+
+
+def pytest_configure(config):
+    # A plugin, since fixtures of this folder do not reach examples in docstrings.
+    config.pluginmanager.register(_Memory(), "memory")
 
 
 def _release() -> None:

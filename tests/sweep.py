@@ -65,6 +65,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "models": {"one": {"records": {"save_every": 500}}},
     }),
     "compare": ("compare", "configs/compare_digits.py", {}),
+    "audit": ("audit", "configs/audit.py", {}),
     "compile": ("compile", "configs/compile.py", {"order": ("train",)}),
     "accelerator": ("accelerator", "configs/accelerator.py", {"order": ("numerics",)}),
 }  # fmt: skip
@@ -159,7 +160,7 @@ def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
 
     name, spec, changes = CASES[case]
     config = subprograms.load_config(spec, changes)
-    if name == "evaluate":
+    if name in ("evaluate", "audit"):
         config["run"] = trained(folder)
     return program_of(name), config
 
@@ -167,6 +168,7 @@ def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
 def program_of(name: str) -> Program:
     """What `experiments.NAME` hands to `cli.run`."""
     from experiments.accelerator.settings import Visit
+    from experiments.audit.settings import Audit
     from experiments.compare.settings import Compare
     from experiments.compile.settings import Compile
     from experiments.dalle.settings import Dalle
@@ -180,7 +182,7 @@ def program_of(name: str) -> Program:
     kinds: dict[str, Any] = {
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
-        "surgery": Surgery, "compare": Compare, "compile": Compile,
+        "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
         "accelerator": Visit,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])

@@ -87,6 +87,7 @@ ROOMS = {
     "dalle": SHARED,
     "snr": SHARED | {"vae"},
     "surgery": SHARED | {"vae"},
+    "audit": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},
     "accelerator": SHARED | {"vae", "diffusion", "snr", "compile"},

@@ -32,6 +32,8 @@ class Density(NamedTuple):
       log_prob: (theta, x, dropout key or None) -> exact log P(x), or None.
       simulate: (theta, key) -> an image of integers.
       round_trip: (theta, x + u) -> its image after the flow and its inverse; None without a flow.
+      simulate_cell: (theta, key) -> (an image of integers, v = logit(u) of the u drawn with it);
+        None without a flow.
     """
 
     init: Callable[[Array, Array], PyTree]
@@ -39,6 +41,7 @@ class Density(NamedTuple):
     log_prob: Callable[..., Array] | None
     simulate: Callable[[PyTree, Array], Array]
     round_trip: Callable[[PyTree, Array], Array] | None
+    simulate_cell: Callable[[PyTree, Array], tuple[Array, Array]] | None = None
 
 
 class Model(NamedTuple):
@@ -127,17 +130,21 @@ def _flow(problem: Problem, wanted: settings.Model) -> Density:
         noise_key, key = jax.random.split(key)
         return whole.init(key, x + jax.random.uniform(noise_key, x.shape))
 
-    def simulate(theta, key):
+    def simulate_cell(theta, key):
         y = whole.generate(theta, jax.random.normal(key, latent))
         # Floor, as cells are [x, x + 1); NaN, which marks an inverse that failed, stays NaN.
-        return jnp.clip(jnp.floor(y), 0, problem.levels - 1)
+        x = jnp.clip(jnp.floor(y), 0, problem.levels - 1)
+        step = jnp.finfo(y.dtype).eps  # y may round to an end of its cell
+        u = jnp.clip(y - x, step, 1 - step)
+        return x, jnp.log(u) - jnp.log1p(-u)
 
     return Density(
         init,
         lambda theta, x, u, dropout=None: whole.log_density(theta, x + u, dropout),
         None,
-        simulate,
+        lambda theta, key: simulate_cell(theta, key)[0],
         lambda theta, y: whole.generate(theta, whole.transform(theta, y)),
+        simulate_cell,
     )
 
 

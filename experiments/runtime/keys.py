@@ -49,6 +49,10 @@ class Purpose(enum.Enum):
     GAPS = ("surgery", _END - 5)
     PLANE = ("surgery", _END - 6)
 
+    AUDIT_OF_MODEL = ("audit", _END - 1)
+    AUDIT_OF_CLAIMS = ("audit", _END - 2)
+    AUDIT_PILOT = ("audit", _END - 3)
+
 
 def key_for(seed: int, purpose: Purpose) -> Array:
     """The key of a purpose; image i then takes fold_in(key, i)."""

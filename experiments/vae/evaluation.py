@@ -12,12 +12,10 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.runtime import fit, metrics, paths
-from experiments.runtime import mesh as meshes
-from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
-from experiments.studies import curves, held_out, study
+from experiments.studies import curves, held_out, stored, study
 from experiments.studies.ensemble import ensemble, member
 from experiments.vae import sandwich
 from experiments.vae.active_units import ACTIVE_VARIANCE, active_units
@@ -44,22 +42,8 @@ def load_params(
       UserError: there is no such checkpoint, or it is of another training.
     """
     run, own = _trained_run(problem, trained, member)
-    with Checkpoints(directory, named(trained), read_only=True) as checkpoints:
-        steps = checkpoints.steps()
-        if not steps:
-            raise UserError(f"no checkpoint in {directory}; train first.")
-        special = {"best": checkpoints.best(), "latest": steps[-1]}
-        step = special.get(checkpoint, int(checkpoint) if checkpoint.isdecimal() else None)
-        if step not in steps:
-            raise UserError(
-                f"--config.checkpoint must be best, latest or one of the steps "
-                f"{', '.join(map(str, steps))}, got {checkpoint!r}."
-            )
-        state = checkpoints.restore(fit.initial_state(run), step)
-        checksum = checkpoints.checksum(step)
-    params = bounds.Params(*meshes.local(own(fit.evaluated_params(state))))
-    weights = "average" if trained.training.ema_decay > 0 else "last"
-    return params, {"step": step, "weights": weights, "checksum": checksum}
+    params, source = stored.restore(run, named(trained), directory, checkpoint=checkpoint)
+    return bounds.Params(*own(params)), source
 
 
 def _trained_run(

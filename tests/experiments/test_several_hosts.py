@@ -12,6 +12,7 @@ import pytest
 from programs import finish, read, shared_folder, start, start_together
 
 from configs import (
+    audit,
     compare_digits,
     dalle_digits,
     dequantize_digits,
@@ -54,6 +55,16 @@ def _evaluated(run):
             "num_images": 6, "few_samples": 2, "num_samples": 8, "curve_samples": (1, 4),
         },
     })  # fmt: skip
+
+
+def _audited(run):
+    return merged(audit.get_config().to_dict(), {
+        "run": run, "memory": {"data_per_pass": 50},
+        "checks": {"num_data": 100, "num_samples": 8, "num_gradients": 100, "num_draws": 4},
+    })  # fmt: skip
+
+
+OF_A_RUN = {"evaluate": _evaluated, "audit": _audited}
 
 
 def _compared():
@@ -130,6 +141,7 @@ CONFIGS = {
     }),
     "train": lambda: merged(train_digits.get_config().to_dict(), TRAINED),
     "evaluate": lambda: _evaluated(""),
+    "audit": lambda: _audited(""),
     "reference": lambda: merged(reference_mnist.get_config("short").to_dict(), {
         **TRAINED, "objective": {}, "data_dir": "", "data": {"name": "digits"},
         "grid": ("iwae:2",), "seeds": (0, 1),
@@ -213,9 +225,9 @@ def files_of(folder):
 )
 def test_two_processes_of_two_devices_have_the_numbers_of_one(name, launch, tmp_path):
     config, one, two = CONFIGS[name](), tmp_path / "one", tmp_path / "two"
-    if name == "evaluate":
+    if name in OF_A_RUN:
         succeed(launch("train", tmp_path / "run"))
-        config = _evaluated(str(tmp_path / "run"))
+        config = OF_A_RUN[name](str(tmp_path / "run"))
     succeed(launch(name, one, config=config))
     (printed, _), (nothing, _) = succeed(*launch(name, two, config=config, together=True))
     assert "Written:" in printed

@@ -1,0 +1,364 @@
+"""The audit of a latent-variable model and of the gradients of its objectives."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PyTree
+
+from bounds._annealing import ais, annealing_schedule, reverse_ais, tune_step_sizes
+from bounds._audit_gradients import MEANINGS as GRADIENTS
+from bounds._audit_gradients import arrays_of, compiled, differences, is_floating, judged
+from bounds._checks import check_count, check_log_q
+from bounds._estimators import dreg, pathwise
+from bounds._sampling import log_weight, log_weights, over_samples, propose, sample_key
+from bounds._score_function import reinforce, vimco
+from bounds._types import Key, LatentModel, Objective, Params
+from bounds._values import iwae
+from bounds._verdicts import (
+    LEAST_DATA,
+    ROUNDING,
+    Report,
+    Test,
+    bounded_zero,
+    certain,
+    check_rate,
+    mean_one,
+    report,
+    undecided,
+)
+
+Simulate = Callable[[PyTree, Any], tuple[PyTree, PyTree]]
+
+_CODE_ROUNDING = 1024.0  # and two programs of one density, such as a flow and its inverse
+LEAPFROG = 5
+_NARROWER = 0.9  # than the draws of q, the Gaussian beside it: so that its tails are lighter
+
+MEANINGS = {
+    "log q at its own draw": (
+        "propose returns another log q than log_q has at that z: that of a stale sample, of other "
+        "parameters, or without a Jacobian."
+    ),
+    "same key, same draw": (
+        "propose does not take its randomness from its key alone, so nothing that is drawn can be "
+        "repeated or compared."
+    ),
+    "q integrates to 1": (
+        "exp(log q) is no density of the z that propose draws: a constant, a Jacobian or a cell "
+        "is missing, and every bound is off by it."
+    ),
+    "mean weight is p(x)": (
+        "the mean of p(x, z) / q(z | x) is not the p(x) under which simulate draws z: log_p is "
+        "not the joint that simulate draws from, or log_q not the density of propose."
+    ),
+    "posterior among draws of q": (
+        "the z that made x stands out among draws of q otherwise than its weight says: log_p is "
+        "not the joint that simulate draws from, or log_q not the density of propose."
+    ),
+    "another q, the same p(x)": (
+        "two q do not give one p(x): log q is wrong in a way that depends on its parameters."
+    ),
+    "AIS against reverse AIS": (
+        "annealing from q and back from the exact draw do not enclose one p(x): log_p is not the "
+        "joint that simulate draws from."
+    ),
+}
+
+
+class _Drawn(NamedTuple):
+    """Of one simulated datum."""
+
+    log_w: Array  # [K], of draws of q
+    log_w_other: Array  # [K], of draws of another q
+    log_w_exact: Array  # of the z that made x
+    log_p: Array
+    log_q_error: Array  # as a share of what rounding explains
+    bridge: Array
+    overlap: Array
+    annealed: Array  # log-weight of AIS less that of reverse AIS
+
+
+def model(
+    model: LatentModel,
+    params: Params,
+    key: Key,
+    *,
+    simulate: Simulate,
+    objective: Objective | None = None,
+    reference: Objective | None = None,
+    other_phi: PyTree | None = None,
+    num_data: int = 512,
+    num_samples: int = 16,
+    num_temperatures: int = 0,
+    num_gradients: int = 512,
+    chunk_size: int | None = None,
+    false_alarm_rate: float = 1e-3,
+) -> Report:
+    r"""Whether a model, its q and its gradients are what a bound takes them for, on simulated data.
+
+    .. math:: (x, z^*) \sim p(x, z): \qquad
+       \mathbb E\Big[\tfrac1K \textstyle\sum_k w_k \,\frac{q(z^* | x)}{p(x, z^*)}\Big] = 1,
+       \qquad w_k = \frac{p(x, z_k)}{q(z_k | x)}, \; z_k \sim q(z | x)
+
+    for any model whose p(x) nobody knows. The checks, by name:
+
+    * log q at its own draw: what propose returns is log_q at that z, but for rounding.
+    * same key, same draw: and another one for another key.
+    * q integrates to 1: E_q[r / (r + q)] = E_r[q / (r + q)], both bounded, with r a Gaussian
+      fitted to other draws, or q with other parameters where z is not floating.
+    * mean weight is p(x): the equality above.
+    * posterior among draws of q: with :math:`s = w / \sum w` over z* and z_1 .. z_K, the mean of
+      s* is that of :math:`\sum_j s_j^2`. It is the equality made bounded, exact under any tails.
+    * another q, the same p(x): the equality with w of another q.
+    * AIS against reverse AIS: the equality by annealed weights, forwards from q and back from z*.
+    * value of the objective, gradient in theta, gradient in phi: the objective and its reference
+      have one mean, on the same keys and data. The gradient is judged along the mean difference
+      of one half of the replicates, on the other half.
+    * finite gradients, living gradients: of the objective.
+
+    It runs on the host and compiles what it needs; it is no function to be traced.
+
+    Args:
+      model: the model, with a log_q.
+      params: its parameters.
+      key: PRNG key.
+      simulate: (theta, key) -> (x, z), a draw from the joint p(x, z).
+      objective: to be audited; None for `dreg`, or `vimco` where z is not floating.
+      reference: an objective with the same bound and an unbiased gradient; None for `pathwise`, or
+        `reinforce` where z is not floating, of IWAE with `num_samples`.
+      other_phi: parameters of another q; None to move those of `params` a little.
+      num_data: simulated data, at least 100.
+      num_samples: K.
+      num_temperatures: of AIS on each datum; 0 for none, at least 3 otherwise.
+      num_gradients: pairs of gradients, of one simulated datum each; 0 for none.
+      chunk_size: data in memory at once; None for all.
+      false_alarm_rate: the probability that any check says "violated" of what is right; each of
+        them gets an equal share.
+
+    Returns:
+      `Report`. What cannot be told is "undecided", with the reason.
+
+    Raises:
+      TypeError: a count is not an integer.
+      ValueError: a count is too small, the model has no log_q, simulate does not return (x, z)
+        with a z like that of propose, or the rate is not between 0 and 1.
+
+    Example:
+      >>> import jax, bounds
+      >>> from jax.scipy.stats import norm
+      >>> def propose(phi, key, x):
+      ...     z = x / 2 + phi * jax.random.normal(key)
+      ...     return z, norm.logpdf(z, x / 2, phi)
+      >>> def simulate(theta, key):
+      ...     z, noise = jax.random.normal(key, (2,))
+      ...     return theta + z + noise, z
+      >>> model = bounds.LatentModel(
+      ...     propose, lambda phi, x, z: norm.logpdf(z, x / 2, phi),
+      ...     lambda theta, x, z: norm.logpdf(z) + norm.logpdf(x, theta + z))
+      >>> found = bounds.audit.model(
+      ...     model, bounds.Params(0.0, 0.8), jax.random.key(0), simulate=simulate)
+      >>> found.violated
+      ()
+
+    Source: the bounds of bidirectional Monte Carlo, Grosse et al. 2015 (arXiv 1511.02543), taken
+    as equalities; bridges, Meng & Wong 1996 (Statistica Sinica 6).
+    """
+    num_data = check_count("num_data", num_data, minimum=LEAST_DATA)
+    num_samples = check_count("num_samples", num_samples)
+    if num_temperatures:
+        num_temperatures = check_count("num_temperatures", num_temperatures, minimum=3)
+    if num_gradients:
+        num_gradients = check_count("num_gradients", num_gradients, minimum=LEAST_DATA)
+    check_rate(false_alarm_rate)
+    check_log_q("audit.model", model.log_q, instead="bounds.audit.claim")
+    floating = check_simulate(model, params, simulate)
+    other = _moved(params.phi, sample_key(key, 0)) if other_phi is None else other_phi
+    has_other = bool(arrays_of(params.phi)[0]) or other_phi is not None
+    temperatures = num_temperatures if floating else 0
+    fixed = model, simulate, num_data, num_samples, temperatures, chunk_size, floating
+    drawn = compiled(_drawn, fixed, params, other, sample_key(key, 1))
+    tests = [_same_key(model, params, key, simulate)]
+    tests += _of_draws(drawn, floating, has_other, num_temperatures)
+    if num_gradients:
+        make, plain = (dreg, pathwise) if floating else (vimco, reinforce)
+        if num_samples == 1 and not floating:
+            make = reinforce
+        objective = objective or make(model, num_samples=num_samples)
+        reference = reference or plain(model, num_samples=num_samples)
+        pairs = objective, reference, simulate, num_gradients, chunk_size
+        tests += judged(compiled(differences, pairs, params, sample_key(key, 2)))
+    return report(tests, {**MEANINGS, **GRADIENTS}, false_alarm_rate)
+
+
+def check_simulate(model: LatentModel, params: Params, simulate: Simulate) -> bool:
+    """Whether z is floating; refuses a z of simulate that is none of propose."""
+
+    def both(key):
+        simulated, proposed = jax.random.split(key)
+        drawn = simulate(params.theta, simulated)
+        if not isinstance(drawn, tuple) or len(drawn) != 2:
+            raise ValueError(f"simulate must return (x, z), got {type(drawn).__name__}.")
+        x, z = drawn
+        return z, propose(model, params.phi, proposed, x)[0]
+
+    exact, proposed = jax.eval_shape(both, jax.random.key(0))
+    if jax.tree.structure(exact) != jax.tree.structure(proposed):
+        raise ValueError(
+            f"simulate's z must have the tree of propose's, {jax.tree.structure(proposed)}, got "
+            f"{jax.tree.structure(exact)}."
+        )
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(proposed), strict=True):
+        floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (a, b)]
+        if a.shape != b.shape or floats[0] != floats[1]:
+            raise ValueError(
+                f"simulate's z must be like propose's, {b.dtype} of shape {b.shape}, got "
+                f"{a.dtype} of shape {a.shape}."
+            )
+    leaves = jax.tree.leaves(proposed)
+    return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
+
+
+def _drawn(
+    model: LatentModel,
+    simulate: Simulate,
+    num_data: int,
+    num_samples: int,
+    num_temperatures: int,
+    chunk_size: int | None,
+    floating: bool,
+    params: Params,
+    other_phi: PyTree,
+    key: Key,
+) -> _Drawn:
+    """Everything that is drawn, with leading axis [num_data]."""
+    log_q = model.log_q
+    assert log_q is not None
+    other = Params(params.theta, other_phi)
+    annealing: dict[str, Any] = {}
+    if num_temperatures:
+        betas = annealing_schedule(num_temperatures)
+        # Of a datum and chains that are not counted.
+        x, _ = simulate(params.theta, sample_key(key, num_data))
+        pilot = sample_key(key, num_data + 1)
+        annealing = {"betas": betas, "num_leapfrog": LEAPFROG}
+        annealing["step_sizes"] = tune_step_sizes(model, params, pilot, x, **annealing)
+
+    def one(i):
+        keys = jax.random.split(sample_key(key, i), 7)
+        x, z = simulate(params.theta, keys[0])
+        exact = log_weight(model, params.theta, x, z, log_q(params.phi, x, z))
+        log_w = log_weights(model, params, keys[1], x, num_samples=num_samples)
+        log_w_other = log_weights(model, other, keys[2], x, num_samples=num_samples)
+        own, own_log_q = propose(model, params.phi, keys[3], x)
+        size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(own))
+        scale = _CODE_ROUNDING * jnp.finfo(own_log_q.dtype).eps * (1 + jnp.abs(own_log_q) + size)
+        again = jnp.asarray(log_q(params.phi, x, own))
+        r_draw, log_r = _beside(model, params.phi, other_phi, keys[4], x, floating)
+        second, second_log_q = r_draw(keys[5])
+        # r / (r + q) of draws of q, and q / (r + q) of draws of r.
+        from_q = jax.nn.sigmoid(log_r(own) - own_log_q)
+        from_r = jax.nn.sigmoid(log_q(params.phi, x, second) - second_log_q)
+        gap = jnp.zeros(())
+        if annealing:
+            ahead, back = jax.random.split(keys[6])
+            gap = ais(model, params, ahead, x, **annealing)[0]
+            gap -= reverse_ais(model, params, back, x, z, **annealing)[0]
+        log_p = jnp.asarray(model.log_p(params.theta, x, z))
+        return _Drawn(
+            log_w, log_w_other, exact, log_p, jnp.abs(again - own_log_q) / scale,
+            from_q - from_r, from_q, gap,
+        )  # fmt: skip
+
+    return over_samples(one, jnp.arange(num_data), chunk_size)
+
+
+_PILOT = 64  # draws of q that the Gaussian beside it is fitted to
+
+
+def _beside(
+    model: LatentModel, phi: PyTree, other_phi: PyTree, key: Key, x: PyTree, floating: bool
+) -> tuple[Callable, Callable]:
+    """A density r near q: (key -> (z, log r), z -> log r)."""
+    log_q = model.log_q
+    assert log_q is not None
+    if not floating:
+        return lambda k: propose(model, other_phi, k, x), lambda z: log_q(other_phi, x, z)
+    pilot = jax.vmap(lambda k: propose(model, phi, sample_key(key, k), x)[0])(jnp.arange(_PILOT))
+    flat = jax.vmap(lambda z: ravel_pytree(z)[0])(pilot)
+    _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], pilot))
+    mean, deviation = jnp.mean(flat, 0), _NARROWER * jnp.std(flat, 0, ddof=1)
+
+    def log_prob(noise):
+        return jnp.sum(jax.scipy.stats.norm.logpdf(noise) - jnp.log(deviation))
+
+    def draw(k):
+        noise = jax.random.normal(k, mean.shape, mean.dtype)
+        return unravel(mean + deviation * noise), log_prob(noise)
+
+    return draw, lambda z: log_prob((ravel_pytree(z)[0] - mean) / deviation)
+
+
+def _of_draws(
+    drawn: _Drawn, floating: bool, has_other: bool, num_temperatures: int
+) -> list[Test]:  # fmt: skip
+    eps = float(jnp.finfo(drawn.log_p.dtype).eps)
+    tolerance = ROUNDING * eps * (1 + float(jnp.abs(drawn.log_p).mean()))
+    exact = np.asarray(drawn.log_w_exact, np.float64)
+    log_w = np.concatenate([exact[:, None], drawn.log_w], axis=1)
+    weights = np.exp(log_w - log_w.max(1, keepdims=True))
+    shares = weights / weights.sum(1, keepdims=True)
+    squares = (shares**2).sum(1)
+
+    def equality(name: str, log_w: Array) -> Test:
+        estimate = np.asarray(iwae(log_w), np.float64)
+        return mean_one(name, estimate - exact, tolerance=tolerance)
+
+    worst = float(jnp.max(drawn.log_q_error))  # NaN where any is
+    why = "the largest difference, in units of what rounding explains"
+    tests = [certain("log q at its own draw", worst, 1.0, why)]
+    if floating or has_other:
+        overlap = float(drawn.overlap.mean())
+        tests.append(bounded_zero("q integrates to 1", drawn.bridge, overlap=overlap))
+    else:
+        why = "z is not floating and q has no parameters to move"
+        tests.append(undecided("q integrates to 1", why))
+    tests.append(equality("mean weight is p(x)", drawn.log_w))
+    name, overlap = "posterior among draws of q", float((1 - squares).mean())
+    tests.append(bounded_zero(name, shares[:, 0] - squares, overlap=overlap))
+    if has_other:
+        tests.append(equality("another q, the same p(x)", drawn.log_w_other))
+    if num_temperatures:
+        name = "AIS against reverse AIS"
+        annealed = mean_one(name, drawn.annealed, tolerance=tolerance)
+        cannot = undecided(name, "Hamiltonian dynamics cannot move this z")
+        tests.append(annealed if floating else cannot)
+    return tests
+
+
+def _same_key(model: LatentModel, params: Params, key: Key, simulate: Simulate) -> Test:
+    """Whether propose is a function of its key, and, of a floating z, not a constant one."""
+    x, _ = simulate(params.theta, sample_key(key, 3))
+    z = [propose(model, params.phi, sample_key(key, k), x)[0] for k in (4, 4, 5)]
+    first, again, other = (ravel_pytree(draw)[0] for draw in z)
+    changed = int((first != again).sum())
+    stuck = jnp.issubdtype(first.dtype, jnp.floating) and bool((first == other).all())
+    why = "entries that another key leaves alone" if stuck else "entries that change between calls"
+    wrong = first.size if stuck else changed
+    return certain("same key, same draw", wrong, 0, why)
+
+
+def _moved(phi: PyTree, key: Key) -> PyTree:
+    """phi with noise of a twentieth of each array's size added."""
+    leaves, tree = jax.tree.flatten(phi)
+
+    def moved(i, leaf):
+        if not is_floating(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        size = 0.05 * (jnp.sqrt(jnp.mean(jnp.square(leaf))) + 0.1)
+        return leaf + size * jax.random.normal(sample_key(key, i), leaf.shape, leaf.dtype)
+
+    return jax.tree.unflatten(tree, [moved(i, leaf) for i, leaf in enumerate(leaves)])

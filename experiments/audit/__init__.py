@@ -1,0 +1,1 @@
+"""The program that audits a checkpoint of any other program here."""

@@ -1,0 +1,368 @@
+"""The audit names what is wrong, passes what is right, and says so where it cannot tell."""
+
+import math
+
+import audit_cases
+import jax
+import jax.numpy as jnp
+import joint_cases
+import numpy as np
+import pytest
+from jax.scipy.stats import norm
+
+import bounds
+from bounds import _verdicts
+
+KEY = jax.random.key(20)
+
+
+@pytest.mark.parametrize("name", audit_cases.DEFECTS)
+def test_a_defect_is_named_by_its_check(name):
+    audit, check = audit_cases.DEFECTS[name]
+    assert check in audit(KEY).violated
+
+
+def _heavier_beta(key):
+    """beta = 6.6 is a bound wherever y is discrete, however odd it looks."""
+    case = audit_cases.dvae()
+
+    def claimed(key, datum):
+        terms = bounds.joint.terms(joint_cases.MODEL, case.params, key, datum)
+        return bounds.joint.bound(terms, beta=6.6)
+
+    draw = audit_cases.drawn_from(case)
+    return [bounds.audit.claim(claimed, key, simulate=draw, traceable=True)]
+
+
+def _lighter_tails(key):
+    """A q much narrower than the posterior: the weights have no variance, and the bound holds."""
+    case = audit_cases.two_layers()
+    narrow = case.params.phi._replace(
+        lower=case.params.phi.lower._replace(log_scale=case.params.phi.lower.log_scale - 1.0)
+    )
+    case = case._replace(params=case.params._replace(phi=narrow))
+    own = audit_cases.iwae_of(case, 8)
+    return [
+        bounds.audit.model(case.model, case.params, key, simulate=case.simulate),
+        bounds.audit.claim(
+            own, key, simulate=audit_cases.drawn_from(case), fewer=audit_cases.iwae_of(case, 1),
+            batched=audit_cases.mean_over_batch(own), traceable=True,
+        ),
+    ]  # fmt: skip
+
+
+def _one_sample(key):
+    case = audit_cases.vae()
+    own = audit_cases.iwae_of(case, 1)
+    return [
+        bounds.audit.model(
+            case.model, case.params, key, simulate=case.simulate, num_samples=1
+        ),
+        bounds.audit.claim(
+            own, key, simulate=audit_cases.drawn_from(case),
+            batched=audit_cases.mean_over_batch(own), traceable=True,
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("audit", [_heavier_beta, _lighter_tails, _one_sample])
+def test_what_is_right_but_odd_passes(audit):
+    assert [report.violated for report in audit(KEY)] == [()] * len(audit(KEY))
+
+
+def test_heavy_tails_are_undecided():
+    (of_model, _) = _lighter_tails(KEY)
+    (check,) = [c for c in of_model.checks if c.name == "mean weight is p(x)"]
+    assert check.verdict == "undecided"
+    assert "heavy tails" in check.why
+
+
+def test_the_equality_is_exact_where_q_is_the_posterior():
+    """With weights that do not vary every term is 1, and the audit says 1 +- 0."""
+    case = audit_cases.two_layers()
+    exact = audit_cases.two_layer_gaussian.exact_inference(case.params.theta)
+    report = bounds.audit.model(
+        case.model, bounds.Params(case.params.theta, exact), KEY, simulate=case.simulate,
+        num_temperatures=6, num_gradients=0,
+    )  # fmt: skip
+    by_name = {c.name: c for c in report.checks}
+    for name in ("mean weight is p(x)", "AIS against reverse AIS"):
+        assert by_name[name].estimate == pytest.approx(1.0, abs=1e-5)
+        assert by_name[name].verdict == "holds"
+    assert report.violated == ()
+
+
+def test_the_equality_of_a_table_summed_over_everything():
+    """E[w_hat q / p] = 1 by enumeration, which is what the check draws."""
+    params = joint_cases.params_of(3, scale=0.8)
+    p_y, p_z, p_x, q = joint_cases.tables(params)
+    joint = p_y[:, None, None] * p_z[:, :, None] * p_x  # [Y, Z, X]
+    marginal = joint.sum(1)  # the mean of w_hat over draws of q
+    total = np.einsum("yzx,yx,xz,yzx->", joint, marginal, q, 1 / joint)
+    assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (lambda log_q: log_q - jnp.log(1.5), "q integrates to 1"),
+        (lambda log_q: 1.3 * log_q, "q integrates to 1"),
+    ],
+)
+def test_a_q_that_is_no_density_is_named(change, check):
+    case = audit_cases.vae()
+
+    def propose(phi, key, x):
+        z, log_q = case.model.propose(phi, key, x)
+        return z, change(log_q)
+
+    wrong = bounds.LatentModel(
+        propose, lambda phi, x, z: change(case.model.log_q(phi, x, z)), case.model.log_p
+    )
+    found = bounds.audit.model(
+        wrong, case.params, KEY, simulate=case.simulate, num_gradients=0, num_data=2000
+    )
+    assert check in found.violated
+
+
+def test_a_joint_that_is_not_simulated_is_named():
+    case = audit_cases.vae()
+
+    def log_p(theta, x, z):  # pixels averaged, in the model itself
+        return audit_cases.vae_log_px(theta, x, z) / x.size + norm.logpdf(z).sum()
+
+    found = bounds.audit.model(
+        case.model._replace(log_p=log_p), case.params, KEY, simulate=case.simulate,
+        num_gradients=0,
+    )  # fmt: skip
+    assert "posterior among draws of q" in found.violated
+
+
+def test_stl_is_biased_in_phi_alone():
+    case = audit_cases.vae()
+    found = bounds.audit.model(
+        case.model, case.params, KEY, simulate=case.simulate, num_samples=8,
+        objective=bounds.stl(case.model, num_samples=8), num_gradients=2000,
+    )  # fmt: skip
+    assert "gradient in phi" in found.violated
+    assert "gradient in theta" not in found.violated
+
+
+def test_a_surrogate_in_the_place_of_a_bound_is_named():
+    case = audit_cases.vae()
+
+    def surrogate(params, key, x):
+        log_w = bounds.log_weights(case.model, params, key, x, num_samples=8)
+        return jnp.sum(jax.lax.stop_gradient(jax.nn.softmax(log_w)) * log_w)
+
+    found = bounds.audit.model(
+        case.model, case.params, KEY, simulate=case.simulate, num_samples=8, objective=surrogate
+    )
+    assert "value of the objective" in found.violated
+    assert "gradient in theta" not in found.violated
+
+
+def test_dead_and_infinite_gradients_are_named():
+    case = audit_cases.vae()
+
+    def dead(params, key, x):
+        fixed = bounds.Params(params.theta, jax.lax.stop_gradient(params.phi))
+        return bounds.pathwise(case.model, num_samples=4)(fixed, key, x)
+
+    def infinite(params, key, x):
+        zero = params.theta[0, 0] - jax.lax.stop_gradient(params.theta[0, 0])
+        return bounds.dreg(case.model, num_samples=4)(params, key, x) + jnp.sqrt(zero)
+
+    for objective, check in ((dead, "living gradients"), (infinite, "finite gradients")):
+        found = bounds.audit.model(
+            case.model, case.params, KEY, simulate=case.simulate, objective=objective,
+            num_samples=4, num_gradients=100, num_data=100,
+        )  # fmt: skip
+        assert check in found.violated
+
+
+def test_randomness_of_its_own_is_named():
+    case, generator = audit_cases.vae(), np.random.default_rng(0)
+    data = np.zeros((100, audit_cases.PIXELS), np.float32)
+
+    def claimed(key, x):
+        return -5.0 + 0.1 * generator.normal()
+
+    assert bounds.audit.claim(claimed, KEY, x=data).violated == ("same key, same number",)
+
+    def propose(phi, key, x):
+        z = jnp.asarray(generator.normal(size=audit_cases.LATENTS), float)
+        return z, audit_cases.vae_log_q(phi, x, z)
+
+    found = bounds.audit.model(
+        case.model._replace(propose=propose), case.params, KEY, simulate=case.simulate,
+        num_data=100, num_gradients=0,
+    )  # fmt: skip
+    assert "same key, same draw" in found.violated
+
+
+# The tests that verdicts rest on: rate and power.
+
+
+REPEATS = 400
+
+
+def _alarms(test, draw, rate, repeats=REPEATS):
+    generator = np.random.default_rng(1)
+    return np.mean([test(draw(generator))(rate).verdict == "violated" for _ in range(repeats)])
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0, 4.0])
+def test_false_alarms_of_a_mean_of_one_stay_below_their_rate_under_any_tail(sigma):
+    def draw(generator):
+        return sigma * generator.standard_normal(200) - sigma**2 / 2
+
+    rate = 0.02
+    found = _alarms(lambda v: _verdicts.mean_one("", v), draw, rate)
+    assert found <= rate + 4 * math.sqrt(rate / REPEATS)
+
+
+def test_false_alarms_of_other_means_stay_below_their_rate():
+    rate = 0.02
+    limit = rate + 4 * math.sqrt(rate / REPEATS)
+    draws = {
+        "normal": lambda g: g.standard_normal(200),
+        "skewed": lambda g: g.exponential(size=200) - 1,
+        "three degrees of freedom": lambda g: g.standard_t(3, 200),
+        "Cauchy": lambda g: g.standard_cauchy(200),
+    }
+    for draw in draws.values():
+        assert _alarms(lambda v: _verdicts.mean_zero("", v), draw, rate) <= limit
+
+    def bounded(generator):
+        return generator.choice([-0.1, 0.9], p=[0.9, 0.1], size=200)
+
+    found = _alarms(lambda v: _verdicts.bounded_zero("", v, overlap=1.0), bounded, rate)
+    assert found <= limit
+
+
+def test_means_that_are_off_are_found():
+    generator = np.random.default_rng(2)
+    noise = generator.standard_normal(500)
+    assert _verdicts.mean_one("", np.log(1.4) + 0.5 * noise - 0.125)(1e-4).verdict == "violated"
+    # Below 1 it may be the tail that was not met; the bounded form of the equality decides.
+    assert _verdicts.mean_one("", np.log(0.7) + 0.5 * noise - 0.125)(1e-4).verdict == "undecided"
+    below = _verdicts.mean_one("", np.log(0.7) + 0.5 * noise - 0.125, at_most=True)
+    assert below(1e-4).verdict == "holds"
+    assert _verdicts.mean_zero("", 0.3 + noise)(1e-4).verdict == "violated"
+    assert _verdicts.mean_zero("", 0.3 + noise, side=1)(1e-4).verdict == "holds"
+    assert _verdicts.mean_zero("", 0.3 + noise, side=-1)(1e-4).verdict == "violated"
+    values = np.clip(0.1 + 0.3 * noise, -1, 1)
+    assert _verdicts.bounded_zero("", values, overlap=1.0)(1e-4).verdict == "violated"
+    assert _verdicts.bounded_zero("", 1e-9 * noise, overlap=0.0)(1e-4).verdict == "undecided"
+
+
+def test_terms_that_are_no_numbers_decide_nothing_but_a_density_of_zero_does():
+    values = np.full(200, 0.1)
+    values[3] = np.nan
+    tests = (
+        _verdicts.mean_one("", values), _verdicts.mean_zero("", values),
+        _verdicts.bounded_zero("", values, overlap=1.0),
+    )  # fmt: skip
+    assert [test(1e-4).verdict for test in tests] == ["undecided"] * 3
+    values[3] = np.inf
+    assert _verdicts.mean_one("", values)(1e-4).verdict == "violated"
+    assert _verdicts.mean_zero("", values)(1e-4).verdict == "undecided"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", audit_cases.RIGHT)
+def test_false_alarms_on_models_that_are_right(name):
+    """200 seeds, two reports each, of which at most 1% may say that anything is violated."""
+    case, discrete = audit_cases.RIGHT[name](), name == "dVAE"
+    make, plain = (bounds.vimco, bounds.reinforce) if discrete else (bounds.dreg, bounds.pathwise)
+    objectives = make(case.model, num_samples=16), plain(case.model, num_samples=16)
+    own, fewer = audit_cases.iwae_of(case, 16), audit_cases.iwae_of(case, 2)
+    draw, batched = audit_cases.drawn_from(case), audit_cases.mean_over_batch(own)
+    alarms = 0
+    for seed in range(200):
+        key = jax.random.key(seed)
+        of_model = bounds.audit.model(
+            case.model, case.params, key, simulate=case.simulate, objective=objectives[0],
+            reference=objectives[1],
+        )  # fmt: skip
+        of_claim = bounds.audit.claim(
+            own, key, simulate=draw, fewer=fewer, rescaled=own, batched=batched, traceable=True
+        )
+        alarms += bool(of_model.violated) + bool(of_claim.violated)
+    assert alarms <= 0.01 * 400
+
+
+# Bad input: a sentence each.
+
+
+def _with(**changes):
+    case = audit_cases.vae()
+    arguments = {"simulate": case.simulate, "num_data": 100, "num_gradients": 0, **changes}
+    return bounds.audit.model(arguments.pop("model", case.model), case.params, KEY, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"num_data": 20}, "num_data must be at least 100, got 20"),
+        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+        ({"num_temperatures": 2}, "num_temperatures must be at least 3, got 2"),
+        ({"false_alarm_rate": 0.0}, "false_alarm_rate must be between 0 and 1, got 0.0"),
+        ({"simulate": lambda theta, key: jnp.zeros(8)}, r"simulate must return \(x, z\)"),
+        (
+            {"simulate": lambda theta, key: (jnp.zeros(8), jnp.zeros(3))},
+            r"simulate's z must be like propose's, float\d+ of shape \(2,\), got float\d+ of shape",
+        ),
+        (
+            {"simulate": lambda theta, key: (jnp.zeros(8), {"z": jnp.zeros(2)})},
+            "simulate's z must have the tree of propose's",
+        ),
+        ({"model": audit_cases.vae().model._replace(log_q=None)}, "use bounds.audit.claim"),
+    ],
+)
+def test_bad_input_of_model(changes, says):
+    with pytest.raises(ValueError, match=says):
+        _with(**changes)
+
+
+@pytest.mark.parametrize("traceable", [False, True])
+def test_a_claim_of_nan_is_refused(traceable):
+    data = np.arange(100.0, dtype=np.float32)
+
+    def claimed(key, x):
+        return jnp.where(x == 7, jnp.nan, -1.0)
+
+    with pytest.raises(ValueError, match="a claim is NaN, of datum 7; NaN bounds nothing"):
+        bounds.audit.claim(claimed, KEY, x=data, traceable=traceable)
+
+
+def test_bad_input_of_claim():
+    data = np.zeros((100, 2), np.float32)
+    with pytest.raises(ValueError, match="needs data: give simulate, x, or both"):
+        bounds.audit.claim(lambda key, x: -1.0, KEY)
+    with pytest.raises(ValueError, match="x must hold at least 100 data, got 9"):
+        bounds.audit.claim(lambda key, x: -1.0, KEY, x=data[:9])
+    with pytest.raises(ValueError, match=r"a claim must return one number .* got shape \(2,\)"):
+        bounds.audit.claim(lambda key, x: x, KEY, x=data)
+    with pytest.raises(ValueError, match="ratio must be at least 2, got 1"):
+        bounds.audit.claim(lambda key, x: -1.0, KEY, x=data, ratio=1)
+
+
+def test_a_claim_of_minus_infinity_is_a_bound():
+    def simulate(key):
+        return jax.random.randint(key, (), 0, 4), jnp.asarray(-math.log(4.0))
+
+    def claimed(key, x):
+        return jnp.where(x == 0, -jnp.inf, -math.log(4.0))
+
+    assert bounds.audit.claim(claimed, KEY, simulate=simulate, traceable=True).violated == ()
+
+
+def test_a_report_is_a_table():
+    text = str(audit_cases.DEFECTS["+8 for +7"][0](KEY))
+    lines = text.splitlines()
+    assert lines[0].split()[0] == "check"
+    assert any(line.startswith("same in another unit") and "violated" in line for line in lines)
+    assert "such as 8 bits/dim for the 7 of data in [-1, 1]" in text
+    assert lines[-1] == "False alarms: at most 0.001 for all checks together."
