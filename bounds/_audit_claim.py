@@ -207,7 +207,7 @@ def claim(
       >>> found = bounds.audit.claim(
       ...     lambda key, x: log_prob[x] + 0.7, jax.random.key(0), simulate=simulate)
       >>> found.violated
-      ('probabilities sum to at most 1',)
+      ('probabilities sum to at most 1', 'below the upper bound')
 
     Source: McMillan 1956 (IRE Transactions on Information Theory 2) for Kraft's inequality.
     """
