@@ -128,7 +128,8 @@ def rows(
     standard error that comes from the noise drawn, and that more of it would take away.
     """
     images, counts = _images(problem, settings), settings.evaluation.num_samples
-    out, start = [], time.perf_counter()
+    out: list[Row] = []
+    start = time.perf_counter()
     key = jax.random.key(settings.evaluation.seed)
     measured = curve(model, params, images, key, counts, settings.memory)
     for i, k in enumerate(counts):

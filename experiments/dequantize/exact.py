@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 import bounds
 from experiments.runtime.plots import COLORS, new_figure
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 from experiments.studies.curves import bound_curve
 from models import bijectors, chains, conditioners, elementwise, flows, quantized_mixture
 from models.exact import quadrature
@@ -111,7 +111,7 @@ def rows(control: Control, *, num_steps: int, learning_rate: float, counts: tupl
             entropy = -(mass @ parts.log_prob) * per_dim
             out.append(row("exact", at, kind="exact", unit="bits/dim", value=entropy))
         where = {**at, "noise": name}
-        values = {
+        values: dict[str, tuple[Kind, float]] = {
             "ELBO": ("upper_bound", -(mass @ parts.elbo) * per_dim),
             "gap": ("exact", (mass @ (parts.log_prob - parts.elbo)) * per_dim),
             "KL(q || p(u|x))": ("exact", (mass @ parts.kl) * per_dim),

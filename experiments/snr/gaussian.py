@@ -169,7 +169,9 @@ def _rms_of_exp(logs: jax.Array) -> float:
     return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
 
 
-def _snr_row(name: str, at: Row, squared: measure.Value, theory: float | None, **extra: Any) -> Row:
+def _snr_row(
+    name: str, at: dict[str, Any], squared: measure.Value, theory: float | None, **extra: Any
+) -> Row:
     value = measure.root(squared)
     return row(
         name,
@@ -186,8 +188,12 @@ def _snr_row(name: str, at: Row, squared: measure.Value, theory: float | None, *
 
 
 def _moment_rows(
-    at: Row, dreg: measure.Measurement, pathwise: measure.Measurement, theory: Any, n: int
-):
+    at: dict[str, Any],
+    dreg: measure.Measurement,
+    pathwise: measure.Measurement,
+    theory: dict[str, Any],
+    n: int,
+) -> list[Row]:
     """Numerator and noise of the phi ratio apart, and two checks of the numerator."""
     sign, log_magnitude = theory["mean"]
     expected = np.asarray(sign, np.float64) * np.exp(np.asarray(log_magnitude, np.float64))

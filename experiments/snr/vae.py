@@ -165,7 +165,7 @@ def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float |
     return {"ess_per_sample": float(jnp.mean(ess)), "k_hat": float(jnp.mean(k_hat))}
 
 
-def _row(name: str, at: Row, squared: measure.Value, **extra: Any) -> Row:
+def _row(name: str, at: dict[str, Any], squared: measure.Value, **extra: Any) -> Row:
     return row(
         name,
         at,
