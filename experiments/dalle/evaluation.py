@@ -127,7 +127,7 @@ def sampled_rows(
         _latent_of(model),
         params,
         (images, captions),
-        jax.random.key(wanted.seed),
+        keys.key_for(wanted.seed, Purpose.TEST_IMAGES),
         few=wanted.num_draws,
         many=wanted.num_samples,
         images_per_pass=memory.images_per_pass,

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array
 
 import bounds
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Kind, Row, row
 from experiments.studies.curves import bound_curve
@@ -70,7 +71,7 @@ def two_pixels(levels: int = 4, seed: int = 0) -> Control:
         ]
     )
     whole = flows.density(flow)
-    key, data_key = jax.random.split(jax.random.key(seed))
+    key, data_key = jax.random.split(key_for(seed, Purpose.CONTROLS))
     theta = whole.init(key, levels * jax.random.uniform(data_key, (8, 2)))
 
     def log_density(theta, x, u):
