@@ -129,7 +129,9 @@ class Record(dict[str, Any]):
         return Record, (dict(self),)
 
 
-def open_record(workdir: str, experiment: str, settings: Section) -> Record:
+def open_record(
+    workdir: str, experiment: str, settings: Section, *, one_training: bool = False
+) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
     A program that trains may also be given another evaluation, other records on the way or more
@@ -140,6 +142,7 @@ def open_record(workdir: str, experiment: str, settings: Section) -> Record:
       workdir: the folder, which is made and kept for this process.
       experiment: name of the program.
       settings: of the program.
+      one_training: whether the folder may be that of a training, see `save_config`.
 
     Raises:
       UserError: the folder cannot be written, is in use by another process, or holds something
@@ -153,11 +156,11 @@ def open_record(workdir: str, experiment: str, settings: Section) -> Record:
         environment=environment(),
         rows=[],
     )
-    return _continued(record, workdir)
+    return _continued(record, workdir, one_training)
 
 
 @cluster.by_first
-def _continued(record: Record, workdir: str) -> Record:
+def _continued(record: Record, workdir: str, one_training: bool) -> Record:
     """The record of the folder, where there is one, gone on with as `record` asks."""
     experiment, now = record["experiment"], record["config"]
     try:
@@ -168,7 +171,7 @@ def _continued(record: Record, workdir: str) -> Record:
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}.") from None
     path = os.path.join(workdir, FILE)
-    if experiment != "train" and os.path.exists(os.path.join(workdir, CONFIG)):
+    if not one_training and os.path.exists(os.path.join(workdir, CONFIG)):
         raise UserError(f"{workdir} holds a run of training; choose another --workdir.")
     if not os.path.exists(path):
         return record
