@@ -22,10 +22,11 @@ def main(settings: DequantizeExact, workdir: str) -> None:
 
     from experiments.dequantize import exact
     from experiments.runtime import plots, results
+    from experiments.runtime.keys import Purpose, key_for
 
     record = results.open_record(workdir, "dequantize_exact", settings)
     if not record["rows"]:
-        keys = jax.random.split(jax.random.key(settings.seed), 2)
+        keys = jax.random.split(key_for(settings.seed, Purpose.CONTROLS), 2)
         for control, key in zip(
             (exact.one_pixel(), exact.two_pixels(settings.levels, settings.seed)), keys, strict=True
         ):
@@ -56,7 +57,7 @@ def main(settings: DequantizeExact, workdir: str) -> None:
         num_components=settings.lecture.num_components,
         num_steps=settings.lecture.num_steps,
         learning_rate=settings.lecture.learning_rate,
-        key=jax.random.key(settings.seed),
+        key=key_for(settings.seed, Purpose.CONTROLS),
     )
     entropy = next(r["value"] for r in record["rows"] if r["name"] == "exact")
     paths = plots.save(workdir, "figure", exact.lecture_figure(fits, entropy))

@@ -25,7 +25,7 @@ def main(settings: Train, workdir: str) -> None:
     with cluster.together():
         problem = build.make_problem(settings, settings.data_dir)
         run = build.make_run(problem, settings, settings.seed)
-        record = results.open_record(workdir, "train", settings)
+        record = results.open_record(workdir, "train", settings, one_training=True)
     directory, kept = cluster.checkpoints_of(workdir), settings.records.keep_checkpoints
     with Checkpoints(directory, build.named(settings), keep=kept) as checkpoints:
         state = fit.fit(run, settings.records, workdir, checkpoints)

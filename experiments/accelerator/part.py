@@ -24,7 +24,7 @@ def snr(asked: Visit, workdir: str) -> Iterator[list[Row]]:
     fields = subprograms.load_config(asked.snr.config, asked.snr.changes)
     folder = os.path.join(workdir, "snr")
     subprograms.run("snr", snr_program.main, snr_program.parse(fields), folder)
-    rows = [r for r in results.load(folder)["rows"] if "point" not in r]
+    rows: list[Row] = [r for r in results.load(folder)["rows"] if "point" not in r]
     yield [{**r, "at": {"of": f"{r['at']['axis']} from {r['at']['from']}"}} for r in rows]
 
 

@@ -17,7 +17,7 @@ from experiments.diffusion import evaluation
 from experiments.diffusion.settings import Diffusion
 from experiments.runtime import fit
 from experiments.runtime import mesh as meshes
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 from experiments.runtime.settings import merged
 from experiments.runtime.trainer import make_chunk
 from experiments.studies import held_out, images
@@ -103,7 +103,7 @@ def trained(asked: Rate, seconds: float) -> tuple[list[Row], PyTree]:
     return rows, state.params
 
 
-def _number(name: str, value: float, unit: str, kind: str = "exact") -> Row:
+def _number(name: str, value: float, unit: str, kind: Kind = "exact") -> Row:
     return row(name, {}, kind=kind, unit=unit, value=value)
 
 

@@ -6,7 +6,7 @@ from experiments.compile.analysis import Analysis, least_seconds, repeated
 from experiments.compile.steps import Step
 from experiments.compile.topologies import Chip
 from experiments.runtime import results
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 
 GIGA = 1e9
 _MESSAGES = "messages"  # of a kind, in rows of collectives
@@ -52,7 +52,7 @@ def rows(
     """
     made = []
 
-    def add(name: str, unit: str, value: float | None, kind: str = "exact", **more: Any) -> None:
+    def add(name: str, unit: str, value: float | None, kind: Kind = "exact", **more: Any) -> None:
         if value is not None:
             made.append(row(name, at, kind=kind, unit=unit, value=value, **extra, **more))
 
@@ -82,7 +82,7 @@ def rows(
 
 def table(found: list[Row]) -> str:
     """One line for each program of a topology, in the units of the headings."""
-    lines: dict[str, Row] = {}
+    lines: dict[str, dict[str, Any]] = {}
     for r in found:
         line = lines.setdefault(
             r["at"]["program"], {"at": {}, "program": r["at"]["program"], "messages": ""}
@@ -100,7 +100,7 @@ def table(found: list[Row]) -> str:
     return results.table(list(lines.values()), COLUMNS)
 
 
-def _slowest(line: Row) -> str | None:
+def _slowest(line: dict[str, Any]) -> str | None:
     parts = {p: line.get(f"least time, {p}") for p in ("compute", "memory", "network")}
     known = {part: seconds for part, seconds in parts.items() if seconds is not None}
     return max(known, key=known.__getitem__) if known else None

@@ -35,7 +35,7 @@ def rows(
     wanted, memory = settings.evaluation, settings.memory
     images, captions = _test(data, wanted)
     parts = _terms_of(data, model, params, wanted, memory)
-    out = codebook(parts, at, model) + relaxations(parts, at, wanted.temperatures)
+    out: list[Row] = codebook(parts, at, model) + relaxations(parts, at, wanted.temperatures)
     density = model.dvae.likelihood.density
     out.append(mean_row("squared error", at, parts["squared_error"], "estimate", unit="levels^2"))
     if enumeration.possible(model):
@@ -127,7 +127,7 @@ def sampled_rows(
         _latent_of(model),
         params,
         (images, captions),
-        jax.random.key(wanted.seed),
+        keys.key_for(wanted.seed, Purpose.TEST_IMAGES),
         few=wanted.num_draws,
         many=wanted.num_samples,
         images_per_pass=memory.images_per_pass,
@@ -135,7 +135,9 @@ def sampled_rows(
     )
     rows = held_out.rows(found, few=wanted.num_draws, many=wanted.num_samples)
     names = {"ELBO": "joint bound"}
-    out = [{**r, "name": names.get(r["name"], r["name"]), "at": {**at, **r["at"]}} for r in rows]
+    out: list[Row] = [
+        {**r, "name": names.get(r["name"], r["name"]), "at": {**at, **r["at"]}} for r in rows
+    ]
     out.append(mean_row("joint bound", at, data.problem.bits(found.elbo), "upper_bound", unit=UNIT))
     return out
 

@@ -69,7 +69,7 @@ def rows(
         exact, bound = None, _sampled(model, params, images, sequences, wanted, memory)
     spent = (time.perf_counter() - start) / max(len(images), 1)
     bits = data.problem.bits
-    out = []
+    out: list[Row] = []
     if exact is not None:
         out += [
             mean_row("log p(x)", at, exact, "exact"),

@@ -100,11 +100,12 @@ def exact_bits(
     """Bits/dim of each test image, under a density with exact log P(x)."""
     if model.density.log_prob is None:
         return None
+    # No key is used: nothing is drawn.
     (nats,) = held_out.over_images(
         _log_prob_of(model.density.log_prob),
         params,
         as_images(_images(problem, settings)),
-        jax.random.key(settings.evaluation.seed),
+        jax.random.key(0),
         images_per_pass=settings.memory.images_per_pass,
     )
     return problem.bits(nats)
@@ -128,8 +129,9 @@ def rows(
     standard error that comes from the noise drawn, and that more of it would take away.
     """
     images, counts = _images(problem, settings), settings.evaluation.num_samples
-    out, start = [], time.perf_counter()
-    key = jax.random.key(settings.evaluation.seed)
+    out: list[Row] = []
+    start = time.perf_counter()
+    key = keys.key_for(settings.evaluation.seed, Purpose.TEST_IMAGES)
     measured = curve(model, params, images, key, counts, settings.memory)
     for i, k in enumerate(counts):
         noise_error = float(np.linalg.norm(measured.monte_carlo_error[:, i].astype(float)))

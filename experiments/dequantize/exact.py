@@ -11,8 +11,9 @@ import optax
 from jaxtyping import Array
 
 import bounds
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.plots import COLORS, new_figure
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 from experiments.studies.curves import bound_curve
 from models import bijectors, chains, conditioners, elementwise, flows, quantized_mixture
 from models.exact import quadrature
@@ -70,7 +71,7 @@ def two_pixels(levels: int = 4, seed: int = 0) -> Control:
         ]
     )
     whole = flows.density(flow)
-    key, data_key = jax.random.split(jax.random.key(seed))
+    key, data_key = jax.random.split(key_for(seed, Purpose.CONTROLS))
     theta = whole.init(key, levels * jax.random.uniform(data_key, (8, 2)))
 
     def log_density(theta, x, u):
@@ -111,7 +112,7 @@ def rows(control: Control, *, num_steps: int, learning_rate: float, counts: tupl
             entropy = -(mass @ parts.log_prob) * per_dim
             out.append(row("exact", at, kind="exact", unit="bits/dim", value=entropy))
         where = {**at, "noise": name}
-        values = {
+        values: dict[str, tuple[Kind, float]] = {
             "ELBO": ("upper_bound", -(mass @ parts.elbo) * per_dim),
             "gap": ("exact", (mass @ (parts.log_prob - parts.elbo)) * per_dim),
             "KL(q || p(u|x))": ("exact", (mass @ parts.kl) * per_dim),

@@ -104,7 +104,8 @@ def rows(
     wanted, per_pass = settings.evaluation, settings.memory.images_per_pass
     images = problem.dataset.test[: wanted.num_images or None]
     start = time.perf_counter()
-    found = terms(model, params, images, jax.random.key(wanted.seed), per_pass)
+    key = keys.key_for(wanted.seed, Purpose.TEST_IMAGES)
+    found = terms(model, params, images, key, per_pass)
     spent = (time.perf_counter() - start) / max(len(images), 1)
     parts = {
         "prior": found.prior,

@@ -1,11 +1,12 @@
 """What PRNG keys are for: every purpose that a program has, each with a number of its own.
 
 A seed of training is split in three: the start, the order of the data, the steps. Every other
-purpose folds a number into its seed. Those are counted from the far end where images or steps fold
-small ones into the same seed.
+purpose folds a number into its seed, is a part of a seed that is split, or has the seed to itself.
+Numbers are counted from the far end where images or steps fold small ones into the same seed.
 """
 
 import enum
+from typing import NamedTuple
 
 import jax
 from jaxtyping import Array
@@ -13,9 +14,19 @@ from jaxtyping import Array
 _END = 2**32
 
 
+class Part(NamedTuple):
+    """One of the keys that a seed is split into."""
+
+    index: int
+    of: int
+
+
 @enum.unique
 class Purpose(enum.Enum):
-    """What a key is for; a value is (the kind of seed, the number folded into the seed)."""
+    """What a key is for; a value is (the kind of seed, what is folded into it or taken of it).
+
+    That is a number, a part, or None for the key of the seed as it is.
+    """
 
     # The second of two stages of training, see `of_training`.
     PRIOR_STAGE = ("training", 2)
@@ -27,6 +38,7 @@ class Purpose(enum.Enum):
     TRAIN_BITS = ("binarization", 2)
     EVALUATION_OF_BITS = ("binarization", _END - 1)
 
+    TEST_IMAGES = ("evaluation", None)
     ROUND_TRIP = ("evaluation", _END - 3)
     SAMPLES = ("evaluation", _END - 4)
     SINGLE_TIMES = ("evaluation", _END - 5)
@@ -53,10 +65,24 @@ class Purpose(enum.Enum):
     AUDIT_OF_CLAIMS = ("audit", _END - 2)
     AUDIT_PILOT = ("audit", _END - 3)
 
+    SNR_DATA = ("signal-to-noise of a toy", Part(0, 3))
+    SNR_PERTURBATION = ("signal-to-noise of a toy", Part(1, 3))
+    SNR_GRADIENTS = ("signal-to-noise of a toy", Part(2, 3))
+
+    SNR_VAE_TRAINING = ("signal-to-noise of a VAE", Part(0, 3))
+    SNR_VAE_MINIBATCH = ("signal-to-noise of a VAE", Part(1, 3))
+    SNR_VAE_GRADIENTS = ("signal-to-noise of a VAE", Part(2, 3))
+
+    # One key for the flow of two pixels, the draws for each control, and the fitted mixtures.
+    CONTROLS = ("exact controls", None)
+
 
 def key_for(seed: int, purpose: Purpose) -> Array:
     """The key of a purpose; image i then takes fold_in(key, i)."""
-    return jax.random.fold_in(jax.random.key(seed), purpose.value[1])
+    root, (_, taken) = jax.random.key(seed), purpose.value
+    if isinstance(taken, Part):
+        return jax.random.split(root, taken.of)[taken.index]
+    return root if taken is None else jax.random.fold_in(root, taken)
 
 
 def of_training(seed: int, stage: Purpose | None = None) -> tuple[Array, Array, Array]:

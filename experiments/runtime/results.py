@@ -4,31 +4,106 @@ import contextlib
 import json
 import math
 import os
-import platform
 import tempfile
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Required, TypedDict, Unpack, get_args
 
 from absl import logging
 
 from experiments.runtime import cluster, locks
 from experiments.runtime.changes import OF_RECORDS, changed_fields, differing_fields, refuse_flat
+from experiments.runtime.environment import environment
 from experiments.runtime.errors import UserError
 from experiments.runtime.settings import Section, dump
 
 FILE = "results.json"
 CONFIG = "config.json"  # of a run of training, from its first moment
 METRICS = "metrics.jsonl"  # of training, see `metrics`
-KINDS = ("exact", "lower_bound", "upper_bound", "estimate")
-Row = dict[str, Any]
-"""One number, see `row` for its fields."""
+Kind = Literal["exact", "lower_bound", "upper_bound", "estimate"]
+"""What a value is to the truth."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Number = Any
+"""An int or a float; None where there is none, or where it was not finite."""
+
+
+class Extra(TypedDict, total=False):
+    """Fields that only some rows have: which, goes by the program and by the row's name."""
+
+    seconds_per_image: Number  # of the pass that gave the value
+    compile_seconds: Number  # before that pass
+    monte_carlo_error: Number  # the part of the standard error that more samples would take away
+    samples: int  # how many draws the value of an image is a mean of
+    draws: int  # likewise
+    gap_of: str  # the bound whose distance to the exact value this is
+    part_of: str  # the row of which this is a summand
+    data: str  # "test", or "simulated" from the model
+    published: Number  # by others, of the same setting
+    # Added when the row is kept.
+    point: str  # of a study; a row without is a summary of points
+    part: str  # of a program that measures in parts
+    step: int  # of the parameters, as the next two
+    weights: str
+    checksum: str
+    # Of a comparison.
+    over: str  # "images" or "seeds": what the standard error is over
+    parameters: Number  # of one model, as the next
+    training_seconds: Number
+    above_exact: Number  # by how much it lies above the exact value of its model, image by image
+    above_exact_error: Number
+    ais_above: Number  # likewise AIS above reverse AIS
+    ais_above_error: Number
+    # Of a signal-to-noise ratio, or of a fit to several.
+    squared: Number  # the ratio's square without bias, which may be negative
+    squared_standard_error: Number
+    level: float  # of the interval
+    theory: Number  # the closed form
+    floor: float  # under which a ratio says nothing
+    method: str  # where mean and deviation come from two estimators
+    ess_per_sample: Number
+    k_hat: Number
+    chi_square: float  # what a p-value is of, as the next
+    degrees_of_freedom: int
+    # Of a surgery.
+    log_n: float  # the largest that the value can be
+    threshold: float  # of the variance of an active unit
+    active: bool  # whether the variance is above it
+    z_score: Number  # of a value that is 0 in expectation
+    error: str  # what the standard error is over
+    # Of inverses, of a loss of single times, and of compiled programs.
+    not_converged: int  # how many of the images
+    deviation: float  # of one estimate
+    counted: str  # what the operations are of: a step, or a pass
+    compiler: str
+    # Of a check, and of a part of a visit to an accelerator.
+    reference: Number  # what the value would be
+    tolerance: Number  # how far from it may be
+    verdict: str | None  # None where there is nothing to decide
+    why: str  # what the verdict rests on
+    meaning: str  # of a violation
+    share_of_peak: Number  # of the operations that the chip is stated to do
+    failure: str  # why a part did not come to its end
+
+
+class Row(Extra):
+    """One number with everything needed to trust it."""
+
+    name: Required[str]  # what was measured
+    at: Required[dict[str, Any]]  # model, seed, K ...: it tells the row from others of its name
+    kind: Required[Kind]
+    unit: Required[str]  # of value, standard_error, low and high
+    value: Required[Number]
+    standard_error: Required[Number]  # over images, seeds or replicates
+    low: Required[Number]  # end of an interval of confidence
+    high: Required[Number]
+    n: Required[Number]  # how many the value is a mean of, or was computed from
+    seconds: Required[Number]  # of the pass that gave it
 
 
 def row(
     name: str,
     at: dict[str, Any],
     *,
-    kind: str,
+    kind: Kind,
     unit: str,
     value: float,
     standard_error: float | None = None,
@@ -36,45 +111,20 @@ def row(
     high: float | None = None,
     n: int | None = None,
     seconds: float | None = None,
-    **extra: Any,
+    **extra: Unpack[Extra],
 ) -> Row:
-    """One number with everything needed to trust it; numbers that are not finite become None.
-
-    Args:
-      name: what was measured.
-      at: where: model, seed, K, image ... It tells the row from others of its name.
-      kind: what the value is to the truth, one of `KINDS`.
-      unit: of value, standard_error, low and high.
-      value: the number.
-      standard_error: of the value, over images, seeds or replicates; None where it has none.
-      low: lower end of an interval of confidence; None where there is none.
-      high: its upper end.
-      n: how many the value is a mean of, or was computed from.
-      seconds: of the pass that gave it.
-      **extra: fields that only some rows have. Of any program: `seconds_per_image` of the pass,
-        `monte_carlo_error` (the part of the standard error that more samples would take away),
-        `gap_of` (the bound whose distance to the exact value this is), `part_of` (the row of which
-        this is a summand), `data` ("test", or "simulated" from the model). Added when it is kept:
-        `point` (of a study; a row without is a summary of points), `part` (of a program that
-        measures in parts), `step`, `weights` and `checksum` of the parameters. Of a comparison:
-        `over` ("images" or "seeds", what the standard error is over), `parameters`,
-        `training_seconds` of one model, `above_exact` and `above_exact_error` (by how much the
-        bound lies above the exact value of the same model, image by image), `ais_above` and
-        `ais_above_error` (likewise AIS above reverse AIS).
-
-    Returns:
-      The fields by their names, all of which JSON can hold.
+    """A row of these fields, see `Row`; numbers become plain, and None where they are not finite.
 
     Raises:
       ValueError: the kind is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
-    fields = dict(
+    fields = Row(
         name=name, at=at, kind=kind, unit=unit, value=value, standard_error=standard_error,
         low=low, high=high, n=n, seconds=seconds, **extra,
     )  # fmt: skip
-    return {key: _plain(value) for key, value in fields.items()}
+    return _plain(fields)
 
 
 class Record(dict[str, Any]):
@@ -88,7 +138,12 @@ class Record(dict[str, Any]):
 
 
 def open_record(
-    workdir: str, experiment: str, settings: Section, *, measures: bool = True
+    workdir: str,
+    experiment: str,
+    settings: Section,
+    *,
+    one_training: bool = False,
+    measures: bool = True,
 ) -> Record:
     """Starts a record in `workdir`, or continues the one of the same config that is there.
 
@@ -100,6 +155,7 @@ def open_record(
       workdir: the folder, which is made and kept for this process.
       experiment: name of the program.
       settings: of the program.
+      one_training: whether the folder may be that of a training, see `save_config`.
       measures: whether this process does; where others do, the environment of a new record is
         empty, for what they say of theirs, and JAX is not started.
 
@@ -115,11 +171,11 @@ def open_record(
         environment=environment() if measures else {},
         rows=[],
     )
-    return _continued(record, workdir)
+    return _continued(record, workdir, one_training)
 
 
 @cluster.by_first
-def _continued(record: Record, workdir: str) -> Record:
+def _continued(record: Record, workdir: str, one_training: bool) -> Record:
     """The record of the folder, where there is one, gone on with as `record` asks."""
     experiment, now = record["experiment"], record["config"]
     try:
@@ -130,7 +186,7 @@ def _continued(record: Record, workdir: str) -> Record:
     except OSError as error:
         raise UserError(f"cannot write to --workdir={workdir}: {error.strerror}.") from None
     path = os.path.join(workdir, FILE)
-    if experiment != "train" and os.path.exists(os.path.join(workdir, CONFIG)):
+    if not one_training and os.path.exists(os.path.join(workdir, CONFIG)):
         raise UserError(f"{workdir} holds a run of training; choose another --workdir.")
     if not os.path.exists(path):
         return record
@@ -237,44 +293,6 @@ def write_atomically(path: str, data: bytes) -> None:
             os.unlink(temporary)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and machine, for the record."""
-    import flax
-    import jax
-    import jaxlib
-    import numpy
-    import optax
-
-    import bounds
-
-    devices = jax.devices()
-    processes = {"num_processes": jax.process_count()} if jax.process_count() > 1 else {}
-    return {
-        "python": platform.python_version(),
-        "bounds": bounds.__version__,
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "flax": flax.__version__,
-        "optax": optax.__version__,
-        "numpy": numpy.__version__,
-        "device": devices[0].device_kind,
-        "num_devices": len(devices),
-        **processes,
-        "machine": f"{platform.machine()} {_processor()}, {os.cpu_count()} cores",
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or "unknown processor"
-
-
 @cluster.by_first
 def load(workdir: str) -> dict[str, Any]:
     """The record in a folder.
@@ -292,7 +310,7 @@ def print_written(workdir: str, paths: Sequence[str] = ()) -> None:
     print("Written:", ", ".join([os.path.join(workdir, FILE), *paths]))
 
 
-def table(rows: list[Row], columns: dict[str, str]) -> str:
+def table(rows: Sequence[Mapping[str, Any]], columns: dict[str, str]) -> str:
     """Rows as aligned text; `columns` maps a heading to a field or to `at.FIELD`."""
     cells = [list(columns)]
     for entry in rows:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 import bounds
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
 from experiments.snr import measure
 from experiments.snr.gaussian_figure import draw
@@ -45,10 +46,12 @@ class Setting:
     """Model, parameters and the one datum the gradients are taken at."""
 
     def __init__(self, seed: int, toy: Toy, num_dims: int):
-        data_key, noise_key, self.key = jax.random.split(jax.random.key(seed), 3)
+        self.key = key_for(seed, Purpose.SNR_GRADIENTS)
+        data_key = key_for(seed, Purpose.SNR_DATA)
         data = linear_gaussian.generate(data_key, toy.num_data, num_dims)
         optimum = linear_gaussian.optimum(data)
         self.model = linear_gaussian.make_model(toy.variance)
+        noise_key = key_for(seed, Purpose.SNR_PERTURBATION)
         self.params = linear_gaussian.perturb(optimum, noise_key, toy.perturbation)
         self.x = data[toy.datum]
         self.delta = linear_gaussian.discrepancy(self.params, self.x)
@@ -169,7 +172,9 @@ def _rms_of_exp(logs: jax.Array) -> float:
     return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
 
 
-def _snr_row(name: str, at: Row, squared: measure.Value, theory: float | None, **extra: Any) -> Row:
+def _snr_row(
+    name: str, at: dict[str, Any], squared: measure.Value, theory: float | None, **extra: Any
+) -> Row:
     value = measure.root(squared)
     return row(
         name,
@@ -186,8 +191,12 @@ def _snr_row(name: str, at: Row, squared: measure.Value, theory: float | None, *
 
 
 def _moment_rows(
-    at: Row, dreg: measure.Measurement, pathwise: measure.Measurement, theory: Any, n: int
-):
+    at: dict[str, Any],
+    dreg: measure.Measurement,
+    pathwise: measure.Measurement,
+    theory: dict[str, Any],
+    n: int,
+) -> list[Row]:
     """Numerator and noise of the phi ratio apart, and two checks of the numerator."""
     sign, log_magnitude = theory["mean"]
     expected = np.asarray(sign, np.float64) * np.exp(np.asarray(log_magnitude, np.float64))

@@ -123,7 +123,7 @@ def _summarize(settings: Phase, rows: list[Row]) -> list[Row]:
             continue
         slope, low, high = measure.slope_of_rows(own, "K")
         # The closed form is no exact power law either: fitted likewise, with the same weights.
-        closed = [{**r, "squared": r["theory"] ** 2} for r in own]
+        closed: list[Row] = [{**r, "squared": r["theory"] ** 2} for r in own]
         expected = measure.slope_of_rows(closed, "K")[0]
         out.append(
             row(

@@ -11,6 +11,7 @@ from absl import logging
 
 import bounds
 from experiments.data import sets
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.mesh import DATA, device_mesh
 from experiments.runtime.plots import COLORS, new_figure
 from experiments.runtime.results import Row, row
@@ -50,7 +51,7 @@ class Setting:
     def __init__(self, settings: OfVAE, dataset: sets.Dataset):
         self.settings = settings
         self.dataset = dataset
-        self.train_key, batch_key, self.key = jax.random.split(jax.random.key(settings.seed), 3)
+        self.key = key_for(settings.seed, Purpose.SNR_VAE_GRADIENTS)
         # Nothing is chosen on the validation images here: the VAE trains on them too.
         images = np.concatenate([dataset.train, dataset.validation])
         self.intensities = jnp.asarray(
@@ -58,6 +59,7 @@ class Setting:
         )
         # The first training images, binarised once and for all.
         images = self.intensities[: settings.batch_size]
+        batch_key = key_for(settings.seed, Purpose.SNR_VAE_MINIBATCH)
         self.batch = jax.random.bernoulli(batch_key, images).astype(jnp.float32)
         self.vae = make_vae(
             self.intensities.shape[1], latents=settings.model.latents, hidden=settings.model.hidden
@@ -67,7 +69,7 @@ class Setting:
     def params(self) -> bounds.Params:
         """Trained on the first use: a run whose points are all there does not train."""
         training, images = self.settings.training, self.intensities
-        init_key, key = jax.random.split(self.train_key)
+        init_key, key = jax.random.split(key_for(self.settings.seed, Purpose.SNR_VAE_TRAINING))
 
         def batch(images, key, step):
             index_key, pixel_key = jax.random.split(key)
@@ -161,11 +163,12 @@ def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float |
 
         return jax.vmap(jax.vmap(one), (0, None))(keys, setting.batch)
 
+    # K samples fold 10^6 + K, where every estimator folds a small number and then K.
     ess, k_hat = diagnose(setting.params, jax.random.fold_in(setting.key, 10**6 + num_samples))
     return {"ess_per_sample": float(jnp.mean(ess)), "k_hat": float(jnp.mean(k_hat))}
 
 
-def _row(name: str, at: Row, squared: measure.Value, **extra: Any) -> Row:
+def _row(name: str, at: dict[str, Any], squared: measure.Value, **extra: Any) -> Row:
     return row(
         name,
         at,

@@ -1,30 +1,28 @@
 """Rows as they stand beside those of other families: bounds on log P(x) in bits/dim."""
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Extra, Kind, Row, row
 from experiments.studies.study import UNIT
 
 # Bounds on the joint log p(x, y) of images and captions, which are not bits/dim of images.
 _OF_CAPTIONS = ("log p(x, y)", "joint bound")
+_UNLESS_GIVEN: Extra = {
+    "over": "images", "above_exact": None, "above_exact_error": None, "parameters": None,
+    "training_seconds": None, "seconds_per_image": None,
+}  # fmt: skip
 
 
 def bound(
     name: str,
     at: dict[str, Any],
     *,
-    kind: str,
+    kind: Kind,
     value: float | None,
     standard_error: float | None,
-    n: int,
-    over: str = "images",
-    parameters: int | float | None = None,
-    training_seconds: float | None = None,
-    seconds_per_image: float | None = None,
-    above_exact: float | None = None,
-    above_exact_error: float | None = None,
-    **extra: Any,
+    n: int | None,
+    **extra: Unpack[Extra],
 ) -> Row:
     """A row of the table of all families.
 
@@ -35,13 +33,7 @@ def bound(
       value: bits/dim; None where it is not finite.
       standard_error: of the value.
       n: how many test images, or seeds, it is the mean of.
-      over: which of the two: "images" or "seeds".
-      parameters: how many numbers were trained.
-      training_seconds: of one model.
-      seconds_per_image: of the pass that gave the value; the rows of a pass share it.
-      above_exact: by how much it lies above the exact value of the model, image by image.
-      above_exact_error: standard error of that.
-      **extra: other fields of `row`.
+      **extra: other fields of `Row`, which has those of a comparison.
     """
     return row(
         name,
@@ -51,13 +43,7 @@ def bound(
         value=math.nan if value is None else value,
         standard_error=standard_error,
         n=n,
-        over=over,
-        above_exact=above_exact,
-        above_exact_error=above_exact_error,
-        parameters=parameters,
-        training_seconds=training_seconds,
-        seconds_per_image=seconds_per_image,
-        **extra,
+        **(_UNLESS_GIVEN | extra),
     )
 
 

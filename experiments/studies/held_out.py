@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import bounds
 from experiments.runtime import mesh as meshes
 from experiments.runtime.compiling import precise, wide_vectors
 from experiments.runtime.progress import track
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Extra, Kind, Row, row
 
 
 class PerImage(NamedTuple):
@@ -177,12 +177,20 @@ def mean_value(
     return lambda params: float(meshes.to_host(mean(params, x, keys)))
 
 
-def mean_row(name: str, at: dict[str, Any], values: ArrayLike, kind: str, **extra: Any) -> Row:
+def mean_row(
+    name: str,
+    at: dict[str, Any],
+    values: ArrayLike,
+    kind: Kind,
+    *,
+    unit: str = "nats",
+    seconds: float | None = None,
+    **extra: Unpack[Extra],
+) -> Row:
     """The mean over images (or seeds), with its standard error over them."""
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # an infinite value has no standard error
         error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
-    unit = extra.pop("unit", "nats")
     return row(
         name,
         at,
@@ -191,6 +199,7 @@ def mean_row(name: str, at: dict[str, Any], values: ArrayLike, kind: str, **extr
         value=float(values.mean()),
         standard_error=error,
         n=len(values),
+        seconds=seconds,
         **extra,
     )
 

@@ -11,7 +11,6 @@ from experiments.data import batches, sets
 from experiments.runtime import mesh as meshes
 from experiments.runtime import results
 from experiments.runtime.errors import UserError
-from experiments.runtime.results import Row
 from experiments.runtime.trainer import Stream
 
 
@@ -107,7 +106,7 @@ def describe(problem: Problem, *, num_images: int, num_seeds: int) -> str:
     )
 
 
-def print_published(problem: Problem, rows: list[Row] | None) -> None:
+def print_published(problem: Problem, rows: list[dict[str, Any]] | None) -> None:
     """Others' numbers on the same data, if there are any."""
     if rows:
         print(f"\nPublished on {problem.dataset.name}; none of it was run here:")

@@ -21,7 +21,7 @@ from jaxtyping import Array
 import bounds
 from experiments.runtime.compiling import precise
 from experiments.runtime.keys import Purpose, key_for
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 from experiments.studies import held_out
 from experiments.surgery import encoders
 from experiments.surgery.models import Loaded
@@ -288,7 +288,7 @@ def totals(
 
 def minibatch_rows(at: dict[str, Any], estimates: Minibatch) -> list[Row]:
     """The estimates with standard errors over batches, and on which side of I they are."""
-    kinds = {
+    kinds: dict[str, tuple[Kind, np.ndarray]] = {
         "I, in-batch mean": ("lower_bound", estimates.in_batch),
         "I, stratified": ("upper_bound", estimates.stratified),
         "I, MWS": ("upper_bound", estimates.weighted),

@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.runtime.keys import Purpose, key_for
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 from experiments.studies import held_out
 from experiments.surgery import decomposition, encoders
 from experiments.surgery.encoders import DatumQ
@@ -190,7 +190,7 @@ def test_rows(at: dict[str, Any], both: Both) -> list[Row]:
     ]
 
 
-def _named(at: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+def _named(at: dict[str, Any]) -> list[tuple[str, dict[str, Any], Kind]]:
     return [
         ("ELBO", {**at, "prior": PRIOR}, "lower_bound"),
         ("ELBO", {**at, "prior": AGGREGATED}, "lower_bound"),

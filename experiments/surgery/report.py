@@ -1,6 +1,7 @@
 """What a surgery shows: a table with a column for each model, and the figures."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def show(rows: list[Row], paths: list[str], workdir: str) -> None:
 def _table(rows: list[Row]) -> str:
     """One line for each quantity, one column for each model."""
     models = list(dict.fromkeys(r["at"]["model"] for r in rows))
-    lines: dict[tuple, Row] = {}
+    lines: dict[tuple, dict[str, Any]] = {}
     for r in rows:
         where = {k: v for k, v in r["at"].items() if k not in ("model", "image")}
         text = ", ".join(str(v) if k in ("when", "data") else f"{k}={v}" for k, v in where.items())
@@ -53,7 +54,7 @@ def _table(rows: list[Row]) -> str:
 
 def _dimensions(rows: list[Row]) -> str:
     """One line for each dimension after training, one column for each model."""
-    lines: dict[int, Row] = {}
+    lines: dict[int, dict[str, Any]] = {}
     names = (*decomposition.OF_DIMENSION, decomposition.VARIANCE_OF_MEAN)
     found = {
         (r["at"]["model"], r["at"]["dimension"], r["name"]): r

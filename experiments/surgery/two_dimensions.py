@@ -18,7 +18,7 @@ import bounds
 from experiments.runtime.compiling import precise
 from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.progress import track
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Kind, Row, row
 from experiments.studies import held_out
 from experiments.surgery import encoders
 from experiments.surgery.models import Loaded
@@ -164,7 +164,7 @@ def _of_density(at: dict[str, Any], plane: Plane, blocks: np.ndarray) -> list[Ro
     def elbo(log_density):
         return plane.log_evidence - divergence(log_density)
 
-    named: dict[str, tuple[Callable, str, str]] = {
+    named: dict[str, tuple[Callable, Kind, str]] = {
         MASS: (mass, "estimate", "probability"),
         "ELBO of q_EW": (elbo, "lower_bound", "nats"),
         DIVERGENCE: (divergence, "estimate", "nats"),

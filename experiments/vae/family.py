@@ -6,14 +6,14 @@ from typing import Any
 from experiments import evaluate, train
 from experiments.runtime import results, subprograms
 from experiments.runtime.errors import UserError
-from experiments.runtime.results import Row
+from experiments.runtime.results import Kind, Row
 from experiments.studies.comparable import bound, mean, number
 from experiments.studies.family import Family, Job
 from experiments.vae import build
 from experiments.vae.settings import Evaluate, Train
 
 # A bound in nats from below is one in bits from above.
-_OTHER_SIDE = {
+_OTHER_SIDE: dict[Kind, Kind] = {
     "lower_bound": "upper_bound", "upper_bound": "lower_bound",
     "exact": "exact", "estimate": "estimate",
 }  # fmt: skip
