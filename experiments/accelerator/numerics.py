@@ -22,6 +22,7 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.accelerator.settings import Numerics, Visit
+from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
 
 # Of the Euclidean norm of the error, relative to that of the reference: several times what a CPU
@@ -65,7 +66,8 @@ def drawn(asked: Numerics, seed: int) -> Arrays:
             "normal": jax.random.normal(keys[5], shape, jnp.float32),
         }
 
-    return {name: np.asarray(value) for name, value in draw(jax.random.key(seed)).items()}
+    key = key_for(seed, Purpose.VISIT_NUMBERS)
+    return {name: np.asarray(value) for name, value in draw(key).items()}
 
 
 def computed(

@@ -15,7 +15,7 @@ from experiments.accelerator.rates import share_of_peak
 from experiments.accelerator.settings import LogP, Visit
 from experiments.compile import steps
 from experiments.data import sets
-from experiments.runtime import fit
+from experiments.runtime import fit, keys
 from experiments.runtime import mesh as meshes
 from experiments.runtime.fit import Run
 from experiments.runtime.results import Row, row
@@ -162,7 +162,7 @@ def together(run: Run, problem: build.Problem, members: Sequence[tuple[int, int]
         return -jnp.sum(values), (extra, {"bound": jnp.mean(values)})
 
     def init():
-        starts = [build.init_params(problem, jax.random.key(seed)) for _, seed in members]
+        starts = [build.init_params(problem, keys.of_training(seed)[0]) for _, seed in members]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
     return run._replace(loss_fn=loss_fn, init=init, batch_size=run.batch_size * len(members))

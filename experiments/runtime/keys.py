@@ -76,6 +76,8 @@ class Purpose(enum.Enum):
     # One key for the flow of two pixels, the draws for each control, and the fitted mixtures.
     CONTROLS = ("exact controls", None)
 
+    VISIT_NUMBERS = ("a visit to an accelerator", None)
+
 
 def key_for(seed: int, purpose: Purpose) -> Array:
     """The key of a purpose; image i then takes fold_in(key, i)."""

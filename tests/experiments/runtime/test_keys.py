@@ -49,6 +49,7 @@ NUMBERS = {
     "SNR_VAE_MINIBATCH": ("signal-to-noise of a VAE", Part(1, 3)),
     "SNR_VAE_GRADIENTS": ("signal-to-noise of a VAE", Part(2, 3)),
     "CONTROLS": ("exact controls", None),
+    "VISIT_NUMBERS": ("a visit to an accelerator", None),
 }
 
 
