@@ -317,9 +317,11 @@ def table(rows: Sequence[Mapping[str, Any]], columns: dict[str, str]) -> str:
         flat = {**entry, **{f"at.{k}": v for k, v in entry["at"].items()}}
         cells.append([_format(flat.get(field)) for field in columns.values()])
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    # Names and sentences start where a reader looks for them; numbers end in one column.
+    left = {0} | {i for i in range(len(columns)) if any(line[i].count(" ") > 2 for line in cells)}
     lines = [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in cells
