@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import joint_cases
 import numpy as np
+import numpyro
 from jax.scipy.stats import norm
+from numpyro.distributions import Gamma, LogNormal, Poisson, constraints
 
 import bounds
 from models import diffusion
@@ -159,31 +161,22 @@ def two_layers():
 
 
 def conjugate():
-    """Counts of a Poisson whose rate is Gamma; z is its logarithm, q is Gaussian."""
+    """Counts of a Poisson whose rate is Gamma, in NumPyro; the guide is log-normal."""
 
-    def log_p(theta, x, z):
-        rate = jnp.exp(z)
-        log_prior = theta * z - rate - jax.scipy.special.gammaln(theta)
-        return log_prior + jnp.sum(x * z - rate - jax.scipy.special.gammaln(x + 1))
+    def model(x):
+        shape = numpyro.param("shape", 3.0, constraint=constraints.positive)
+        rate = numpyro.sample("rate", Gamma(shape, 1.0))
+        with numpyro.plate("counts", 4):
+            numpyro.sample("x", Poisson(rate), obs=x)
 
-    def log_q(phi, x, z):
-        total = phi["shape"] + jnp.sum(x)
-        mean = jnp.log(total / (1 + x.size)) - 0.5 / total
-        return norm.logpdf(z, mean, jnp.exp(phi["log_scale"]) / jnp.sqrt(total))
+    def guide(x):
+        total = numpyro.param("total", 3.0) + jnp.sum(x)
+        scale = jnp.exp(numpyro.param("log_scale", 0.05)) / jnp.sqrt(total)
+        numpyro.sample("rate", LogNormal(jnp.log(total / 5) - 0.5 / total, scale))
 
-    def propose(phi, key, x):
-        total = phi["shape"] + jnp.sum(x)
-        mean = jnp.log(total / (1 + x.size)) - 0.5 / total
-        z = mean + jnp.exp(phi["log_scale"]) / jnp.sqrt(total) * jax.random.normal(key)
-        return z, log_q(phi, x, z)
-
-    def simulate(theta, key):
-        first, second = jax.random.split(key)
-        z = jnp.log(jax.random.gamma(first, theta))
-        return jax.random.poisson(second, jnp.exp(z), (4,)).astype(float), z
-
-    params = bounds.Params(jnp.array(3.0), {"shape": jnp.array(3.0), "log_scale": jnp.array(0.05)})
-    return Case(bounds.LatentModel(propose, log_q, log_p), params, simulate)
+    adapted = bounds.adapters.from_numpyro(model, guide)
+    params = adapted.init(jax.random.key(0), jnp.arange(4))
+    return Case(adapted.model, params, adapted.simulate)
 
 
 RIGHT = {

@@ -12,6 +12,7 @@ from repository import ROOT
 import bounds
 
 PAGE = (ROOT / "docs/bring-your-model.md").read_text()
+AUDIT = (ROOT / "docs/audit.md").read_text()
 README = (ROOT / "README.md").read_text()
 
 
@@ -32,6 +33,11 @@ def assert_alive(grads):
     for leaf in jax.tree.leaves(grads):
         assert np.all(np.isfinite(leaf))
         assert np.any(leaf != 0)
+
+
+def test_a_numpyro_model_and_the_number_of_numpyro_are_audited():
+    (code,) = blocks(AUDIT, "example")
+    run(code)
 
 
 @pytest.mark.parametrize("code", blocks(PAGE, "example"), ids=["numpyro", "distributions"])
