@@ -82,7 +82,7 @@ surgery: $(VENV)/.experiments ## the ELBO of VAEs on digits taken apart: five mi
 compare: $(VENV)/.experiments ## every family of bounds on digits, one table and one page: twenty minutes
 	$(BIN)/python -m experiments.compare --config=configs/compare_digits.py --workdir=$(WORKDIR)/compare_digits
 
-audit: $(VENV)/.experiments ## is the number of that VAE (after make train) a bound? two minutes
+audit: $(VENV)/.experiments ## is the number of that VAE (after make train) a bound? half a minute
 	$(BIN)/python -m experiments.audit --config=configs/audit.py --config.run=$(WORKDIR)/train_digits --workdir=$(WORKDIR)/train_digits/audit
 
 accelerator: $(VENV)/.experiments ## numerics, speed and bounds on a GPU or TPU (after make data): ten minutes
