@@ -54,8 +54,10 @@ def summarize(rows: list[Row], compare: Sequence[tuple[str, ...]]) -> list[Row]:
         first = group[0]
         values = [float("nan") if r["value"] is None else r["value"] for r in group]
         extra = {k: first[k] for k in ("gap_of", "part_of") if k in first}
-        if "monte_carlo_error" in first:  # the same noise for every seed: it does not average out
-            extra["monte_carlo_error"] = sum(r["monte_carlo_error"] for r in group) / len(group)
+        # Of one model each: neither falls with the number of seeds.
+        for field in ("monte_carlo_error", "deviation"):
+            if field in first:
+                extra[field] = sum(r[field] for r in group) / len(group)
         out.append(
             mean_row(
                 first["name"],

@@ -13,7 +13,7 @@ from diffusion_cases import DDPM, DRY, batch_of, made, tiny
 import bounds
 from experiments.diffusion import __main__ as diffusion
 from experiments.diffusion import build, evaluation, family, report, training
-from experiments.studies import images
+from experiments.studies import images, study
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,13 @@ def test_parts_of_the_bound_add_up_in_the_rows(problem):
     ]
     for r in single:
         assert abs(r["value"] - everything["value"]) < 6 * r["standard_error"] + 0.02 * r["value"]
+    by_seed = [
+        {**r, "at": {**r["at"], "seed": seed}, "deviation": (1 + seed) * r["deviation"]}
+        for r in single
+        for seed in (0, 1)
+    ]
+    for r, summary in zip(single, study.summarize(by_seed, ()), strict=True):
+        np.testing.assert_allclose(summary["deviation"], 1.5 * r["deviation"])
 
 
 @pytest.mark.slow
