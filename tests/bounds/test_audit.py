@@ -1,5 +1,6 @@
 """The audit names what is wrong, passes what is right, and says so where it cannot tell."""
 
+import functools
 import math
 
 import audit_cases
@@ -123,6 +124,34 @@ def test_a_q_that_is_no_density_is_named(change, check):
         wrong, case.params, KEY, simulate=case.simulate, num_gradients=0, num_data=2000
     )
     assert check in found.violated
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-4])
+def test_log_q_by_the_noise_is_that_by_a_draw_that_is_rounded_coarsely(scale):
+    """z = 3 + scale * noise in float32: log_q cannot find the noise again to 1024 units."""
+
+    def propose(phi, key, x, stale=False):
+        noise = jax.random.normal(key, (2,))
+        counted = jax.random.normal(jax.random.fold_in(key, 0), (2,)) if stale else noise
+        return 3 + phi * noise, jnp.sum(norm.logpdf(counted) - jnp.log(phi))
+
+    def log_q(phi, x, z):
+        return norm.logpdf(z, 3.0, phi).sum()
+
+    def log_p(theta, x, z):
+        return norm.logpdf(z, 3.0, scale).sum() + norm.logpdf(x)
+
+    def simulate(theta, key):
+        first, second = jax.random.split(key)
+        return jax.random.normal(first), 3 + scale * jax.random.normal(second, (2,))
+
+    for stale in (False, True):
+        found = bounds.audit.model(
+            bounds.LatentModel(functools.partial(propose, stale=stale), log_q, log_p),
+            bounds.Params((), jnp.array(scale)), KEY, simulate=simulate, num_gradients=0,
+            num_data=200,
+        )  # fmt: skip
+        assert ("log q at its own draw" in found.violated) == stale
 
 
 def test_a_joint_that_is_not_simulated_is_named():
