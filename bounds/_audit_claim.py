@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from bounds._annealing import annealing_schedule, reverse_ais, tune_step_sizes
 from bounds._audit_model import LEAPFROG, Simulate, check_simulate
 from bounds._checks import check_count, check_log_q, check_scalar
-from bounds._sampling import log_weight, over_samples, sample_key
+from bounds._sampling import is_number, log_weight, over_samples, sample_key
 from bounds._types import Key, LatentModel, Params
 from bounds._verdicts import (
     HOLDS,
@@ -197,8 +197,8 @@ def claim(
 
     Raises:
       TypeError: a count is not an integer, or a claim is no number.
-      ValueError: a count is too small, there are no data, a claim is NaN, or the rate is not
-        between 0 and 1.
+      ValueError: a count is too small, there are no data or not along one axis, simulate does not
+        return (x, log r(x)), a claim is NaN, or the rate is not between 0 and 1.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
@@ -222,7 +222,7 @@ def claim(
     if simulate is not None:
         known, log_w = _simulated(simulate, num_data, chunk_size, sample_key(key, 0))
     data = known if x is None else x
-    size = min(num_data, *(len(leaf) for leaf in jax.tree.leaves(data)))
+    size = min(num_data, _length(data))
     if size < LEAST_DATA:
         raise ValueError(f"x must hold at least {LEAST_DATA} data, got {size}.")
 
@@ -311,7 +311,28 @@ def _claims(
 def _simulated(
     simulate: Callable, size: int, chunk_size: int | None, key: Key
 ) -> tuple[PyTree, Array]:
-    return over_samples(lambda i: simulate(sample_key(key, i)), jnp.arange(size), chunk_size)
+    def one(i):
+        drawn = simulate(sample_key(key, i))
+        if not isinstance(drawn, tuple) or len(drawn) != 2 or not _is_one_number(drawn[1]):
+            raise ValueError(
+                "simulate must return (x, log r(x)) with log r(x) one number, which "
+                "bounds.audit.simulated makes of a simulate with z."
+            )
+        return drawn
+
+    return over_samples(one, jnp.arange(size), chunk_size)
+
+
+def _is_one_number(value: Any) -> bool:
+    return is_number(value) and jnp.shape(value) == ()
+
+
+def _length(data: PyTree) -> int:
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(data)]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(f"x must hold data along one leading axis, got arrays of {shapes[:4]}.")
+    return shapes[0][0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
