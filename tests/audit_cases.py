@@ -1,8 +1,9 @@
 """Models that are right, and claims about them that are wrong, for the audit."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,10 @@ from models import diffusion
 from models.exact import two_layer_gaussian
 
 
-class Case(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """Known by identity: what is made of one case is compiled once."""
+
     model: bounds.LatentModel
     params: bounds.Params
     simulate: Callable[[Any, Any], Any]
@@ -61,6 +65,7 @@ def vae_simulate(theta, key):
     return jax.random.bernoulli(second, jax.nn.sigmoid(theta @ z)).astype(float), z
 
 
+@functools.cache
 def vae():
     theta = 1.5 * jax.random.normal(jax.random.key(7), (PIXELS, LATENTS))
     phi = {"weight": 0.5 * theta.T, "log_scale": jnp.full(LATENTS, -0.4)}
@@ -99,6 +104,7 @@ def flow_simulate(theta, key, *, levels):
     return x, jnp.log(u) - jnp.log1p(-u)
 
 
+@functools.cache
 def flow(levels=4, mean=(-0.5, 0.0, 0.8), log_scale=0.0, noise=(-0.5, -0.2)):
     theta = {"mean": jnp.array(mean), "log_scale": jnp.full(SHAPE, log_scale)}
     slope, noise_scale = noise
@@ -117,6 +123,7 @@ def flow(levels=4, mean=(-0.5, 0.0, 0.8), log_scale=0.0, noise=(-0.5, -0.2)):
 # A chain of four steps of diffusion over two pixels of four levels.
 
 
+@functools.cache
 def trajectory():
     gamma = bounds.diffusion.cosine_schedule(4)
     made = diffusion.ddpm(gamma, lambda theta, x_t, g: theta * x_t, levels=4, prediction="x")
@@ -133,6 +140,7 @@ def trajectory():
 # Two tokens of a dVAE with a caption, from tables.
 
 
+@functools.cache
 def dvae():
     def simulate(theta, key):
         keys = jax.random.split(key, 4)
@@ -146,6 +154,7 @@ def dvae():
     return Case(bounds.joint.latent(joint_cases.MODEL), params, simulate)
 
 
+@functools.cache
 def two_layers():
     theta = two_layer_gaussian.Generative(0.3 * jnp.arange(3.0), jnp.array(0.8), jnp.array(0.7))
     phi = jax.tree.map(lambda leaf: leaf - 0.05, two_layer_gaussian.exact_inference(theta))
@@ -160,6 +169,7 @@ def two_layers():
     return Case(two_layer_gaussian.make_model(), bounds.Params(theta, phi), simulate)
 
 
+@functools.cache
 def conjugate():
     """Counts of a Poisson whose rate is Gamma, in NumPyro; the guide is log-normal."""
 
@@ -185,6 +195,7 @@ RIGHT = {
 }  # fmt: skip
 
 
+@functools.cache
 def iwae_of(case, num_samples):
     def claimed(key, x):
         log_w = bounds.log_weights(case.model, case.params, key, x, num_samples=num_samples)
@@ -201,6 +212,7 @@ def mean_over_batch(claimed):
     return batched
 
 
+@functools.cache
 def drawn_from(case):
     return bounds.audit.simulated(
         case.model, case.params, jax.random.key(99), simulate=case.simulate
@@ -221,6 +233,7 @@ def _vae_claim(of_parts, **more):
     )
 
 
+@functools.cache
 def _reduced(reduce, num_samples):
     case = vae()
 

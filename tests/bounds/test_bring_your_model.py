@@ -57,7 +57,7 @@ def test_a_network_becomes_a_model_in_fifteen_lines(code):
     model, params, x = names["model"], names["params"], names["x"]
     key = jax.random.key(0)
     found = {
-        name: jax.grad(factory(model, num_samples=4))(params, key, x)
+        name: jax.jit(jax.grad(factory(model, num_samples=4)))(params, key, x)
         for name, factory in (("pathwise", bounds.pathwise), ("dreg", bounds.dreg))
     }
     for grads in found.values():
