@@ -13,7 +13,7 @@ import pytest
 from jax.scipy.stats import norm
 
 import bounds
-from bounds import _verdicts
+from bounds import _audit_claim, _verdicts
 
 KEY = jax.random.key(20)
 
@@ -287,6 +287,40 @@ def test_means_that_are_off_are_found():
     values = np.clip(0.1 + 0.3 * noise, -1, 1)
     assert _verdicts.bounded_zero("", values, overlap=1.0)(1e-4).verdict == "violated"
     assert _verdicts.bounded_zero("", 1e-9 * noise, overlap=0.0)(1e-4).verdict == "undecided"
+
+
+def test_levels_sides_and_skewness_are_those_of_the_formulas():
+    levels = []
+
+    def test(level):
+        levels.append(level)
+        return _verdicts.Check("", 0.0, 0.0, 0.0, "holds", "")
+
+    _verdicts.report([test] * 4, {"": ""}, 0.02)
+    assert levels == [0.005] * 4
+    values = np.random.default_rng(3).exponential(size=300) - 0.9
+    t = values.mean() / (values.std(ddof=1) / math.sqrt(300))
+    skew = np.mean((values - values.mean()) ** 3) / values.std(ddof=1) ** 3
+    expected = t + skew * (1 / 6 + t**2 / 3) / math.sqrt(300)
+    assert _verdicts._deviation(values) == pytest.approx(expected, rel=1e-9)
+    # Between the quantiles of one side and of two.
+    values = np.random.default_rng(4).standard_normal(300)
+    values = values - values.mean()
+    between = (_verdicts._quantile(1e-3, 300) + _verdicts._quantile(5e-4, 300)) / 2
+    values = values + between * values.std(ddof=1) / math.sqrt(300)
+    assert _verdicts.mean_zero("", values)(1e-3).verdict == "holds"
+    assert _verdicts.mean_zero("", values, side=-1)(1e-3).verdict == "violated"
+    below = np.clip(values - 1.0, -1, 1)
+    for signed in (below, -below):
+        assert _verdicts.bounded_zero("", signed, overlap=1.0)(1e-3).verdict == "violated"
+
+
+def test_noise_of_claims_is_taken_off_before_the_sum():
+    drawn = 1.8 * np.random.default_rng(5).standard_normal((1000, 4))
+    (kraft, _) = _audit_claim._against(drawn, np.zeros(1000))
+    assert kraft(1e-3).verdict != "violated"
+    # The mean of exp of what is left as it is exceeds 1 in truth.
+    assert _verdicts.mean_one("", drawn.mean(1), at_most=True)(1e-3).verdict == "violated"
 
 
 def test_terms_that_are_no_numbers_decide_nothing_but_a_density_of_zero_does():
