@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from bounds._annealing import annealing_schedule, reverse_ais, tune_step_sizes
-from bounds._audit_model import LEAPFROG, Simulate, check_simulate
+from bounds._audit_draws import LEAPFROG, Simulate
+from bounds._audit_model import check_simulate
 from bounds._checks import check_count, check_log_q, check_scalar
 from bounds._sampling import is_number, log_weight, over_samples, sample_key
 from bounds._types import Key, LatentModel, Params

@@ -1,20 +1,17 @@
 """The audit of a latent-variable model and of the gradients of its objectives."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from bounds._annealing import ais, annealing_schedule, reverse_ais, tune_step_sizes
+from bounds._audit_draws import Drawn, Simulate, draw, perturbed, twentieth
 from bounds._audit_gradients import MEANINGS as GRADIENTS
-from bounds._audit_gradients import arrays_of, compiled, differences, is_floating, judged
+from bounds._audit_gradients import arrays_of, compiled, differences, judged
 from bounds._checks import check_count, check_log_q
 from bounds._estimators import dreg, pathwise
-from bounds._sampling import log_weight, log_weights, over_samples, propose, sample_key
+from bounds._sampling import propose, sample_key
 from bounds._score_function import reinforce, vimco
 from bounds._types import Key, LatentModel, Objective, Params
 from bounds._values import iwae
@@ -30,12 +27,6 @@ from bounds._verdicts import (
     report,
     undecided,
 )
-
-Simulate = Callable[[PyTree, Any], tuple[PyTree, PyTree]]
-
-_CODE_ROUNDING = 1024.0  # and two programs of one density, such as a flow and its inverse
-LEAPFROG = 5
-_NARROWER = 0.9  # than the draws of q, the Gaussian beside it: so that its tails are lighter
 
 MEANINGS = {
     "log q at its own draw": (
@@ -66,21 +57,6 @@ MEANINGS = {
         "joint that simulate draws from."
     ),
 }
-
-
-class _Drawn(NamedTuple):
-    """Of one simulated datum."""
-
-    log_w: Array  # [K], of draws of q
-    log_w_other: Array  # [K], of draws of another q
-    log_w_exact: Array  # of the z that made x
-    log_p: Array
-    log_q_error: Array  # of propose's log q, beside log_q's
-    log_q_rounding: Array  # what the rounding of sums explains of it
-    log_q_moved: Array  # of log_q, by z that are moved by a unit in the last place
-    bridge: Array
-    overlap: Array
-    annealed: Array  # log-weight of AIS less that of reverse AIS
 
 
 def model(
@@ -131,7 +107,8 @@ def model(
       objective: to be audited; None for `dreg`, or `vimco` where z is not floating.
       reference: an objective with the same bound and an unbiased gradient; None for `pathwise`, or
         `reinforce` where z is not floating, of IWAE with `num_samples`.
-      other_phi: parameters of another q; None to move those of `params` a little.
+      other_phi: parameters of another q; None to add noise of a twentieth to those of `params`,
+        which may be any numbers then, such as logits and no probabilities.
       num_data: simulated data, at least 100.
       num_samples: K.
       num_temperatures: of AIS on each datum; 0 for none, at least 3 otherwise.
@@ -177,11 +154,13 @@ def model(
     check_rate(false_alarm_rate)
     check_log_q("audit.model", model.log_q, instead="bounds.audit.claim")
     floating = check_simulate(model, params, simulate)
-    other = _moved(params.phi, sample_key(key, 0)) if other_phi is None else other_phi
+    other = other_phi
+    if other_phi is None:
+        other = perturbed(params.phi, sample_key(key, 0), twentieth)
     has_other = bool(arrays_of(params.phi)[0]) or other_phi is not None
     temperatures = num_temperatures if floating else 0
-    fixed = model, simulate, num_data, num_samples, temperatures, chunk_size, floating
-    drawn = compiled(_drawn, fixed, params, other, sample_key(key, 1))
+    fixed = model, simulate, num_data, num_samples, temperatures, chunk_size, floating, has_other
+    drawn = compiled(draw, fixed, params, other, sample_key(key, 1))
     tests = [_same_key(model, params, key, simulate)]
     tests += _of_draws(drawn, floating, has_other, num_temperatures)
     if num_gradients:
@@ -223,100 +202,8 @@ def check_simulate(model: LatentModel, params: Params, simulate: Simulate) -> bo
     return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
 
 
-def _drawn(
-    model: LatentModel,
-    simulate: Simulate,
-    num_data: int,
-    num_samples: int,
-    num_temperatures: int,
-    chunk_size: int | None,
-    floating: bool,
-    params: Params,
-    other_phi: PyTree,
-    key: Key,
-) -> _Drawn:
-    """Everything that is drawn, with leading axis [num_data]."""
-    log_q = model.log_q
-    assert log_q is not None
-    other = Params(params.theta, other_phi)
-    annealing: dict[str, Any] = {}
-    if num_temperatures:
-        betas = annealing_schedule(num_temperatures)
-        # Of a datum and chains that are not counted.
-        x, _ = simulate(params.theta, sample_key(key, num_data))
-        pilot = sample_key(key, num_data + 1)
-        annealing = {"betas": betas, "num_leapfrog": LEAPFROG}
-        annealing["step_sizes"] = tune_step_sizes(model, params, pilot, x, **annealing)
-
-    def one(i):
-        keys = jax.random.split(sample_key(key, i), 8)
-        x, z = simulate(params.theta, keys[0])
-        exact = log_weight(model, params.theta, x, z, log_q(params.phi, x, z))
-        log_w = log_weights(model, params, keys[1], x, num_samples=num_samples)
-        log_w_other = log_weights(model, other, keys[2], x, num_samples=num_samples)
-        own, own_log_q = propose(model, params.phi, keys[3], x)
-        size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(own))
-        scale = _CODE_ROUNDING * jnp.finfo(own_log_q.dtype).eps * (1 + jnp.abs(own_log_q) + size)
-        again = jnp.asarray(log_q(params.phi, x, own))
-        moved = jnp.asarray(log_q(params.phi, x, _rounded(own, keys[7]))) - again
-        r_draw, log_r = _beside(model, params.phi, other_phi, keys[4], x, floating)
-        second, second_log_q = r_draw(keys[5])
-        # r / (r + q) of draws of q, and q / (r + q) of draws of r.
-        from_q = jax.nn.sigmoid(log_r(own) - own_log_q)
-        from_r = jax.nn.sigmoid(log_q(params.phi, x, second) - second_log_q)
-        gap = jnp.zeros(())
-        if annealing:
-            ahead, back = jax.random.split(keys[6])
-            gap = ais(model, params, ahead, x, **annealing)[0]
-            gap -= reverse_ais(model, params, back, x, z, **annealing)[0]
-        log_p = jnp.asarray(model.log_p(params.theta, x, z))
-        return _Drawn(
-            log_w, log_w_other, exact, log_p, jnp.abs(again - own_log_q), scale, moved,
-            from_q - from_r, from_q, gap,
-        )  # fmt: skip
-
-    return over_samples(one, jnp.arange(num_data), chunk_size)
-
-
-def _rounded(z: PyTree, key: Key) -> PyTree:
-    """z with every floating entry moved by a unit in its last place, up or down."""
-    arrays, put = arrays_of(z)
-
-    def moved(i, array):
-        sign = jax.random.rademacher(sample_key(key, i), array.shape, array.dtype)
-        return array * (1 + sign * jnp.finfo(array.dtype).eps)
-
-    return put([moved(i, array) for i, array in enumerate(arrays)])
-
-
-_PILOT = 64  # draws of q that the Gaussian beside it is fitted to
-
-
-def _beside(
-    model: LatentModel, phi: PyTree, other_phi: PyTree, key: Key, x: PyTree, floating: bool
-) -> tuple[Callable, Callable]:
-    """A density r near q: (key -> (z, log r), z -> log r)."""
-    log_q = model.log_q
-    assert log_q is not None
-    if not floating:
-        return lambda k: propose(model, other_phi, k, x), lambda z: log_q(other_phi, x, z)
-    pilot = jax.vmap(lambda k: propose(model, phi, sample_key(key, k), x)[0])(jnp.arange(_PILOT))
-    flat = jax.vmap(lambda z: ravel_pytree(z)[0])(pilot)
-    _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], pilot))
-    mean, deviation = jnp.mean(flat, 0), _NARROWER * jnp.std(flat, 0, ddof=1)
-
-    def log_prob(noise):
-        return jnp.sum(jax.scipy.stats.norm.logpdf(noise) - jnp.log(deviation))
-
-    def draw(k):
-        noise = jax.random.normal(k, mean.shape, mean.dtype)
-        return unravel(mean + deviation * noise), log_prob(noise)
-
-    return draw, lambda z: log_prob((ravel_pytree(z)[0] - mean) / deviation)
-
-
 def _of_draws(
-    drawn: _Drawn, floating: bool, has_other: bool, num_temperatures: int
+    drawn: Drawn, floating: bool, has_other: bool, num_temperatures: int
 ) -> list[Test]:  # fmt: skip
     eps = float(jnp.finfo(drawn.log_p.dtype).eps)
     tolerance = ROUNDING * eps * (1 + float(jnp.abs(drawn.log_p).mean()))
@@ -365,17 +252,3 @@ def _same_key(model: LatentModel, params: Params, key: Key, simulate: Simulate) 
     why = "entries that another key leaves alone" if stuck else "entries that change between calls"
     wrong = first.size if stuck else changed
     return certain("same key, same draw", wrong, 0, why)
-
-
-def _moved(phi: PyTree, key: Key) -> PyTree:
-    """phi with noise of a twentieth of each array's size added."""
-    leaves, tree = jax.tree.flatten(phi)
-
-    def moved(i, leaf):
-        if not is_floating(leaf):
-            return leaf
-        leaf = jnp.asarray(leaf)
-        size = 0.05 * (jnp.sqrt(jnp.mean(jnp.square(leaf))) + 0.1)
-        return leaf + size * jax.random.normal(sample_key(key, i), leaf.shape, leaf.dtype)
-
-    return jax.tree.unflatten(tree, [moved(i, leaf) for i, leaf in enumerate(leaves)])

@@ -1,7 +1,8 @@
 """Steps a second of trainings, their share of the peak, and what bfloat16 does to a bound."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,9 +18,10 @@ from experiments.diffusion import evaluation
 from experiments.diffusion.settings import Diffusion
 from experiments.runtime import fit
 from experiments.runtime import mesh as meshes
+from experiments.runtime.fit import Run
 from experiments.runtime.results import Kind, Row, row
 from experiments.runtime.settings import merged
-from experiments.runtime.trainer import make_chunk
+from experiments.runtime.trainer import State, make_chunk
 from experiments.studies import held_out, images
 
 
@@ -55,6 +57,25 @@ def with_bound(settings: Visit) -> Iterator[list[Row]]:
     yield [held_out.mean_row("bound", here, difference, "estimate", unit="bits/dim")]
 
 
+def compiled(run: Run, length: int) -> tuple[State, Callable[[State, int], State], Any]:
+    """(state at the start, (state, n) -> state after the n-th `length` steps, their trace)."""
+    chunk = make_chunk(
+        run.loss_fn, run.stream, run.optimizer, run.key, ema_decay=run.ema_decay,
+        mesh=meshes.device_mesh(meshes.DATA),
+    )  # fmt: skip
+    start = fit.initial_state(run)
+    traced = chunk.trace(start, run.stream.window(0, length), length)
+    program = traced.lower().compile()
+
+    def call(state, number):
+        state, _, finite = program(state, run.stream.window(number * length, length))
+        if not finite:
+            raise FloatingPointError(f"the loss or an update is not finite in call {number}")
+        return state
+
+    return start, call, traced
+
+
 def trained(asked: Rate, seconds: float) -> tuple[list[Row], PyTree]:
     """Compiles a training and takes steps until the time is out.
 
@@ -66,22 +87,9 @@ def trained(asked: Rate, seconds: float) -> tuple[list[Row], PyTree]:
       (rows, the parameters at the end).
     """
     run, _ = steps.RUNS[asked.program.part](asked.program, pictures.dataset)
-    length, mesh = asked.steps, meshes.device_mesh(meshes.DATA)
-    chunk = make_chunk(
-        run.loss_fn, run.stream, run.optimizer, run.key, ema_decay=run.ema_decay, mesh=mesh
-    )
-    start = time.perf_counter()
-    state = fit.initial_state(run)
-    traced = chunk.trace(state, run.stream.window(0, length), length)
-    compiled = traced.lower().compile()
+    start, length = time.perf_counter(), asked.steps
+    state, call, traced = compiled(run, length)
     compilation = time.perf_counter() - start
-
-    def call(state, number: int):
-        state, _, finite = compiled(state, run.stream.window(number * length, length))
-        if not finite:
-            raise FloatingPointError(f"the loss or an update is not finite in call {number}")
-        return state
-
     state = call(state, 0)  # warms up
     times, started = [], time.perf_counter()
     while not times or time.perf_counter() - started < seconds:

@@ -11,15 +11,14 @@ from jaxtyping import Array
 
 import bounds
 from experiments.accelerator import operations, pictures
-from experiments.accelerator.rates import share_of_peak
+from experiments.accelerator.rates import compiled, share_of_peak
 from experiments.accelerator.settings import LogP, Visit
 from experiments.compile import steps
 from experiments.data import sets
-from experiments.runtime import fit, keys
+from experiments.runtime import keys
 from experiments.runtime import mesh as meshes
 from experiments.runtime.fit import Run
 from experiments.runtime.results import Row, row
-from experiments.runtime.trainer import make_chunk
 from experiments.studies import held_out
 from experiments.vae import build
 from experiments.vae.grid import PUBLISHED
@@ -88,17 +87,10 @@ def burda(settings: Visit) -> Iterator[list[Row]]:
     members = [(k, seed) for k in asked.num_samples for seed in asked.seeds]
     run = together(build.make_run(problem, trained, asked.seeds[0]), problem, members)
     length = run.stream.steps_per_epoch
-    chunk = make_chunk(
-        run.loss_fn, run.stream, run.optimizer, run.key, ema_decay=0.0,
-        mesh=meshes.device_mesh(meshes.DATA),
-    )  # fmt: skip
-    state = fit.initial_state(run)
-    compiled = chunk.lower(state, run.stream.window(0, length), length).compile()
+    state, call, _ = compiled(run, length)
     epochs, started = 0, time.perf_counter()
     while epochs == 0 or time.perf_counter() - started < settings.seconds.training:
-        state, _, finite = compiled(state, run.stream.window(epochs * length, length))
-        if not finite:
-            raise FloatingPointError(f"the loss or an update is not finite in epoch {epochs}")
+        state = call(state, epochs)
         epochs += 1
     spent = time.perf_counter() - started
     of, at = {"of": f"{len(members)} models as one"}, {"steps": epochs * length}
@@ -165,7 +157,8 @@ def together(run: Run, problem: build.Problem, members: Sequence[tuple[int, int]
         starts = [build.init_params(problem, keys.of_training(seed)[0]) for _, seed in members]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
-    return run._replace(loss_fn=loss_fn, init=init, batch_size=run.batch_size * len(members))
+    size = run.batch_size * len(members)
+    return run._replace(loss_fn=loss_fn, init=init, batch_size=size, ema_decay=0.0)
 
 
 def masked_iwae(

@@ -153,11 +153,13 @@ def _dequantize(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
         return density.log_prob(params.theta, x)
 
     def of_noise(key, x):
-        return bounds.iwae(bounds.log_weights(model.latent(), params, key, x, num_samples=16))
+        log_w = bounds.log_weights(model.latent(), params, key, x, num_samples=num_samples)
+        return bounds.iwae(log_w)
 
     claims: dict[str, Claimed] = {"exact log P": exact}
+    num_samples = asked.checks.num_samples
     if density.log_density is not None:
-        claims["IWAE-16 of its noise"] = of_noise
+        claims[f"IWAE-{num_samples} of its noise"] = of_noise
     return Subject(chosen.name, source, None, params, simulate, claims)
 
 

@@ -1,0 +1,138 @@
+"""What the audit of a model draws for each simulated datum, before anything is judged."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PyTree
+
+from bounds._annealing import ais, annealing_schedule, reverse_ais, tune_step_sizes
+from bounds._audit_gradients import arrays_of
+from bounds._sampling import log_weight, log_weights, over_samples, propose, sample_key
+from bounds._types import Key, LatentModel, Params
+
+Simulate = Callable[[PyTree, Any], tuple[PyTree, PyTree]]
+
+# Units in the last place between two programs of one density, such as a flow and its inverse.
+_CODE_ROUNDING = 1024.0
+LEAPFROG = 5
+_NARROWER = 0.9  # than the draws of q, the Gaussian beside it: so that its tails are lighter
+_PILOT = 64  # draws of q that the Gaussian beside it is fitted to
+
+
+class Drawn(NamedTuple):
+    """Of one simulated datum."""
+
+    log_w: Array  # [K], of draws of q
+    log_w_other: Array  # [K], of draws of another q, if there is one
+    log_w_exact: Array  # of the z that made x
+    log_p: Array
+    log_q_error: Array  # of propose's log q, beside log_q's
+    log_q_rounding: Array  # what the rounding of sums explains of it
+    log_q_moved: Array  # of log_q, by z that are moved by about a unit in the last place
+    bridge: Array
+    overlap: Array
+    annealed: Array  # log-weight of AIS less that of reverse AIS
+
+
+def draw(
+    model: LatentModel,
+    simulate: Simulate,
+    num_data: int,
+    num_samples: int,
+    num_temperatures: int,
+    chunk_size: int | None,
+    floating: bool,
+    has_other: bool,
+    params: Params,
+    other_phi: PyTree,
+    key: Key,
+) -> Drawn:
+    """Everything that is drawn, with leading axis [num_data]."""
+    log_q = model.log_q
+    assert log_q is not None
+    other = Params(params.theta, other_phi)
+    annealing: dict[str, Any] = {}
+    if num_temperatures:
+        betas = annealing_schedule(num_temperatures)
+        # Of a datum and chains that are not counted.
+        x, _ = simulate(params.theta, sample_key(key, num_data))
+        pilot = sample_key(key, num_data + 1)
+        annealing = {"betas": betas, "num_leapfrog": LEAPFROG}
+        annealing["step_sizes"] = tune_step_sizes(model, params, pilot, x, **annealing)
+
+    def one(i):
+        keys = jax.random.split(sample_key(key, i), 8)
+        x, z = simulate(params.theta, keys[0])
+        exact = log_weight(model, params.theta, x, z, log_q(params.phi, x, z))
+        log_w = log_weights(model, params, keys[1], x, num_samples=num_samples)
+        log_w_other = log_w
+        if has_other:
+            log_w_other = log_weights(model, other, keys[2], x, num_samples=num_samples)
+        own, own_log_q = propose(model, params.phi, keys[3], x)
+        size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(own))
+        scale = _CODE_ROUNDING * jnp.finfo(own_log_q.dtype).eps * (1 + jnp.abs(own_log_q) + size)
+        again = jnp.asarray(log_q(params.phi, x, own))
+        moved = jnp.asarray(log_q(params.phi, x, perturbed(own, keys[7], _last_place))) - again
+        r_draw, log_r = _beside(model, params.phi, other_phi, keys[4], x, floating)
+        second, second_log_q = r_draw(keys[5])
+        # r / (r + q) of draws of q, and q / (r + q) of draws of r.
+        from_q = jax.nn.sigmoid(log_r(own) - own_log_q)
+        from_r = jax.nn.sigmoid(log_q(params.phi, x, second) - second_log_q)
+        gap = jnp.zeros(())
+        if annealing:
+            ahead, back = jax.random.split(keys[6])
+            gap = ais(model, params, ahead, x, **annealing)[0]
+            gap -= reverse_ais(model, params, back, x, z, **annealing)[0]
+        log_p = jnp.asarray(model.log_p(params.theta, x, z))
+        return Drawn(
+            log_w, log_w_other, exact, log_p, jnp.abs(again - own_log_q), scale, moved,
+            from_q - from_r, from_q, gap,
+        )  # fmt: skip
+
+    return over_samples(one, jnp.arange(num_data), chunk_size)
+
+
+def perturbed(tree: PyTree, key: Key, size: Callable[[Array], Any]) -> PyTree:
+    """A tree whose floating arrays have Gaussian noise of `size(array)` added."""
+    arrays, put = arrays_of(tree)
+
+    def moved(i, array):
+        return array + size(array) * jax.random.normal(sample_key(key, i), array.shape, array.dtype)
+
+    return put([moved(i, array) for i, array in enumerate(arrays)])
+
+
+def _last_place(array: Array) -> Array:
+    """What a unit in the last place of each entry is at most."""
+    return jnp.abs(array) * jnp.finfo(array.dtype).eps
+
+
+def twentieth(array: Array) -> Array:
+    """A twentieth of an array's size, for parameters that are near those given, but others."""
+    return 0.05 * (jnp.sqrt(jnp.mean(jnp.square(array))) + 0.1)
+
+
+def _beside(
+    model: LatentModel, phi: PyTree, other_phi: PyTree, key: Key, x: PyTree, floating: bool
+) -> tuple[Callable, Callable]:
+    """A density r near q: (key -> (z, log r), z -> log r)."""
+    log_q = model.log_q
+    assert log_q is not None
+    if not floating:
+        return lambda k: propose(model, other_phi, k, x), lambda z: log_q(other_phi, x, z)
+    pilot = jax.vmap(lambda k: propose(model, phi, sample_key(key, k), x)[0])(jnp.arange(_PILOT))
+    flat = jax.vmap(lambda z: ravel_pytree(z)[0])(pilot)
+    _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], pilot))
+    mean, deviation = jnp.mean(flat, 0), _NARROWER * jnp.std(flat, 0, ddof=1)
+
+    def log_prob(noise):
+        return jnp.sum(jax.scipy.stats.norm.logpdf(noise) - jnp.log(deviation))
+
+    def of_key(k):
+        noise = jax.random.normal(k, mean.shape, mean.dtype)
+        return unravel(mean + deviation * noise), log_prob(noise)
+
+    return of_key, lambda z: log_prob((ravel_pytree(z)[0] - mean) / deviation)
