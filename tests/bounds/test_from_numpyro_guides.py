@@ -210,6 +210,26 @@ def test_densities_have_their_derivative_in_z_whatever_can_be_reparameterized(pr
     np.testing.assert_allclose(found["z"], slope, **PRECISION)
 
 
+def test_draws_without_a_derivative_are_refused_by_path_estimators():
+    """The draws of a mixture move with its means, but which component was drawn does not."""
+
+    def guide(x):
+        means, logits = numpyro.param("means", jnp.array([-1.0, 2.0])), jnp.zeros(2)
+        components = dist.Normal(means, 1.0)
+        numpyro.sample("z", dist.MixtureSameFamily(dist.Categorical(logits=logits), components))
+
+    def model(x):
+        numpyro.sample("x", dist.Normal(numpyro.sample("z", dist.Normal()), 1.0), obs=x)
+
+    made = bounds.adapters.from_numpyro(model, guide)
+    params = made.init(jax.random.key(0), 0.3)
+    for make in (bounds.pathwise, bounds.dreg):
+        with pytest.raises(TypeError, match="phi"):
+            jax.grad(make(made.model, num_samples=2))(params, jax.random.key(1), 0.3)
+    grads = jax.grad(bounds.vimco(made.model, num_samples=2))(params, jax.random.key(1), 0.3)
+    assert jnp.any(grads.phi["means"] != 0)
+
+
 # --- networks, loops, keys --------------------------------------------------------------------
 
 

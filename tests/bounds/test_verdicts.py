@@ -84,12 +84,20 @@ def test_levels_sides_and_skewness_are_those_of_the_formulas():
     below = np.clip(values - 1.0, -1, 1)
     for signed in (below, -below):
         assert _verdicts.bounded_zero("", signed, overlap=1.0)(1e-3).verdict == "violated"
+    # Two bets, each at half the level: capital of just less than 2 / level proves nothing.
+    few = np.full(20, 0.4)
+    level = 2 * math.exp(-_verdicts._log_capital(few))
+    for share, verdict in ((0.99, "holds"), (1.01, "violated")):
+        assert _verdicts.bounded_zero("", few, overlap=1.0)(share * level).verdict == verdict
 
 
 def test_noise_of_claims_is_taken_off_before_the_sum():
     drawn = 1.8 * np.random.default_rng(5).standard_normal((1000, 4))
     (kraft, _) = _audit_claim._against(drawn, np.zeros(1000))
     assert kraft(1e-3).verdict != "violated"
+    # So much noise that what is taken off does not make up for it: four claims, a variance of 9.
+    (kraft, _) = _audit_claim._against(drawn * 6 / 1.8, np.zeros(1000))
+    assert (kraft(1e-3).verdict, "raise num_draws" in kraft(1e-3).why) == ("undecided", True)
     # The mean of exp of what is left as it is exceeds 1 in truth.
     assert _verdicts.mean_one("", drawn.mean(1), at_most=True)(1e-3).verdict == "violated"
 
