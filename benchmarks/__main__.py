@@ -29,6 +29,7 @@ from benchmarks import (
     iwae_gradient,
     log_likelihood_memory,
     snr_cost,
+    start_up,
     surgery_rate,
     training_rate,
 )
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "denoising_rate": denoising_rate.run,
     "enumeration_rate": enumeration_rate.run,
     "surgery_rate": surgery_rate.run,
+    "start_up": start_up.run,
     "interval_coverage": interval_coverage.run,
 }
 
