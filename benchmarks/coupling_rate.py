@@ -82,18 +82,18 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(4)
-    wanted, batch_size = trained.model, trained.training.batch_size
-    components, levels = wanted.num_components, problem.levels
+    shape, batch_size = trained.model, trained.training.batch_size
+    components, levels = shape.num_components, problem.levels
     factors = torch.linspace(0.5, 1.5, components)
-    assert wanted.layout == ("checkerboard:4", "squeeze", "channels:2")
+    assert shape.layout == ("checkerboard:4", "squeeze", "channels:2")
     before = 4
-    assert wanted.norm == "channel"
-    assert not wanted.pointwise
+    assert shape.norm == "channel"
+    assert not shape.pointwise
 
     def leaf(array):
         return torch.tensor(np.asarray(array).copy(), requires_grad=True)
 
-    names = *(f"hidden_{i}" for i in range(wanted.num_layers)), "outputs"
+    names = *(f"hidden_{i}" for i in range(shape.num_layers)), "outputs"
     steps = []  # of each coupling: its norm and its layers
     for norms, nets in filter(None, params.theta):
         for i in range(len(norms.mean)):
@@ -174,7 +174,7 @@ def pytorch(problem, model, params, trained: OfModel) -> Callable[[], float]:
         for number in range(STEPS):
             first = number * batch_size % (len(stored) - batch_size)
             x = stored[order[first : first + batch_size]].float()
-            loss = -log_density(x + torch.rand(x.shape), wanted.dropout).mean()
+            loss = -log_density(x + torch.rand(x.shape), shape.dropout).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

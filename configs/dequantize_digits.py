@@ -62,6 +62,7 @@ def get_config(variant: str = "couplings") -> ConfigDict:
             "alpha": 0.5,  # of renyi
             "beta": 0.5,  # of ciwae
             "sleep": False,
+            "images_at_once": 0,  # of a batch, for less memory and the same gradient; 0: all
         },
         "optimizer": {
             "name": "adam_cosine", "learning_rate": 3e-3, "warmup_steps": 0, "clip_norm": 0.0,

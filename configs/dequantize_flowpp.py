@@ -95,7 +95,7 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
         "refit": {"noise": "", "num_steps": 1000},
         "objective": {
             "name": "elbo", "num_samples": 1, "num_groups": 1, "alpha": 0.5, "beta": 0.5,
-            "sleep": False,
+            "sleep": False, "images_at_once": 0,
         },
         "optimizer": {
             "name": "adam_warmup", "learning_rate": 3e-4, "warmup_steps": 2000, "clip_norm": 1.0,

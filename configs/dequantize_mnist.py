@@ -43,7 +43,7 @@ def get_config(dataset: str = "mnist") -> ConfigDict:
         "refit": {"noise": "", "num_steps": 1000},
         "objective": {
             "name": "elbo", "num_samples": 1, "num_groups": 1, "alpha": 0.5, "beta": 0.5,
-            "sleep": False,
+            "sleep": False, "images_at_once": 0,
         },
         "optimizer": {
             "name": "adam_cosine", "learning_rate": 1e-3, "warmup_steps": 500, "clip_norm": 1.0,

@@ -45,7 +45,7 @@ def get_config(variant: str = "short") -> ConfigDict:
         # The grid takes the place of its name and counts.
         "objective": {
             "name": "iwae", "num_samples": 1, "num_groups": 1, "beta": 0.5, "alpha": 0.5,
-            "sleep": False,
+            "sleep": False, "images_at_once": 0,
         },
         "optimizer": {
             "name": "adam" if short else protocol, "learning_rate": 1e-3, "warmup_steps": 0,

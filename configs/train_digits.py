@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
             "beta": 0.5,  # of ciwae
             "alpha": 0.5,  # of renyi
             "sleep": False,  # whether rws adds its sleep phase
+            "images_at_once": 0,  # of a batch, for less memory and the same gradient; 0: all
         },
         "optimizer": {
             "name": "adam",  # or paper, released_code: the protocol of Burda et al. 2015

@@ -39,7 +39,7 @@ def get_config(variant: str = "short") -> ConfigDict:
         },
         "objective": {
             "name": "iwae", "num_samples": 5, "num_groups": 1, "beta": 0.5, "alpha": 0.5,
-            "sleep": False,
+            "sleep": False, "images_at_once": 0,
         },
         "optimizer": {
             "name": "adam" if short else protocol,

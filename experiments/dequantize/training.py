@@ -65,7 +65,7 @@ def make_run(
         keys.of_training(seed),
         trained.optimizer,
         trained.training,
-        loss_fn=from_objective(objective),
+        loss_fn=from_objective(objective, at_once=trained.objective.images_at_once),
         init=init,
         stream=lambda key: training_stream(problem, key, trained.training.batch_size),
         validate=validation(problem, model, trained, seed),

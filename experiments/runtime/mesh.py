@@ -72,7 +72,11 @@ def _shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
 
 
 def mean_over(
-    function: Callable[[PyTree, PyTree], Array], params: PyTree, data: PyTree, mesh: Mesh
+    function: Callable[[PyTree, PyTree], Array],
+    params: PyTree,
+    data: PyTree,
+    mesh: Mesh,
+    at_once: int = 0,
 ) -> Array:
     r"""Inside jit: the mean of a function over data that the devices share.
 
@@ -87,28 +91,78 @@ def mean_over(
       params: the same on every device; floating.
       data: a pytree with leading axes of N.
       mesh: the devices, along one axis.
+      at_once: data of a device whose gradients are taken together, and then added to those of
+        others, in memory that does not grow with N; 0 for all. `data` gets no gradient then.
 
     Returns:
       The mean, on every device.
     """
-    batched = jax.vmap(function, (None, 0))
-    if mesh.size == 1:
-        return jnp.mean(batched(params, data))
-    (axis,) = mesh.axis_names
     count = len(jax.tree.leaves(data)[0])
-    place = np.arange(-(-count // mesh.size) * mesh.size)
+    each = -(-count // mesh.size)
+    in_parts = 0 < at_once < each
+    if mesh.size == 1 and not in_parts:
+        return jnp.mean(jax.vmap(function, (None, 0))(params, data))
+    if in_parts:
+        each = -(-each // at_once) * at_once
+    place = np.arange(each * mesh.size)
     if len(place) > count:
         data = jax.tree.map(lambda leaf: leaf[np.minimum(place, count - 1)], data)
+    counts = jnp.asarray(place < count)
 
-    def share(params, data, place):
+    def total(params, data, counts):
+        return jnp.sum(jnp.where(counts, jax.vmap(function, (None, 0))(params, data), 0))
+
+    if mesh.size == 1:
+        return _by_parts(total, at_once, lambda tree: tree)(params, data, counts) / count
+    (axis,) = mesh.axis_names
+
+    def vary(tree):
+        return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis, to="varying"), tree)
+
+    def share(params, data, counts):
         # shard_map adds the gradient up where this is done: here, once, and not at each use.
-        own = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis, to="varying"), params)
-        values = batched(own, data)
-        return jax.lax.psum(jnp.sum(jnp.where(place < count, values, 0)), axis) / count
+        own = vary(params)
+        sum_of = _by_parts(total, at_once, vary) if in_parts else total
+        return jax.lax.psum(sum_of(own, data, counts), axis) / count
 
     same, spread = PartitionSpec(), PartitionSpec(axis)
     shared = jax.shard_map(share, mesh=mesh, in_specs=(same, spread, spread), out_specs=same)
-    return shared(params, data, jnp.asarray(place))
+    return shared(params, data, counts)
+
+
+def _by_parts(
+    total: Callable[..., Array], at_once: int, vary: Callable[[PyTree], PyTree]
+) -> Callable[..., Array]:
+    """A sum over data with its gradient in params, which its first pass takes part by part.
+
+    Args:
+      total: (params, data, which of them count) -> their sum.
+      at_once: data of a part; it divides all of them.
+      vary: makes constants what a loop over the data of one device may add to.
+    """
+
+    @jax.custom_vjp
+    def summed(params, data, counts):
+        return forward(params, data, counts)[0]
+
+    def forward(params, data, counts):
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, at_once, *leaf.shape[1:]), (data, counts)
+        )
+        value_and_grad = jax.value_and_grad(total)
+
+        def add(sums, part):
+            return jax.tree.map(jnp.add, sums, value_and_grad(params, *part)), None
+
+        shapes = jax.eval_shape(value_and_grad, params, *jax.tree.map(lambda leaf: leaf[0], parts))
+        start = vary(jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes))
+        return jax.lax.scan(add, start, parts)[0]
+
+    def backward(gradient, cotangent):
+        return jax.tree.map(lambda leaf: cotangent * leaf, gradient), None, None
+
+    summed.defvjp(forward, backward)
+    return summed
 
 
 def split(batch: PyTree, mesh: Mesh) -> PyTree:

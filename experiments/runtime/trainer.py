@@ -54,7 +54,9 @@ class Stream(NamedTuple):
     steps_per_epoch: int
 
 
-def from_objective(objective: bounds.Objective, mesh: Mesh | None = None) -> LossFn:
+def from_objective(
+    objective: bounds.Objective, mesh: Mesh | None = None, *, at_once: int = 0
+) -> LossFn:
     """Lifts an Objective to a loss: minus its mean over the batch.
 
     A batch is {"x": data [B, ...], "index": global example index [B]}; each datum's key comes
@@ -63,6 +65,7 @@ def from_objective(objective: bounds.Objective, mesh: Mesh | None = None) -> Los
     Args:
       objective: of one datum.
       mesh: the devices that share the batch, see `mesh.mean_over`; None for all.
+      at_once: data whose gradients are taken together, see `mesh.mean_over`; 0 for all.
     """
 
     def loss_fn(params, extra, batch, key, step):
@@ -71,7 +74,8 @@ def from_objective(objective: bounds.Objective, mesh: Mesh | None = None) -> Los
             return objective(params, jax.random.fold_in(key, index), x)
 
         devices = mesh or meshes.device_mesh(meshes.DATA)
-        value = meshes.mean_over(of_one, params, (batch["x"], batch["index"]), devices)
+        data = batch["x"], batch["index"]
+        value = meshes.mean_over(of_one, params, data, devices, at_once)
         return -value, (extra, {"bound": value})
 
     return loss_fn

@@ -46,6 +46,8 @@ class Objective(Section):
       beta: share of the ELBO, of ciwae.
       alpha: order, of renyi: 0 is IWAE, 1 the ELBO, and below 0 there is no bound.
       sleep: whether rws adds its sleep phase.
+      images_at_once: of a batch, whose gradients are taken together and added to those of the
+        others, for less memory, and on a CPU for less time where they then fit its cache; 0: all.
     """
 
     name: ObjectiveName
@@ -54,6 +56,7 @@ class Objective(Section):
     beta: Share
     alpha: AtLeast0
     sleep: bool
+    images_at_once: CountFrom0 = 0
 
     @model_validator(mode="after")
     def _vimco(self):

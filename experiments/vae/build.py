@@ -91,7 +91,7 @@ def make_run(problem: Problem, trained: Trained, seed: int) -> Run:
         keys.of_training(seed),
         trained.optimizer,
         trained.training,
-        loss_fn=from_objective(objective),
+        loss_fn=from_objective(objective, at_once=trained.objective.images_at_once),
         init=functools.partial(init_params, problem),
         stream=stream,
         validate=validation(problem, trained),

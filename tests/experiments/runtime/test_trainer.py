@@ -53,6 +53,24 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 4, 5, 20])
+def test_gradients_taken_in_parts_add_up_to_those_of_the_batch(at_once):
+    batch = {"x": linear_gaussian.generate(jax.random.key(0), 10, 2), "index": jnp.arange(10) + 7}
+
+    def value_and_grad(at_once):
+        loss = trainer.from_objective(bounds.dreg(MODEL, num_samples=3), at_once=at_once)
+        program = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        (value, (_, metrics)), grads = program(PARAMS, (), batch, jax.random.key(1), 0)
+        assert value == -metrics["bound"]
+        return value, grads
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        value_and_grad(at_once),
+        value_and_grad(0),
+    )
+
+
 @pytest.mark.parametrize("steps_per_chunk", [1, 3, 5, 7])
 def test_chunks_change_nothing_but_rounding(steps_per_chunk):
     jax.tree.map(

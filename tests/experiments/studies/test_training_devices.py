@@ -24,10 +24,11 @@ from experiments.vae.settings import Train
 BATCH_SIZES = (20, 24)  # eight devices divide 24 and not 20
 
 
-def trained(batch_size):
+def trained(batch_size, at_once=0):
     """Leaves of the parameters after ten steps."""
     changes = {
-        "model": {"latents": (4,), "hidden": ((8, 8),)}, "objective": {"num_samples": 2},
+        "model": {"latents": (4,), "hidden": ((8, 8),)},
+        "objective": {"num_samples": 2, "images_at_once": at_once},
         "training": {"batch_size": batch_size, "num_steps": 10, "validation_samples": 4},
     }  # fmt: skip
     own = settings.parse(Train, settings.merged(train_digits.get_config().to_dict(), changes))
@@ -83,6 +84,9 @@ def test_eight_devices_reach_what_one_reaches(on_eight):
     for batch_size, leaves in alone.items():
         for number, leaf in enumerate(leaves):
             np.testing.assert_allclose(on_eight[f"{batch_size} {number}"], leaf, atol=1e-5)
+    # Each has three images of twenty, and takes two of them at once.
+    for number, leaf in enumerate(alone[20]):
+        np.testing.assert_allclose(on_eight[f"in parts {number}"], leaf, atol=1e-5)
     # Another batch ends elsewhere.
     pairs = zip(*alone.values(), strict=True)
     assert max(np.abs(a - b).max() for a, b in pairs) > 1e-4
@@ -98,6 +102,7 @@ def test_eight_devices_draw_the_times_of_one_and_train_alike(on_eight):
 def main():
     assert jax.device_count() == 8
     leaves = {f"{b} {n}": leaf for b in BATCH_SIZES for n, leaf in enumerate(trained(b))}
+    leaves |= {f"in parts {n}": leaf for n, leaf in enumerate(trained(20, at_once=2))}
     leaves |= {f"diffusion {n}": leaf for n, leaf in enumerate(diffused())}
     np.savez(sys.argv[1], **leaves)
 
