@@ -93,14 +93,14 @@ def _loop(link: Repeated) -> Bijector:
         return params, z
 
     def run(apply, params, z, context, *, reverse: bool):
-        def body(carry, at):
-            (z, total), (index, own) = carry, at
-            z, log_det = apply(_row(link.make(index)))(own, z, context)
-            return (z, total + log_det), None
+        def body(z, at):
+            index, own = at
+            return apply(_row(link.make(index)))(own, z, context)
 
-        start = _promoted(z, *jax.tree.leaves(params)), jnp.zeros(())
-        at = indices, params
-        return jax.lax.scan(body, start, at, reverse=reverse, unroll=link.unroll)[0]
+        start, at = _promoted(z, *jax.tree.leaves(params)), (indices, params)
+        z, log_dets = jax.lax.scan(body, start, at, reverse=reverse, unroll=link.unroll)
+        # Not added up on the way: a constant to start from is of no device, and they may be of one.
+        return z, jnp.sum(log_dets)
 
     def forward(params, z, context):
         return run(lambda bijector: bijector.forward, params, z, context, reverse=False)

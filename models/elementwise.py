@@ -175,7 +175,8 @@ def inverse_logit_cdf(mixture: Mixture, y: Float[Array, "..."]) -> Float[Array, 
         done = (jnp.abs(newton - z) <= rounding) | (high - low <= rounding)
         return i + 1, low, high, jnp.where(done, z, moved), done
 
-    start = (0, low, high, 0.5 * (low + high), jnp.zeros(target.shape, bool))
+    # Nothing is to be found where there is no bracket; nor is this, unlike zeros, of no device.
+    start = (0, low, high, 0.5 * (low + high), jnp.isnan(low))
     _, _, _, z, done = jax.lax.while_loop(goes_on, improve, start)
     z = jnp.where(done, z, jnp.nan)
     # One more Newton step, of which only the numerator is differentiated: the derivative of the
