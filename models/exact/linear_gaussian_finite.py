@@ -26,7 +26,8 @@ from models.exact.linear_gaussian import PAPER_VARIANCE, POSTERIOR_VARIANCE
 
 _S = POSTERIOR_VARIANCE
 _LEGENDRE = np.polynomial.legendre.leggauss(16)
-_STEP = 0.25  # of log s: the error of the trapezoidal rule is about exp(-pi^2 / step)
+_STEP = 0.3  # of log s: the error of the trapezoidal rule is about exp(-pi^2 / step)
+_END = 4.2  # log x at which exp(-x) is 0
 _ALMOST_ALL = 1e-16 - 1
 _REACH = 10.5  # deviations: what lies beyond is rarer than K^-3, the noise of DReG, at any K in use
 
@@ -34,7 +35,7 @@ _REACH = 10.5  # deviations: what lies beyond is rarer than K^-3, the noise of D
 class Finite(NamedTuple):
     """Exact answers at one K; gradients are those in b, the bias of q's mean, [D] in float64.
 
-    The gradient in theta has the mean (x - mu)/2 - s `mean` and the standard deviation s `pathwise`.
+    That in theta has the mean (x - mu)/2 - s `mean` and the standard deviation s `pathwise`.
 
     Attributes:
       gap: log p(x) minus the expectation of VR-IWAE-K, in nats.
@@ -90,9 +91,9 @@ def finite(
     g, gg = slope * u + intercept, slope**2 * uu + 2 * slope * intercept * u + intercept**2
     log_rho = order * log_r
     most = np.max(log_rho)
-    log_s = np.arange(-36.0 - math.log(k), 5.0 + most - np.min(log_rho), _STEP) - most
-    # Beyond exp(8) every exp(-x) is 0, and powers of x would overflow.
-    x = np.exp(np.minimum(log_s[:, None] + log_rho, 8.0))
+    log_s = np.arange(-36.0 - math.log(k), _END + most - np.min(log_rho), _STEP) - most
+    # Beyond the end exp(-x) is 0, and powers of x would overflow.
+    x = np.exp(np.minimum(log_s[:, None] + log_rho, _END))
     # By way of 1 - L, so that L^K keeps its digits at large K.
     log_transform = np.log1p(np.maximum(np.expm1(-x) @ mass, _ALMOST_ALL))
     one = k * _STEP * np.exp((k - 1) * log_transform)
@@ -187,7 +188,7 @@ def _nodes(distance: float, num_dims: int, variance: float, order: float):
 
 def _panels(first: float, last: float, steepest: float, variance: float = 1.0):
     """Gauss-Legendre nodes and weights on panels that suit a slope of log rho per deviation."""
-    width = math.sqrt(variance) * min(1.0, 3.0 / max(steepest, 1e-300))
+    width = math.sqrt(variance) * min(1.0, 4.0 / max(steepest, 1e-300))
     edges = np.linspace(first, last, math.ceil((last - first) / width) + 1)
     half = 0.5 * np.diff(edges)[:, None]
     middle = 0.5 * (edges[1:] + edges[:-1])[:, None]
