@@ -33,7 +33,7 @@ const chart = (() => {
     const toX = scale(x, left, right), toY = scale(y, bottom, top);
     let free = 0;  // from here on there is room for the next label
     for (const [value, text] of x.ticks) {
-      const at = toX(value), half = 0.35 * letter * text.length;
+      const at = toX(value), half = 0.4 * letter * text.length;
       element(svg, "path", { class: "grid", d: `M${at},${top}V${bottom}` });
       if (at - half < free) continue;
       free = at + half;
