@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator \
+	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator explore \
 	lint fast test bench clean
 .DEFAULT_GOAL := help
 
@@ -87,6 +87,9 @@ audit: $(VENV)/.experiments ## is the number of that VAE (after make train) a bo
 
 accelerator: $(VENV)/.experiments ## numerics, speed and bounds on a GPU or TPU (after make data): ten minutes
 	$(BIN)/python -m experiments.accelerator --config=configs/accelerator.py --workdir=$(WORKDIR)/accelerator
+
+explore: $(VENV)/.experiments ## docs/explore.html, for the lecture hall (after make snr and make snr-far): seconds
+	$(BIN)/python -m experiments.explore --config=configs/explore.py --workdir=docs
 
 lint: $(VENV)/.test ## style, format and types
 	$(BIN)/ruff check .

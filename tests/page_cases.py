@@ -1,9 +1,10 @@
-"""A page with ties, signs, powers of ten and values that are missing, and a reader of it."""
+"""A page with ties, signs, powers of ten and values that are missing, and readers of pages."""
 
 import functools
 import html.parser
 import io
 import math
+import re
 from typing import Any
 
 from experiments.compare.page import Column, page
@@ -109,3 +110,10 @@ class Read(html.parser.HTMLParser):
     def handle_data(self, data):
         if {"td", "th"} & set(self.open):
             self.table[-1][-1] += data
+
+
+def references(text: str) -> list[str]:
+    """What a page would load or lead to outside itself."""
+    loading = {"src", "srcset", "href", "xlink:href", "action", "data", "poster", "background"}
+    found = [v for n, v in Read(text).attributes if n in loading and not v.startswith("#")]
+    return found + re.findall(r"@import|url\((?!#)[^)]*|\bfetch\b|(?:https?:)?//[\w.]+\.\w+", text)

@@ -90,6 +90,7 @@ ROOMS = {
     "audit": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},
+    "explore": SHARED | {"snr"},
     "accelerator": SHARED | {"vae", "diffusion", "snr", "compile"},
 }
 AT_THE_TOP = {

@@ -12,6 +12,7 @@ that could overflow returns a logarithm. All are derived here; tests check them 
 quadrature and simulation.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -115,8 +116,12 @@ def log_snr_theta(
     x_minus_mu: Float[Array, "D"],
     num_samples: float,
     variance: float = PAPER_VARIANCE,
+    alpha: float = 0.0,
 ) -> Float[Array, "D"]:
-    r"""log SNR of the IWAE gradient in mu, to leading order in K.
+    r"""log SNR of the gradient of VR-IWAE in mu, to leading order in K.
+
+    Its noise is s times that of the pathwise gradient in b; its mean is E[rho (z - mu)]/E[rho],
+    rho = r^(1 - alpha). At alpha = 0:
 
     .. math:: \mathrm{SNR}_d \to \sqrt K
        \frac{|x-\mu|_d}{2 \sqrt{(1+\chi^2)\,(\tau + (\tau \delta_d/v)^2)}},
@@ -127,15 +132,15 @@ def log_snr_theta(
       x_minus_mu: x - mu, shape [D]; the exact gradient of log p(x) is half of it.
       num_samples: K.
       variance: v.
+      alpha: order of VR-IWAE.
 
     Returns:
       Natural logarithms, shape [D].
     """
-    square = tilt(delta, 2.0, variance)
     # grad_mu log w = z - mu, whose posterior mean is (x - mu)/2.
-    spread = square.variance + jnp.square(square.offset)
-    log_sd = 0.5 * (square.log_mass + jnp.log(spread) - jnp.log(num_samples))
-    return jnp.log(jnp.abs(x_minus_mu) / 2) - log_sd
+    mean = x_minus_mu / 2 + tilt(delta, 1.0 - alpha, variance).offset
+    log_sd = log_sd_phi_pathwise(delta, num_samples, variance, alpha) + math.log(_S)
+    return jnp.log(jnp.abs(mean)) - log_sd
 
 
 def expected_phi_gradient(

@@ -3,16 +3,9 @@
 import re
 
 import pytest
-from page_cases import CASES, COLUMNS, ROWS, Read, figure, make
+from page_cases import CASES, COLUMNS, ROWS, Read, figure, make, references
 
 from experiments.compare.page import DASH, MINUS, THIN, TIMES, Column
-
-
-def references(text: str) -> list[str]:
-    """What a page would load or lead to outside itself."""
-    loading = {"src", "srcset", "href", "xlink:href", "action", "data", "poster", "background"}
-    found = [v for n, v in Read(text).attributes if n in loading and not v.startswith("#")]
-    return found + re.findall(r"@import|url\((?!#)[^)]*|\bfetch\b|(?:https?:)?//[\w.]+\.\w+", text)
 
 
 def test_page_is_closed_html_in_english_and_the_same_every_time():

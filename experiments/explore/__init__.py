@@ -1,0 +1,1 @@
+"""The interactive page of the lecture hall: what `experiments.explore` reads and writes."""
