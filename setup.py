@@ -23,6 +23,16 @@ EXPERIMENTS = [
     "tqdm>=4.66",
 ]
 DATA = ["pooch>=1.8", "tqdm>=4.66"]
+DOCS = [
+    *EXPERIMENTS,
+    "furo>=2025.12.19",
+    "math-core>=0.9",
+    "myst-nb>=1.4",
+    "numpyro>=0.19",
+    "sphinx>=8.2",
+    # For its font.
+    "ziamath>=0.13",
+]
 TEST = [
     *EXPERIMENTS,
     *DATA,
@@ -59,6 +69,7 @@ setup(
         "data": DATA,
         "test": TEST,
         "benchmark": [*EXPERIMENTS, "numpyro>=0.19", "torch==2.13.0"],
+        "docs": DOCS,
         "gcs": ["etils[epath-gcs]"],
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
