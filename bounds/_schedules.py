@@ -176,6 +176,8 @@ def monotone_gamma(
        \frac{f(t) - f(0)}{f(1) - f(0)}, \qquad
        f(t) = t + \sum_j w_j \, \sigma(r_j (t - c_j)), \quad w_j, r_j > 0
 
+    with w and r the softplus of its weights and rates, and c its centres.
+
     Args:
       params: of `init_monotone_gamma`.
       time: t in [0, 1], of any shape.

@@ -26,7 +26,7 @@ from bounds._values import log_sum_exp
 class GaussianPosteriors(NamedTuple):
     r"""The posteriors of N data points, or of one, as Gaussians with diagonal covariance.
 
-    .. math:: q(z | x_n) = \mathcal N(m_n, \mathrm{diag}\, v_n)
+    .. math:: q(z | x_n) = \mathcal N(m_n, v_n)
 
     Attributes:
       mean: m, [N, D], or [D].

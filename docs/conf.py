@@ -1,18 +1,17 @@
 """Settings of the documentation: `make docs` writes it to build/docs."""
 
+import importlib.metadata
 import os
 import pathlib
 import sys
 
 HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE / "_sphinx")]
+sys.path.insert(0, str(HERE / "_sphinx"))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-import bounds
 
 project = "variational-bounds"
 author = "The variational-bounds developers"
-version = release = bounds.__version__
+version = release = importlib.metadata.version(project)
 html_title = project
 
 extensions = [
@@ -56,5 +55,3 @@ html_show_sourcelink = False
 html_show_search_summary = False
 # The explorer is a page by itself.
 html_extra_path = [str(path) for path in [HERE / "explore.html"] if path.exists()]
-# Until there is one.
-suppress_warnings = [] if list(HERE.glob("notebooks/*.md")) else ["toc.empty_glob"]

@@ -5,6 +5,9 @@ import ctypes
 import gc
 import importlib.metadata
 import os
+import pathlib
+import shutil
+import subprocess
 
 # Before JAX starts: quiet, and compiled programs kept between runs where the caller says where.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -72,3 +75,41 @@ def _resident() -> int:
     with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Runs Chromium on a page, with no name of any host to be found; returns what it prints."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        message = f"no browser: none of {', '.join(names)} is on the path"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    profile = tmp_path_factory.mktemp("profile")
+
+    def run(path: pathlib.Path, *flags: str, query: str = "") -> str:
+        return subprocess.run(
+            [
+                program,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-dev-shm-usage",
+                "--disable-background-networking",
+                "--hide-scrollbars",
+                "--host-resolver-rules=MAP * ~NOTFOUND",
+                "--virtual-time-budget=5000",
+                f"--user-data-dir={profile}",
+                *flags,
+                path.as_uri() + query,
+            ],
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=120,
+        ).stdout
+
+    return run

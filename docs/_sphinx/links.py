@@ -110,5 +110,7 @@ def of_loaded(path: pathlib.Path, name: str) -> str:
 if __name__ == "__main__":
     root = pathlib.Path(sys.argv[1]).resolve()
     wrong = faults(root)
-    print("\n".join(wrong) or f"{len(list(root.rglob('*.html')))} pages, every link leads somewhere")
+    print(
+        "\n".join(wrong) or f"{len(list(root.rglob('*.html')))} pages, every link leads somewhere"
+    )
     sys.exit(bool(wrong))

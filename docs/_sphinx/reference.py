@@ -107,14 +107,12 @@ def resolve(app, env, node, content):
     found = NAMES.get(target, [])
     if len(found) == 1:
         domain = env.domains.python_domain
-        return domain.resolve_xref(
-            env, node["refdoc"], app.builder, "obj", found[0], node, content
-        )
+        return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, content)
     return None if target.startswith("bounds.") else content
 
 
 def link(app, doctree):
-    """On pages in Markdown `bounds.iwae` leads to its entry, and theory.md is called by its title."""
+    """In Markdown `bounds.iwae` leads to its entry, and theory.md is called by its title."""
     page = app.env.docname
     for other in doctree.findall(pending_xref):
         if other["refdomain"] == "doc" and re.fullmatch(r"(docs/)?[\w-]+\.md", other.astext()):

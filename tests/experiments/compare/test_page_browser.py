@@ -1,10 +1,7 @@
 """The page of a comparison as a browser without a network shows it."""
 
 import json
-import os
 import pathlib
-import shutil
-import subprocess
 
 import matplotlib.image
 import numpy as np
@@ -45,44 +42,6 @@ addEventListener("securitypolicyviolation", (event) => {
 });
 document.body.append(Object.assign(new Image(), { src: "https://example.org/a.png" }));
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Runs Chromium on a page, with no name of any host to be found; returns what it prints."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        message = f"no browser: none of {', '.join(names)} is on the path"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    profile = tmp_path_factory.mktemp("profile")
-
-    def run(path: pathlib.Path, *flags: str) -> str:
-        return subprocess.run(
-            [
-                program,
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-dev-shm-usage",
-                "--disable-background-networking",
-                "--hide-scrollbars",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
-                "--virtual-time-budget=5000",
-                f"--user-data-dir={profile}",
-                *flags,
-                path.as_uri(),
-            ],
-            capture_output=True,
-            encoding="utf-8",
-            check=True,
-            timeout=120,
-        ).stdout
-
-    return run
 
 
 def observe(browser, folder: pathlib.Path, text: str) -> dict[str, str | None]:
