@@ -95,7 +95,7 @@ def denoiser(
         "learned" lies between them, a `share` of the latter in log space.
 
     Returns:
-      A `Denoise`.
+      (theta, x_t, gamma_s, gamma_t) -> (x_hat, log r), as a `Diffusion` takes it.
 
     Raises:
       ValueError: `prediction` or `variance` is unknown.

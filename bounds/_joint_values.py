@@ -53,7 +53,9 @@ def values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> Value
     the gradient.
 
     Args:
-      chunk: see `Chunk`; its index may be traced. Chunks are alike in shape and cover all z.
+      chunk: number of a chunk -> log q(z | x), log p(y, z) and log p(x | y, z), each [..., C] over
+        the C values of z in it. The number may be traced; chunks are alike in shape and cover
+        all z.
       num_chunks: how many.
       beta: at least 0, may be traced.
 
