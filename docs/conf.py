@@ -32,7 +32,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE.parent / "build/notebooks")
 nb_execution_timeout = 600
-nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 
 autodoc_default_options = {"members": False}
 autodoc_preserve_defaults = True

@@ -36,10 +36,10 @@ def test_every_public_name_has_one_entry_on_the_page_of_its_module():
 OPERATIONS = set(
     re.findall(
         r"\\\w+",
-        r"""\Rightarrow \approx \begin \big \Big \Bigl \Bigr \bigl \bigr \bmod \cdot \cos \det \dots
-        \end \exp \frac \ge \in \infty \int \langle \lceil \le \left \leftarrow \ln \log \lvert \max
-        \mid \min \ne \parallel \perp \pi \prod \propto \qquad \quad \rangle \rceil \right \rvert
-        \sim \sqrt \sum \textstyle \tfrac \times \to \underbrace \widehat""",
+        r"""\Rightarrow \Vert \approx \begin \big \Big \Bigl \Bigr \bigl \bigr \bmod \cdot \cos
+        \det \dots \end \exp \frac \ge \in \infty \int \langle \lceil \le \left \leftarrow \ln
+        \log \lvert \max \mid \min \ne \parallel \perp \pi \prod \propto \qquad \quad \rangle
+        \rceil \right \rvert \sim \sqrt \sum \textstyle \tfrac \times \to \underbrace \widehat""",
     )
 )
 SYMBOL = re.compile(
