@@ -9,8 +9,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator explore \
-	lint fast test bench clean
+	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator \
+	explore lint fast test bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -35,6 +35,10 @@ $(VENV)/.test: setup.py pyproject.toml | $(BIN)/python
 
 $(VENV)/.benchmark: setup.py pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[benchmark]'
+	@touch $@ $(VENV)/.experiments
+
+$(VENV)/.docs: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@ $(VENV)/.experiments
 
 snr: $(VENV)/.experiments ## the headline figure: SNR of IWAE gradients, near toy
@@ -113,6 +117,10 @@ test: lint ## lint and the whole test suite, once more with 64 bits: before you 
 
 bench: $(VENV)/.benchmark ## speed and memory as ratios, side by side with peers
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs ## this documentation as pages, in build/docs, notebooks run: twelve minutes
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky docs build/docs
+	$(BIN)/python docs/_sphinx/links.py build/docs
 
 clean: ## remove the environment, caches and results
 	rm -rf $(VENV) .cache $(WORKDIR) build *.egg-info

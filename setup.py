@@ -23,9 +23,17 @@ EXPERIMENTS = [
     "tqdm>=4.66",
 ]
 DATA = ["pooch>=1.8", "tqdm>=4.66"]
+DOCS = [
+    "furo>=2025.12.19",
+    "math-core>=0.9",
+    "myst-nb>=1.4",
+    "sphinx>=8.2",
+    "ziamath>=0.13",  # for its font
+]
 TEST = [
     *EXPERIMENTS,
     *DATA,
+    *DOCS,
     "beartype>=0.20",
     "distrax>=0.1.9",
     "dm-haiku>=0.0.17",
@@ -59,6 +67,7 @@ setup(
         "data": DATA,
         "test": TEST,
         "benchmark": [*EXPERIMENTS, "numpyro>=0.19", "torch==2.13.0"],
+        "docs": [*EXPERIMENTS, *DOCS, "numpyro>=0.19"],
         "gcs": ["etils[epath-gcs]"],
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],

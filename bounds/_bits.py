@@ -19,11 +19,13 @@ def bits_per_dim(
 ) -> Float[Array, "..."]:
     r"""Bits per dimension of integers, from a log-probability or from a bound by a density.
 
-    .. math:: -\frac{1}{\ln 2}\left[\frac{\log p}{D} + \log \frac{high - low}{levels}\right]
+    .. math:: -\frac{1}{\ln 2}\left[\frac{\log p}{D}
+       + \log \frac{\mathrm{high} - \mathrm{low}}{\mathrm{levels}}\right]
 
-    A density depends on the unit of the data: where the `levels` cells fill [0, 1] the bracket
-    has - log levels, in [-1, 1] - log(levels / 2), in [0, levels] nothing. Data of `scale_levels`
-    has its levels, not the edges of their cells, at -1 and 1: its `data_range` is
+    without the last term where `data_range` is None. A density depends on the unit of the data:
+    where the `levels` cells fill [0, 1] the bracket has - log levels, in [-1, 1]
+    - log(levels / 2), in [0, levels] nothing. Data of `scale_levels` has its levels, not the
+    edges of their cells, at -1 and 1: its `data_range` is
     (-levels / (levels - 1), levels / (levels - 1)), log2(256 / 255) bits wider at 256 levels.
 
     Args:

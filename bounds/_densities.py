@@ -24,9 +24,9 @@ def gaussian_log_prob(
     .. math:: -\frac12 \sum_d \left[\frac{(z_d - m_d)^2}{v_d} + \log 2 \pi v_d\right]
 
     Args:
-      value: where to evaluate, shape [..., D].
-      mean: broadcastable to `value`.
-      variance: the VARIANCE (not the standard deviation), broadcastable to `value`.
+      value: z, where to evaluate, shape [..., D].
+      mean: m, broadcastable to `value`.
+      variance: v, the VARIANCE (not the standard deviation), broadcastable to `value`.
 
     Returns:
       The log-density in nats, shape [...], summed in at least float32.

@@ -28,7 +28,9 @@ from bounds._types import LatentModel
 
 
 class Dequantizer(NamedTuple):
-    """A distribution of noise for ONE datum x, in terms of v = logit(u), shaped as x.
+    r"""A distribution of noise for ONE datum x, in terms of v = logit(u), shaped as x.
+
+    .. math:: u = \sigma(v), \qquad q(u | x) = q(v | x) \prod_d \frac{1}{\sigma'(v_d)}
 
     Attributes:
       propose: (phi, key, x) -> (v, log q(v | x)), reparameterised in phi.
@@ -99,7 +101,9 @@ def dequantized(
 
 
 def uniform() -> Dequantizer:
-    """Noise u uniform in [0, 1)^D: v is standard logistic. phi is not looked at.
+    r"""Noise u uniform in [0, 1)^D: v is standard logistic. phi is not looked at.
+
+    .. math:: v_d = \log u_d - \log(1 - u_d), \quad u_d \sim \mathrm{Uniform}[0, 1)
 
     Args:
       There are none.

@@ -40,10 +40,13 @@ Denoise = Callable[[PyTree, Array, Array, Array], tuple[Array, Array]]
 
 
 class Diffusion(NamedTuple):
-    """A diffusion model of ONE datum x.
+    r"""A diffusion model of ONE datum x.
+
+    .. math:: q(x_t | x) = \mathcal N(\alpha_t x, \sigma_t^2), \qquad \alpha_t^2 + \sigma_t^2 = 1,
+       \qquad \gamma_t = \log \frac{\sigma_t^2}{\alpha_t^2} = -\log \mathrm{SNR}_t
 
     Attributes:
-      gamma: - log SNR of x_1 .. x_T, [T] increasing; for continuous time a function of t in
+      gamma: minus log SNR of x_1 .. x_T, [T] increasing; for continuous time a function of t in
         [0, 1] (whose gamma(0) is that of VDM's z_0). It may be traced, if it is learned.
       encode: x -> array of any shape, what noise is added to.
       denoise: (theta, x_t, gamma_s, gamma_t) -> (x_hat, log r): the prediction of encode(x), and
@@ -60,11 +63,14 @@ class Diffusion(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The parts of the bound for one datum, in nats; their sum with signs is `bound`.
+    r"""The parts of the bound for one datum, in nats; their sum with signs is `bound`.
+
+    .. math:: L_{\mathrm{prior}} = \mathrm{KL}(q(x_T | x) \| \mathcal N(0, 1)), \qquad
+       L_t = \mathrm{KL}(q(x_{t-1} | x_t, x) \| p(x_{t-1} | x_t))
 
     Attributes:
-      prior: KL(q(x_T | x) || N(0, 1)).
-      diffusion: KL(q(x_{t-1} | x_t, x) || p(x_{t-1} | x_t)) at one draw of x_t, t = 2 .. T, [T-1].
+      prior: L_prior.
+      diffusion: L_t at one draw of x_t for each t = 2 .. T, [T-1].
       reconstruction: log p(x | x_1) at one draw of x_1.
     """
 
@@ -89,7 +95,7 @@ def denoiser(
         "learned" lies between them, a `share` of the latter in log space.
 
     Returns:
-      A `Denoise`.
+      (theta, x_t, gamma_s, gamma_t) -> (x_hat, log r), as a `Diffusion` takes it.
 
     Raises:
       ValueError: `prediction` or `variance` is unknown.
@@ -135,6 +141,12 @@ def denoiser(
 
 def terms(model: Diffusion, theta: PyTree, key: Key, x: Any) -> Terms:
     r"""Every term of the bound for one datum, with x_t drawn for each t on its own.
+
+    .. math:: x_t = \alpha_t x + \sigma_t \epsilon_t, \qquad L_t = \frac12 \sum_d \Bigl[\log r
+       + \frac{1 + (\mathrm{SNR}_{t-1} - \mathrm{SNR}_t) (x - \hat x)^2}{r} - 1\Bigr]
+
+    with the prediction x_hat of x from x_t and r times the variance of q(x_{t-1} | x_t, x) as that
+    of p(x_{t-1} | x_t). x is what the model's `encode` makes of the datum.
 
     Args:
       model: of discrete time.
@@ -188,10 +200,12 @@ def terms_at(
 
 
 def bound(parts: Terms) -> Float[Array, "*batch"]:
-    """The bound from its parts: reconstruction - prior - the sum over t.
+    r"""The bound from its parts: reconstruction - prior - the sum over t.
 
-    To be averaged over draws: it is no log-weight, and IWAE of several of them can exceed
-    log p(x). The log-weights of the model are those of `trajectory`.
+    .. math:: \log p(x | x_1) - L_{\mathrm{prior}} - \sum_{t=2}^T L_t
+
+    with the names of `Terms`. To be averaged over draws: it is no log-weight, and IWAE of several
+    of them can exceed log p(x). The log-weights of the model are those of `trajectory`.
 
     Args:
       parts: of `terms`, with batch axes in front or without.
@@ -219,7 +233,7 @@ def bound(parts: Terms) -> Float[Array, "*batch"]:
 
 
 def trajectory(model: Diffusion) -> LatentModel:
-    r"""The model with all of x_1 .. x_T as its latent: log-weights that every bound takes.
+    r"""The model with its whole trajectory as the latent: log-weights that every bound takes.
 
     .. math:: \log w = \log \frac{p(x_T) \prod_t p(x_{t-1} | x_t)}{\prod_t q(x_t | x_{t-1})}
        , \quad x_0 = x
@@ -302,8 +316,8 @@ def reverse_step(
       denoise: of a `Diffusion`.
       theta: its parameters.
       x_t: the latent of the noisier time.
-      gamma_s: - log SNR of the time before.
-      gamma_t: - log SNR of x_t.
+      gamma_s: minus log SNR of the time before.
+      gamma_t: minus log SNR of x_t.
 
     Returns:
       (mean, log variance), the second broadcastable to the first.

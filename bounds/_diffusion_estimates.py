@@ -42,10 +42,11 @@ def discrete_estimate(
 ) -> BoundEstimate:
     r"""The bound from one drawn step t, by one evaluation of the network.
 
-    .. math:: -L_T - \frac{L_t}{p_t}, \qquad
+    .. math:: -L_{\mathrm{prior}} - \frac{L_t}{p_t}, \qquad
        \mathbb E_{t \sim p}\Bigl[\frac{L_t}{p_t}\Bigr] = \sum_{t=1}^T L_t
 
-    where L_1 = - log p(x | x_1), L_t the KL of step t, and L_T here the prior's, without a draw.
+    where L_1 = - log p(x | x_1), L_t is the KL of step t from 2 to T, and L_prior that of x_T from
+    its prior, which takes no draw.
 
     Args:
       model: of discrete time.

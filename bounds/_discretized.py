@@ -23,7 +23,9 @@ from bounds._values import log_sum_exp
 
 
 def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
-    """Integers 0 .. levels-1 as numbers from -1 to 1, the unit in which diffusion adds its noise.
+    r"""Integers 0 .. levels-1 as numbers from -1 to 1, the unit in which diffusion adds its noise.
+
+    .. math:: \frac{2 x}{L - 1} - 1
 
     The cells of the levels reach half a step further, and fill (-L / (L - 1), L / (L - 1)): that is
     the `data_range` of `bits_per_dim` for a density of data in this unit, not (-1, 1).
@@ -33,7 +35,7 @@ def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
       levels: L.
 
     Returns:
-      2 x / (L - 1) - 1; NaN where a traced x is no whole number from 0 to levels - 1.
+      The numbers, shaped as x; NaN where a traced x is no whole number from 0 to levels - 1.
 
     Raises:
       TypeError: `levels` is not an integer.
@@ -49,14 +51,16 @@ def scale_levels(x: ArrayLike, *, levels: int) -> Float[Array, "..."]:
 
 
 def unscale_levels(value: ArrayLike, *, levels: int) -> Float[Array, "..."]:
-    """What `scale_levels` scaled, back in the unit of the levels; not rounded.
+    r"""What `scale_levels` scaled, back in the unit of the levels; not rounded.
+
+    .. math:: (v + 1) \, \frac{L - 1}{2}
 
     Args:
-      value: of any shape.
+      value: v, of any shape.
       levels: L.
 
     Returns:
-      (value + 1) (L - 1) / 2.
+      The numbers, shaped as `value`.
 
     Raises:
       TypeError: `levels` is not an integer.
@@ -76,8 +80,9 @@ def discretized_gaussian_log_prob(
 ) -> Float[Array, "..."]:
     r"""Log-probability of integers under a Gaussian, elementwise.
 
-    .. math:: P(x) = \Phi\Bigl(\frac{x + 1/2 - m}{s}\Bigr) - \Phi\Bigl(\frac{x - 1/2 - m}{s}\Bigr),
-       \qquad \Phi(-1/2\text{ edge}) := 0, \ \Phi(L - 1/2\text{ edge}) := 1
+    .. math:: P(x) = \Phi\Bigl(\frac{x + 1/2 - m}{s}\Bigr) - \Phi\Bigl(\frac{x - 1/2 - m}{s}\Bigr)
+
+    with Phi the standard normal distribution function, the outer edges at minus and plus infinity.
 
     Args:
       x: whole numbers 0 .. levels-1; traced ones that are not give -inf.
@@ -117,9 +122,8 @@ def discretized_logistic_log_prob(
 ) -> Float[Array, "..."]:
     r"""Log-probability of integers under a logistic distribution, elementwise.
 
-    .. math:: P(x) = \sigma\Bigl(\frac{x + 1/2 - m}{s}\Bigr)
-       - \sigma\Bigl(\frac{x - 1/2 - m}{s}\Bigr)
-       = \sigma(b) \, \sigma(-a) \, (1 - e^{a - b})
+    .. math:: P(x) = \sigma(b) - \sigma(a) = \sigma(b) \, \sigma(-a) \, (1 - e^{a - b}), \qquad
+       a = \frac{x - 1/2 - m}{s}, \; b = \frac{x + 1/2 - m}{s}
 
     with the outer edges at minus and plus infinity.
 
@@ -275,7 +279,7 @@ def level_softmax_log_prob(
     Args:
       x: whole numbers 0 .. levels-1; traced ones that are not give -inf.
       z: z_0, the first latent, shaped as x.
-      gamma: - log SNR of z_0, a scalar.
+      gamma: minus log SNR of z_0, a scalar.
       levels: L.
 
     Returns:

@@ -17,7 +17,7 @@ def gaussian_kl(
 ) -> Float[Array, "..."]:
     r"""KL divergence between Gaussians with diagonal covariance, summed over the last axis.
 
-    .. math:: \mathrm{KL}(N(m, v) \| N(m_0, v_0)) = \frac12 \sum_d \left[
+    .. math:: \mathrm{KL}(\mathcal N(m, v) \| \mathcal N(m_0, v_0)) = \frac12 \sum_d \left[
        \frac{v_d + (m_d - m_{0d})^2}{v_{0d}} - 1 - \log\frac{v_d}{v_{0d}}\right]
 
     Args:

@@ -22,7 +22,7 @@ def iwae_posterior_log_prob(
 ) -> Float[Array, ""]:
     r"""Log-density of z after drawing K samples and keeping one by its weight, for one datum.
 
-    .. math:: q_{EW}(z | x) = \mathbb E_{z_2 \dots z_K \sim q}\left[
+    .. math:: q_{\mathrm{EW}}(z | x) = \mathbb E_{z_2 \dots z_K \sim q}\left[
        \frac{p(x, z)}{\frac1K \left(w(z) + \sum_{j=2}^K w(z_j)\right)}\right]
 
     A density if p(x, z) > 0 wherever q > 0 (draws of weight zero leave it short of one): q at

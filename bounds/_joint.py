@@ -29,7 +29,10 @@ from bounds._types import Key, LatentModel, Params
 
 
 class JointModel(NamedTuple):
-    """q(z | x), p(y, z) and p(x | y, z) for ONE datum (x, y); z is N tokens, each one of K.
+    r"""q(z | x), p(y, z) and p(x | y, z) for ONE datum (x, y); z is N tokens, each one of K.
+
+    .. math:: q(z | x) = \prod_{n=1}^N q(z_n | x), \qquad
+       p(y, z) = p(y) \prod_{n=1}^N p(z_n | y, z_1, \dots, z_{n-1})
 
     Attributes:
       encode: (phi, x) -> logits [N, K] of q(z | x), under which tokens are independent.
@@ -48,7 +51,10 @@ class JointModel(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The parts of the joint bound for one datum and one z ~ q, in nats.
+    r"""The parts of the joint bound for one datum and one z ~ q, in nats.
+
+    .. math:: B_\beta = \mathbb E_q[\log p(x | y, z)] - \beta D, \qquad
+       D = \mathbb E_q[\log q(z | x) - \log p(y) - \log p(z | y)]
 
     Attributes:
       reconstruction: log p(x | y, z).

@@ -21,16 +21,19 @@ Chunk = Callable[[Array], tuple[Any, Any, Any]]
 
 
 class Values(NamedTuple):
-    """What sums over all z give, in nats, shaped as one of the data.
+    r"""What sums over all z give, in nats, shaped as one of the data.
+
+    .. math:: D = \mathbb E_q[\log q(z | x) - \log p(y, z)], \qquad
+       B_\beta = \mathbb E_q[\log p(x | y, z)] - \beta D \;\le\;
+       \beta \log \sum_z p(y, z) \, p(x | y, z)^{1/\beta}
 
     Attributes:
       log_p: log p(x, y).
       reconstruction: E_q[log p(x | y, z)].
-      divergence: D = E_q[log q(z | x) - log p(y, z)].
-      bound: B_beta = reconstruction - beta * divergence.
-      supremum: that of B_beta over all q, beta log sum_z p(y, z) p(x | y, z)^(1 / beta), at
-        beta = 0 the largest log p(x | y, z) of a possible z. For beta >= 1 at most log p(x, y), at
-        beta = 1 that.
+      divergence: D.
+      bound: B_beta.
+      supremum: that of B_beta over all q, the right side, at beta = 0 the largest log p(x | y, z)
+        of a possible z. For beta >= 1 at most log p(x, y), at beta = 1 that.
     """
 
     log_p: Float[Array, "..."]
@@ -50,7 +53,9 @@ def values(chunk: Chunk, num_chunks: int = 1, *, beta: ArrayLike = 1.0) -> Value
     the gradient.
 
     Args:
-      chunk: see `Chunk`; its index may be traced. Chunks are alike in shape and cover all z.
+      chunk: number of a chunk -> log q(z | x), log p(y, z) and log p(x | y, z), each [..., C] over
+        the C values of z in it. The number may be traced; chunks are alike in shape and cover
+        all z.
       num_chunks: how many.
       beta: at least 0, may be traced.
 

@@ -27,7 +27,7 @@ def level_logit(x: ArrayLike, v: ArrayLike, *, levels: int) -> tuple[Array, Arra
       levels: L.
 
     Returns:
-      (y, log slope), each shaped as x: log p(x + u) is the sum of the log-density of y and of the
+      (y, log slope), each shaped as x. log p(x + u) is the sum of the log-density of y and of the
       log slopes. A traced x that is none of the levels gives NaN.
 
     Raises:

@@ -15,12 +15,13 @@ from bounds._weights import k_hat_from_tail, k_hat_threshold, tail_size
 
 
 class Diagnostics(NamedTuple):
-    """How far a `log_likelihood` can be trusted.
+    r"""How far a `log_likelihood` can be trusted.
+
+    .. math:: \mathrm{SE} = \sqrt{\Bigl(\frac{1}{\mathrm{ESS}} - \frac1K\Bigr) \frac{K}{K - 1}}
 
     Attributes:
-      standard_error: of the value in nats, by the delta method,
-        sqrt((1/ESS - 1/K) K/(K-1)); NaN at K = 1. It knows nothing of modes of the
-        posterior that q never visits.
+      standard_error: SE of the value in nats, by the delta method; NaN at K = 1. It knows
+        nothing of modes of the posterior that q never visits.
       ess: effective sample size, between 1 and K.
       k_hat: Pareto shape of the largest weights, see `pareto_k_hat`; NaN for K < 21.
       reliable: whether k-hat is below min(1 - 1/log10 K, 0.7) and ESS at least 10. Where

@@ -126,7 +126,8 @@ def information_sandwich(
     .. math:: \mathbb E \big[\log q(z_i | x_i) - \log \hat q_{\mathrm{batch}}(z_i)\big] \le I \le
        \mathbb E \big[\log q(z_i | x_i) - \log \hat q_{\mathrm{stratified}}(z_i)\big]
 
-    The order holds in expectation; average over i and over batches. The lower one is at most log B,
+    with the q_hat of `minibatch_mean_log_prob` and of `minibatch_stratified_log_prob`. The order
+    holds in expectation; average over i and over batches. The lower one is at most log B,
     the upper one at most log N, for any draw.
 
     Args:

@@ -14,14 +14,16 @@ from bounds._values import finite_or_zero
 
 
 class Moments(NamedTuple):
-    """Mean and central moment sums of replicates of a pytree.
+    r"""Mean and central moment sums of replicates of a pytree.
+
+    .. math:: \bar g = \frac1R \sum_r g_r, \quad m_p = \sum_r (g_r - \bar g)^p
 
     Attributes:
       count: the number of replicates R, a scalar.
       mean: sample means, a pytree like one replicate.
-      m2: sums over replicates of (value - mean)^2, a pytree like one replicate.
-      m3: sums of (value - mean)^3.
-      m4: sums of (value - mean)^4.
+      m2: sums of squares, a pytree like one replicate.
+      m3: sums of cubes.
+      m4: sums of fourth powers.
     """
 
     count: Float[Array, "..."] | Int[Array, "..."]

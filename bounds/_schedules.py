@@ -63,9 +63,9 @@ def linear_schedule(
 ) -> Float[Array, "T"]:
     r"""The schedule of DDPM, rescaled to its number of steps.
 
-    .. math:: \beta_t = \frac{1000}{T} \Bigl[\beta_{min}
-       + \frac{t - 1}{T - 1} (\beta_{max} - \beta_{min})\Bigr],
-       \quad \beta_1 = 1000 \, \beta_{min} \text{ at } T = 1
+    .. math:: \beta_t = \frac{1000}{T} \Bigl[\beta_{\mathrm{min}}
+       + \frac{t - 1}{T - 1} (\beta_{\mathrm{max}} - \beta_{\mathrm{min}})\Bigr],
+       \quad \beta_1 = 1000 \, \beta_{\mathrm{min}} \text{ at } T = 1
 
     Args:
       num_steps: T; more than 20 at the default `beta_max`, which is scaled up below 1000.
@@ -103,7 +103,8 @@ def cosine_schedule(
     r"""The schedule of improved DDPM.
 
     .. math:: \bar\alpha(t) = \cos^2\Bigl(\frac{t + s}{1 + s} \frac\pi2\Bigr), \qquad
-       \beta_t = \min\Bigl(1 - \frac{\bar\alpha(t / T)}{\bar\alpha((t - 1) / T)}, \beta_{max}\Bigr)
+       \beta_t = \min\Bigl(1 - \frac{\bar\alpha(t / T)}{\bar\alpha((t - 1) / T)},
+       \beta_{\mathrm{max}}\Bigr)
 
     Args:
       num_steps: T.
@@ -140,12 +141,13 @@ def linear_gamma(
 ) -> Float[Array, "..."]:
     r"""The linear schedule of VDM in continuous time.
 
-    .. math:: \gamma(t) = \gamma_{min} + t (\gamma_{max} - \gamma_{min})
+    .. math:: \gamma(t) = \gamma_{\mathrm{min}}
+       + t (\gamma_{\mathrm{max}} - \gamma_{\mathrm{min}})
 
     Args:
       time: t in [0, 1], of any shape.
-      gamma_min: - log SNR at t = 0; the default is that of VDM on 8-bit images.
-      gamma_max: - log SNR at t = 1.
+      gamma_min: minus log SNR at t = 0; the default is that of VDM on 8-bit images.
+      gamma_max: minus log SNR at t = 1.
 
     Returns:
       gamma, shaped as `time`.
@@ -170,15 +172,17 @@ def monotone_gamma(
 ) -> Float[Array, "..."]:
     r"""A learned schedule in continuous time whose end points stay where they are.
 
-    .. math:: \gamma(t) = \gamma_{min} + (\gamma_{max} - \gamma_{min})
+    .. math:: \gamma(t) = \gamma_{\mathrm{min}} + (\gamma_{\mathrm{max}} - \gamma_{\mathrm{min}})
        \frac{f(t) - f(0)}{f(1) - f(0)}, \qquad
        f(t) = t + \sum_j w_j \, \sigma(r_j (t - c_j)), \quad w_j, r_j > 0
+
+    with w and r the softplus of its weights and rates, and c its centres.
 
     Args:
       params: of `init_monotone_gamma`.
       time: t in [0, 1], of any shape.
-      gamma_min: - log SNR at t = 0.
-      gamma_max: - log SNR at t = 1.
+      gamma_min: minus log SNR at t = 0.
+      gamma_max: minus log SNR at t = 1.
 
     Returns:
       gamma, shaped as `time`; strictly increasing.
@@ -212,13 +216,17 @@ def monotone_gamma(
 
 
 def init_monotone_gamma(num_units: int) -> dict[str, Float[Array, "J"]]:
-    """Parameters of `monotone_gamma` that start it near the linear schedule.
+    r"""Parameters of `monotone_gamma` that start it near the linear schedule.
+
+    .. math:: w_j = \log(1 + e^{-5}), \qquad r_j = \log(1 + e^{2 J}), \qquad c_j = \frac{j - 1/2}{J}
+
+    for j = 1 .. J; w and r are kept as what softplus makes them of, -5 and 2 J.
 
     Args:
-      num_units: how many sigmoids it is made of.
+      num_units: J, how many sigmoids it is made of.
 
     Returns:
-      {"weights", "rates", "centres"}, each [num_units], for `monotone_gamma`.
+      {"weights", "rates", "centres"}, each [J], for `monotone_gamma`.
 
     Raises:
       TypeError: `num_units` is not an integer.
@@ -238,14 +246,16 @@ def init_monotone_gamma(num_units: int) -> dict[str, Float[Array, "J"]]:
 
 
 def discretize(gamma: Callable[[Array], Array], num_steps: int) -> Float[Array, "points"]:
-    """A schedule of continuous time cut into steps, from gamma(0) to gamma(1).
+    r"""A schedule of continuous time cut into steps, from gamma(0) to gamma(1).
+
+    .. math:: \gamma(0), \; \gamma(1/T), \; \gamma(2/T), \; \dots, \; \gamma(1)
 
     Args:
       gamma: t in [0, 1] -> gamma.
       num_steps: VDM's T: how many steps lie between x_1 (VDM's z_0) and the last latent.
 
     Returns:
-      gamma at 0, 1/T, ..., 1.
+      gamma [T + 1].
 
     Raises:
       TypeError: `num_steps` is not an integer, or `gamma` is no function.

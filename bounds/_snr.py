@@ -37,8 +37,8 @@ def snr_squared(moments: Moments) -> PyTree:
       moments: from `gradient_moments`, at least two replicates.
 
     Returns:
-      A pytree like the gradient. An entry that never varies has no ratio: NaN if it is
-      always 0, infinite otherwise. All NaN for a single replicate.
+      A pytree like the gradient. An entry that never varies has no ratio and gives NaN if
+      it is always 0, infinity otherwise. All NaN for a single replicate.
 
     Raises:
       Nothing.

@@ -24,11 +24,13 @@ from bounds._values import log_sum_exp
 
 
 class GaussianPosteriors(NamedTuple):
-    """q(z | x_n) = N(mean_n, diag variance_n) of N data points, or of one.
+    r"""The posteriors of N data points, or of one, as Gaussians with diagonal covariance.
+
+    .. math:: q(z | x_n) = \mathcal N(m_n, v_n)
 
     Attributes:
-      mean: [N, D], or [D].
-      variance: likewise.
+      mean: m, [N, D], or [D].
+      variance: v, likewise.
     """
 
     mean: Array
@@ -36,11 +38,13 @@ class GaussianPosteriors(NamedTuple):
 
 
 class Aggregated(NamedTuple):
-    """Log-densities of the aggregated posterior at one z, in nats.
+    r"""Log-densities of the aggregated posterior at one z, in nats.
+
+    .. math:: q(z) = \frac1N \sum_n q(z | x_n), \qquad q(z_d) = \frac1N \sum_n q(z_d | x_n)
 
     Attributes:
-      joint: log q(z) = log (1/N) sum_n q(z | x_n).
-      marginals: log q(z_d) = log (1/N) sum_n q(z_d | x_n) of each dimension, [D].
+      joint: log q(z).
+      marginals: log q(z_d) of each dimension, [D].
     """
 
     joint: Float[Array, ""]
@@ -48,10 +52,12 @@ class Aggregated(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """The parts of KL(q(z | x) || p(z)) at one draw of z, in nats; any of them may be negative.
+    r"""The parts of KL(q(z | x) || p(z)) at one draw of z, in nats; any of them may be negative.
 
-    For every draw kl = information + marginal_kl, and marginal_kl = total_correlation +
-    sum(dimension_kl); averaged over n and z ~ q(z | x_n) each is unbiased for what its name says.
+    .. math:: \mathrm{kl} = \mathrm{information} + \mathrm{marginal\_kl}, \qquad
+       \mathrm{marginal\_kl} = \mathrm{total\_correlation} + \sum_d \mathrm{dimension\_kl}_d
+
+    for every draw; averaged over n and z ~ q(z | x_n) each is unbiased for what its name says.
 
     Attributes:
       kl: log q(z | x_n) - log p(z).
@@ -264,11 +270,11 @@ def terms(
 def active_units(mean: ArrayLike, *, threshold: ArrayLike = 0.01) -> Bool[Array, "D"]:
     r"""Which dimensions of z say something about x.
 
-    .. math:: \mathrm{Var}_x\big(\mathbb E_{q(z | x)}[z_d]\big) > 0.01
+    .. math:: \mathrm{Var}_x\big(\mathbb E_{q(z | x)}[z_d]\big) > c
 
     Args:
       mean: of q(z | x_n) for each of N data points, [N, D].
-      threshold: what the variance over data, divided by N, has to exceed.
+      threshold: c, what the variance over data, divided by N, has to exceed.
 
     Returns:
       True where active, [D].

@@ -10,7 +10,9 @@ from bounds._types import Key
 
 
 def uniform_times(key: Key, num_examples: int) -> Float[Array, "N"]:
-    """Independent times of a batch, uniform in [0, 1).
+    r"""Independent times of a batch, uniform in [0, 1).
+
+    .. math:: t_i \sim \mathrm{Uniform}[0, 1), \quad i = 1, \dots, N
 
     Args:
       key: PRNG key of the step.
@@ -68,8 +70,10 @@ def discrete_times(
 ) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
     r"""Steps t in 1 .. T by inversion of their distribution function.
 
+    .. math:: t = \min\Bigl\{s : u < \sum_{r \le s} p_r\Bigr\}
+
     Args:
-      times: uniform in [0, 1), of `uniform_times` or `low_discrepancy_times`.
+      times: u, uniform in [0, 1), of `uniform_times` or `low_discrepancy_times`.
       probabilities: p_t [T], positive and of sum 1: 1 / T each, or those of
         `importance_probabilities`.
 
@@ -118,11 +122,12 @@ def importance_probabilities(
 ) -> Float[Array, "T"]:
     r"""Probabilities of the steps that make single-time estimates vary least.
 
-    .. math:: p_t \propto \sqrt{\mathbb E[L_t^2]}, \quad \text{mixed with a share of } 1 / T
+    .. math:: p_t = (1 - u) \frac{\sqrt{\mathbb E[L_t^2]}}{\sum_s \sqrt{\mathbb E[L_s^2]}}
+       + \frac uT
 
     Args:
       mean_squares: running means of L_t^2 [T], not negative; of the last ten values in the source.
-      uniform_share: of the uniform distribution, in (0, 1]: without it a step whose loss was
+      uniform_share: u, of the uniform distribution, in (0, 1]: without it a step whose loss was
         small once would not be drawn again.
 
     Returns:

@@ -2,8 +2,8 @@
 
 `model` audits a `LatentModel` and its objectives on simulated data; `claim` audits what any other
 code says is a bound, of which it knows the numbers alone, with data from `simulated` or elsewhere.
-Both give a `Report` of named `Check`s, each with an estimate, a standard error, a verdict and what
-a violation means. None of them needs to know log p(x).
+Both give a `Report` of named checks, each a `Check` with an estimate, a standard error, a verdict
+and what a violation means. None of them needs to know log p(x).
 """
 
 from bounds._audit_claim import claim as claim

@@ -5,6 +5,8 @@ import ctypes
 import gc
 import importlib.metadata
 import os
+import pathlib
+import subprocess
 
 # Before JAX starts: quiet, and compiled programs kept between runs where the caller says where.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -19,6 +21,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["bounds", "models"], "beartype.beartype")
 
+import browser as chromium
 import jax
 import pytest
 from absl import flags
@@ -72,3 +75,27 @@ def _resident() -> int:
     with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Runs Chromium on a page, with no name of any host to be found; returns what it prints."""
+    program, profile = chromium.program(), tmp_path_factory.mktemp("profile")
+
+    def run(path: pathlib.Path, *flags: str, query: str = "") -> str:
+        return subprocess.run(
+            [
+                program,
+                *chromium.FLAGS,
+                "--virtual-time-budget=5000",
+                f"--user-data-dir={profile}",
+                *flags,
+                path.as_uri() + query,
+            ],
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=chromium.SECONDS,
+        ).stdout
+
+    return run

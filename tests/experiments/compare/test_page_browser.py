@@ -2,9 +2,7 @@
 
 import json
 import pathlib
-import subprocess
 
-import browser as chromium
 import matplotlib.image
 import numpy as np
 import pytest
@@ -44,31 +42,6 @@ addEventListener("securitypolicyviolation", (event) => {
 });
 document.body.append(Object.assign(new Image(), { src: "https://example.org/a.png" }));
 </script>"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Runs Chromium on a page, with no name of any host to be found; returns what it prints."""
-    program = chromium.program()
-    profile = tmp_path_factory.mktemp("profile")
-
-    def run(path: pathlib.Path, *flags: str) -> str:
-        return subprocess.run(
-            [
-                program,
-                *chromium.FLAGS,
-                "--virtual-time-budget=5000",
-                f"--user-data-dir={profile}",
-                *flags,
-                path.as_uri(),
-            ],
-            capture_output=True,
-            encoding="utf-8",
-            check=True,
-            timeout=chromium.SECONDS,
-        ).stdout
-
-    return run
 
 
 def observe(browser, folder: pathlib.Path, text: str) -> dict[str, str | None]:
