@@ -69,11 +69,11 @@ def test_cells_parse_assert_and_label_their_figures(name):
     code = "".join(cells(TEXTS[name]))
     asserts = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Assert)]
     assert len(asserts) >= 8
-    assert code.count("plt.show()") >= 3
+    assert code.count("plt.show()") >= 2
     assert code.count("xlabel=") >= code.count("plt.show()") <= code.count("ylabel=")
     for cell in cells(TEXTS[name]):
         ast.parse(cell)  # alone, too: no statement is cut in two
-        assert max(map(len, cell.splitlines())) <= 105
+        assert max(map(len, cell.splitlines())) <= 100
     compiled = compile(script(TEXTS[name]), name, "exec")
     assert compiled is not None
 
@@ -102,7 +102,7 @@ def test_the_first_cell_does_nothing_where_the_library_is(monkeypatch, tmp_path)
 
 
 def test_a_script_keeps_the_numbers_of_lines():
-    text = 'a\n```{code-cell} ipython3\n:tags: [hide-cell]\nx = 1\n```\n```\ny\n```\nb\n'
+    text = "a\n```{code-cell} ipython3\n:tags: [hide-cell]\nx = 1\n```\n```\ny\n```\nb\n"
     assert script(text) == "\n\n\nx = 1\n\n\n\n\n\n"
     assert cells(text) == ["x = 1\n"]
 
