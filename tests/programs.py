@@ -25,8 +25,13 @@ def shared_folder(tmp_path_factory) -> pathlib.Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
-def start(program, *arguments, cache, devices=1, largest_file=None, env=None):
-    """Starts `python -m experiments.PROGRAM`; returns the process.
+def start(program, *arguments, **options):
+    """Starts `python -m experiments.PROGRAM`; returns the process."""
+    return start_python("-m", f"experiments.{program}", *arguments, **options)
+
+
+def start_python(*arguments, cache, devices=1, largest_file=None, env=None):
+    """Starts Python with arguments; returns the process.
 
     Compiling is what takes time, the same programs again and again: they are kept in `cache` unless
     the caller of the tests keeps them elsewhere.
@@ -39,7 +44,7 @@ def start(program, *arguments, cache, devices=1, largest_file=None, env=None):
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {device_flag}",
         **(env or {}),
     }
-    command = [sys.executable, "-m", f"experiments.{program}", *map(str, arguments)]
+    command = [sys.executable, *map(str, arguments)]
     if largest_file is not None:
         command = [sys.executable, "-c", _SMALL_DISK, str(largest_file), *command]
     return subprocess.Popen(

@@ -12,7 +12,7 @@ from repository import ROOT
 
 import bounds
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/notebooks/*.md")])
 PROGRAMS = sorted([*ROOT.glob("experiments/*.py"), *ROOT.glob("experiments/*/__main__.py")])
 CONFIGS = sorted(p for p in ROOT.glob("configs/*.py") if p.stem != "__init__")
 OTHERS = [ROOT / "Makefile", ROOT / ".pre-commit-config.yaml", *sorted(ROOT.glob("launch/*.yaml"))]

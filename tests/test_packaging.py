@@ -13,7 +13,7 @@ import types
 
 import pytest
 from interface import library, public_names
-from repository import ROOT
+from repository import ROOT, imported
 
 import bounds
 
@@ -27,21 +27,6 @@ MAY_IMPORT = {
 LIBRARY = {"jax", "jaxtyping", "numpy"}  # all that `bounds` may use
 # What an adapter is for, in a file that is imported when the adapter is called.
 ADAPTED = {"bounds/_numpyro_sites.py": {"numpyro"}}
-
-
-def imported(source: str, package: str) -> set[str]:
-    """Top-level names that a file imports anywhere, in functions too."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names.add(package if node.level else (node.module or "").split(".")[0])
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if called in ("import_module", "__import__"):
-                names.add(str(node.args[0].value).split(".")[0])
-    return names
 
 
 def imports_of(package: str) -> dict[str, set[str]]:
