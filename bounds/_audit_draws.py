@@ -19,6 +19,7 @@ Simulate = Callable[[PyTree, Any], tuple[PyTree, PyTree]]
 _CODE_ROUNDING = 1024.0
 LEAPFROG = 5
 _NARROWER = 0.9  # than the draws of q, the Gaussian beside it: so that its tails are lighter
+_FIXED = 1e-6  # share of its entries' variances that the variance of a fixed sum has at most
 _PILOT = 64  # draws of q that the Gaussian beside it is fitted to
 
 
@@ -34,6 +35,7 @@ class Drawn(NamedTuple):
     log_q_moved: Array  # of log_q, by z that are moved by about a unit in the last place
     bridge: Array
     overlap: Array
+    in_a_plane: Array  # whether the draws of q are, so that there is no bridge
     annealed: Array  # log-weight of AIS less that of reverse AIS
 
 
@@ -76,7 +78,7 @@ def draw(
         scale = _CODE_ROUNDING * jnp.finfo(own_log_q.dtype).eps * (1 + jnp.abs(own_log_q) + size)
         again = jnp.asarray(log_q(params.phi, x, own))
         moved = jnp.asarray(log_q(params.phi, x, perturbed(own, keys[7], _last_place))) - again
-        r_draw, log_r = _beside(model, params.phi, other_phi, keys[4], x, floating)
+        r_draw, log_r, in_a_plane = _beside(model, params.phi, other_phi, keys[4], x, floating)
         second, second_log_q = r_draw(keys[5])
         # r / (r + q) of draws of q, and q / (r + q) of draws of r.
         from_q = jax.nn.sigmoid(log_r(own) - own_log_q)
@@ -89,7 +91,7 @@ def draw(
         log_p = jnp.asarray(model.log_p(params.theta, x, z))
         return Drawn(
             log_w, log_w_other, exact, log_p, jnp.abs(again - own_log_q), scale, moved,
-            from_q - from_r, from_q, gap,
+            from_q - from_r, from_q, in_a_plane, gap,
         )  # fmt: skip
 
     return over_samples(one, jnp.arange(num_data), chunk_size)
@@ -117,12 +119,16 @@ def twentieth(array: Array) -> Array:
 
 def _beside(
     model: LatentModel, phi: PyTree, other_phi: PyTree, key: Key, x: PyTree, floating: bool
-) -> tuple[Callable, Callable]:
-    """A density r near q: (key -> (z, log r), z -> log r)."""
+) -> tuple[Callable, Callable, Array]:
+    """A density r near q: (key -> (z, log r), z -> log r, whether it cannot be compared with q)."""
     log_q = model.log_q
     assert log_q is not None
     if not floating:
-        return lambda k: propose(model, other_phi, k, x), lambda z: log_q(other_phi, x, z)
+
+        def of_other_key(k):
+            return propose(model, other_phi, k, x)
+
+        return of_other_key, lambda z: log_q(other_phi, x, z), jnp.asarray(False)
     pilot = jax.vmap(lambda k: propose(model, phi, sample_key(key, k), x)[0])(jnp.arange(_PILOT))
     flat = jax.vmap(lambda z: ravel_pytree(z)[0])(pilot)
     _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], pilot))
@@ -135,4 +141,16 @@ def _beside(
         noise = jax.random.normal(k, mean.shape, mean.dtype)
         return unravel(mean + deviation * noise), log_prob(noise)
 
-    return of_key, lambda z: log_prob((ravel_pytree(z)[0] - mean) / deviation)
+    return of_key, lambda z: log_prob((ravel_pytree(z)[0] - mean) / deviation), _in_a_plane(pilot)
+
+
+def _in_a_plane(draws: PyTree) -> Array:
+    """Whether an entry of z is fixed, or some are shares of a fixed sum, so that q has another
+    measure than a Gaussian of all entries."""
+    found = jnp.asarray(False)
+    for leaf in jax.tree.leaves(draws):
+        vectors = leaf if leaf.ndim > 1 else leaf[:, None]
+        variance = jnp.var(vectors, 0)
+        of_sum = jnp.var(jnp.sum(vectors, -1), 0)
+        found |= jnp.any(variance == 0) | jnp.any(of_sum < _FIXED * jnp.sum(variance, -1))
+    return found

@@ -86,7 +86,8 @@ def model(
     * log q at its own draw: what propose returns is log_q at that z, but for rounding.
     * same key, same draw: and another one for another key.
     * q integrates to 1: E_q[r / (r + q)] = E_r[q / (r + q)], both bounded, with r a Gaussian
-      fitted to other draws, or q with other parameters where z is not floating.
+      fitted to other draws, or q with other parameters where z is not floating; undecided where
+      entries of z have a fixed sum (a simplex) or are fixed.
     * mean weight is p(x): the equality above.
     * posterior among draws of q: with :math:`s = w / \sum w` over z* and z_1 .. z_K, the mean of
       s* is that of :math:`\sum_j s_j^2`. It is the equality made bounded, exact under any tails.
@@ -223,7 +224,10 @@ def _of_draws(
     worst = float(jnp.max(drawn.log_q_error / allowed))  # NaN where any is
     why = "the largest difference, in units of what rounding explains"
     tests = [certain("log q at its own draw", worst, 1.0, why)]
-    if floating or has_other:
+    if bool(drawn.in_a_plane.any()):
+        why = "entries of z are fixed or add up to a fixed sum, so q is no density over all of them"
+        tests.append(undecided("q integrates to 1", why))
+    elif floating or has_other:
         overlap = float(drawn.overlap.mean())
         tests.append(bounded_zero("q integrates to 1", drawn.bridge, overlap=overlap))
     else:

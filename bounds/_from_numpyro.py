@@ -5,9 +5,9 @@ distributions; what is added is that log q is evaluated at a given z, AutoGuides
 estimators that stop phi in it need.
 """
 
+import contextlib
 import inspect
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -163,8 +163,9 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
                 "vmap and grad."
             )
         model_key, guide_key, key = jax.random.split(key, 3)
-        theta = sites.unconstrained(sites.run(model, _arguments(x), model_key))
-        phi = sites.unconstrained(sites.run(guide, _arguments(x), guide_key))
+        of_model = sites.run(model, _arguments(x), model_key)
+        of_guide = sites.run(guide, _arguments(x), guide_key)
+        theta, phi = sites.unconstrained(of_model), sites.unconstrained(of_guide)
         shared = theta.keys() & phi.keys()
         if shared:
             raise ValueError(
@@ -177,6 +178,13 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
             return log_p(theta, x, z), log_q(phi, x, z) if has_log_q else ()
 
         jax.eval_shape(check)
+        uneven = sorted(sites.masked(of_model) ^ sites.masked(of_guide))
+        if uneven:
+            raise ValueError(
+                f"a mask is on {', '.join(uneven)} in the model or in the guide alone, so that one "
+                "of the two densities does not integrate to 1; mask both, or, for data that are "
+                "missing, put handlers.mask around the observed site in place of obs_mask."
+            )
         _check_observed(x, lambda x: sites.observed(sites.run(model, _arguments(x), key, theta)))
         return Params(theta, phi)
 
@@ -229,7 +237,9 @@ def _simulate(sites: Any, model: Callable, theta: PyTree, key: Any) -> tuple[PyT
     names = _data_arguments(model)
     try:
         trace = sites.run(model, (None,) * len(names), key, theta)
-    except (AttributeError, IndexError, TypeError) as error:
+    except sites.Refused:
+        raise
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
             "simulate calls the model with None in place of its data, and the model raised "
             f"{type(error).__name__}: {error}; take no shapes from data, and close over covariates."
@@ -241,31 +251,38 @@ def _simulate(sites: Any, model: Callable, theta: PyTree, key: Any) -> tuple[PyT
             "without data makes the density another one than that of the draws."
         )
     drawn = sites.latents(trace) | sites.auxiliary(trace)
+    all_sites = ", ".join(drawn)
 
-    def observes(chosen):
+    def observed_by(values):
+        """The sites that observe these arguments as they are; [] where others are observed too."""
+
         def program(values, z):
-            again = sites.run(model, tuple(values), jax.random.key(0), theta, z)
-            found = sites.observed(again)
-            # As it is, and not another value computed from it.
-            same = [found.get(n) is v for n, v in zip(chosen, values, strict=True)]
-            fits.append(all(same) and len(same) == len(found))
+            arguments = tuple(values.get(name) for name in names)
+            seen = sites.observed(sites.run(model, arguments, jax.random.key(0), theta, z))
+            own = [n for n, v in seen.items() if any(v is value for value in values.values())]
+            if len(own) == len(seen) == len(values):
+                found.extend(own)
 
-        fits: list[bool] = []
-        z = {name: value for name, value in drawn.items() if name not in chosen}
-        try:
-            jax.eval_shape(program, [drawn[name] for name in chosen], z)
-        except Exception:  # a wrong guess may break the model anywhere
-            return False
-        return fits[0]
+        found: list[str] = []
+        with contextlib.suppress(Exception):  # a wrong guess may break the model anywhere
+            jax.eval_shape(program, values, drawn)
+        return found
 
-    for chosen in _guesses(names, list(drawn)):
-        if observes(chosen):
-            x = tuple(drawn.pop(name) for name in chosen)
-            return (x[0] if len(x) == 1 else x), drawn
-    raise ValueError(
-        f"simulate cannot tell which of the sites {', '.join(drawn)} the model observes by its "
-        "arguments; pass each to obs as it is."
-    )
+    x: dict[str, Any] = {}
+    for name in names:
+        # Of its own site a value has the right shape, and any such value shows where it goes.
+        guesses = sorted(reversed(drawn), key=lambda site: site != name)
+        tries = (observed_by({name: drawn[site]}) for site in guesses)
+        place = next((found[0] for found in tries if found), None)
+        if place is None:
+            break
+        x[name] = drawn.pop(place)
+    if not x or not observed_by(x):
+        raise ValueError(
+            f"simulate cannot tell which of the sites {all_sites} the model observes by its "
+            "arguments; pass each to obs as it is."
+        )
+    return tuple(x.values()) if len(x) > 1 else x.popitem()[1], drawn
 
 
 def _data_arguments(model: Callable) -> list[str]:
@@ -277,11 +294,3 @@ def _data_arguments(model: Callable) -> list[str]:
             break
         found.append(name)
     return found
-
-
-def _guesses(arguments: list[str], drawn: list[str]) -> Iterator[tuple[str, ...]]:
-    """Sites that may be observed by the leading arguments, in their order; the likeliest first."""
-    for count in range(len(arguments), 0, -1):
-        if set(arguments[:count]) <= set(drawn):
-            yield tuple(arguments[:count])
-        yield from itertools.permutations(reversed(drawn), count)

@@ -29,8 +29,14 @@ _NO_DENSITY = (
     autoguide.AutoSemiDAIS,
 )
 
+_ROUNDING = 1024.0  # units in the last place
+
 Trace = dict[str, Any]
 """Name of a site -> what NumPyro recorded of it, in the order of the program."""
+
+
+class Refused(ValueError):
+    """Why a program is no model of one datum."""
 
 
 class _Draws(Messenger):
@@ -47,7 +53,7 @@ class _NoOtherKeys(Messenger):
 
     def process_message(self, msg):
         if msg["type"] == "prng_key":
-            raise ValueError(
+            raise Refused(
                 "the program draws noise that is no site, as dropout does, so that it has no "
                 "density of z and x; close over one mask."
             )
@@ -67,7 +73,7 @@ def run(
       args: its arguments.
       key: of what is drawn.
       params: unconstrained values of all its param sites; None for the program's own ones.
-      z: values of its latent sites; the others are drawn. Those outside of an interval are moved
+      z: values of its latent sites; the others are drawn. Those outside of their support are moved
         inside, since a density may be NaN there, and its derivatives even where not selected.
     """
 
@@ -76,7 +82,7 @@ def run(
         _refuse(site)
         if kind == "param" and params is not None:
             if name not in params:
-                raise ValueError(
+                raise Refused(
                     f"the parameters have no site {name!r}, but {sorted(params)}; "
                     "start from init(key, x)."
                 )
@@ -149,15 +155,12 @@ def total_log_prob(trace: Trace) -> Any:
 
 
 def inside(fns: dict[str, Any], z: dict[str, Any]) -> Array:
-    """Whether every value lies in the support of its distribution, where that is an interval.
-
-    Supports of vectors and matrices are left out: a draw satisfies them up to rounding alone.
-    """
+    """Whether every value lies in the support of its distribution."""
     found = jnp.asarray(True)
     for name, fn in fns.items():
-        interval = _interval(fn)
-        if interval is not None:
-            found = found & jnp.all(interval(jnp.asarray(z[name])))
+        within = _within(fn, jnp.asarray(z[name]))
+        if within is not None:
+            found = found & jnp.all(within)
     return found
 
 
@@ -167,12 +170,13 @@ def reweighted(trace: Trace) -> list[str]:
         name
         for name, site in trace.items()
         if site["type"] == "sample"
-        and (
-            isinstance(site["fn"], dist.Unit)
-            or site["scale"] is not None
-            or any(isinstance(layer, dist.MaskedDistribution) for layer in _layers(site["fn"]))
-        )
+        and (isinstance(site["fn"], dist.Unit) or site["scale"] is not None or _is_masked(site))
     ]
+
+
+def masked(trace: Trace) -> set[str]:
+    """The latent sites that a mask is on."""
+    return {name for name, site in trace.items() if is_latent(site) and _is_masked(site)}
 
 
 def point_masses(trace: Trace) -> list[str]:
@@ -191,7 +195,7 @@ def point_masses(trace: Trace) -> list[str]:
 def auto_guides(guide: Any) -> list[Any]:
     """The AutoGuides that a guide is or has, or none; one without a density is refused."""
     if isinstance(guide, _NO_DENSITY):
-        raise ValueError(
+        raise Refused(
             f"{type(guide).__name__} has no density q(z | x) of the latent sites; "
             "use AutoNormal, AutoMultivariateNormal or AutoIAFNormal."
         )
@@ -230,6 +234,10 @@ def vector_behind(guide: Any, fns: dict[str, Any], z: dict[str, Any]) -> dict[st
     return {f"_{guide.prefix}_latent": jnp.concatenate([free[name] for name in order])}
 
 
+def _is_masked(site: Any) -> bool:
+    return any(isinstance(layer, dist.MaskedDistribution) for layer in _layers(site["fn"]))
+
+
 def _layers(fn: Any) -> Iterator[Any]:
     """A distribution and those that it wraps."""
     yield fn
@@ -238,22 +246,32 @@ def _layers(fn: Any) -> Iterator[Any]:
         yield fn
 
 
-def _interval(fn: Any) -> Any:
-    """The support of a distribution where it is an interval of each entry, or None."""
+def _within(fn: Any, value: Array) -> Array | None:
+    """Where a value lies in the support of its distribution; None where that is not asked."""
     support = fn.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    if constraints.is_dependent(support) or support.event_dim or support is constraints.real:
+    if constraints.is_dependent(support) or support is constraints.real:
         return None
-    return support
+    if not support.event_dim:
+        return support(value)
+    try:
+        transform = biject_to(support)
+    except NotImplementedError:
+        return None  # whole numbers, and spheres
+    # A draw satisfies what vectors and matrices have to, such as a sum of 1, up to rounding alone.
+    error = jnp.abs(transform(transform.inv(value)) - value)
+    axes = tuple(range(-support.event_dim, 0))
+    size = jnp.max(jnp.abs(value), axes, keepdims=True)
+    return jnp.all(error <= _ROUNDING * jnp.finfo(value.dtype).eps * size, axes, keepdims=True)
 
 
 def _moved_inside(fn: Any, value: Any) -> Any:
-    interval = _interval(fn)
-    if interval is None:
-        return value
     value = jnp.asarray(value)
-    return jnp.where(interval(value), value, interval.feasible_like(value).astype(value.dtype))
+    within = _within(fn, value)
+    if within is None:
+        return value
+    return jnp.where(within, value, fn.support.feasible_like(value).astype(value.dtype))
 
 
 def _refuse(site: Any) -> None:
@@ -261,17 +279,17 @@ def _refuse(site: Any) -> None:
     if site["type"] == "plate":
         size, subsample_size = site["args"][:2]
         if subsample_size is not None and subsample_size < size:
-            raise ValueError(
+            raise Refused(
                 f"the plate {name!r} subsamples {subsample_size} of {size}, and its scale makes no "
                 "log-weight of a datum; write the model of one datum and jax.vmap over data."
             )
     elif site["type"] == "mutable":
-        raise ValueError(
+        raise Refused(
             f"the site {name!r} keeps state between calls, and a log-density must not; "
             "use a network without mutable collections, such as batch statistics."
         )
     elif is_latent(site) and any(isinstance(f, dist.ImproperUniform) for f in _layers(site["fn"])):
-        raise ValueError(
+        raise Refused(
             f"the site {name!r} has an improper prior, under which log p(x) has no value; "
             "give it a prior that integrates to 1."
         )
@@ -282,7 +300,7 @@ def _check_shape(site: Any, value: Any) -> None:
     # Within a scan the site is one step's, and the value that of all steps.
     own = shape[1:] if "_scan_current_index" in site["infer"] else shape
     if own != wanted:
-        raise ValueError(
+        raise Refused(
             f"z[{site['name']!r}] has shape {shape}, and the site of that name {wanted}; "
             "the model and the guide must agree."
         )

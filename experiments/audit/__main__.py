@@ -9,6 +9,7 @@ prints a table and writes results.json; the same command continues where it was 
 0 if nothing is violated, and with 3 if something is.
 """
 
+import functools
 import sys
 
 from absl import flags, logging
@@ -24,7 +25,7 @@ def main(settings: Audit, workdir: str) -> None:
     """Makes the reports that are missing and prints them."""
     # Imported here so that --help and a mistaken flag do not wait for JAX.
     from experiments.audit import reports, subject
-    from experiments.runtime import cluster, results
+    from experiments.runtime import cluster, results, signals
     from experiments.runtime.errors import UserError
 
     audited = subject.load(settings)
@@ -40,7 +41,8 @@ def main(settings: Audit, workdir: str) -> None:
             logging.info("%s: there already.", name)
             continue
         cluster.stop_if_told()
-        record["rows"] += [{**r, "part": name, **audited.source} for r in reports.rows(make)]
+        rows = signals.beside(functools.partial(reports.rows, make))
+        record["rows"] += [{**r, "part": name, **audited.source} for r in rows]
         results.save_record(workdir, record)
     print(reports.text(audited, record["rows"], settings))
     results.print_written(workdir)

@@ -185,7 +185,9 @@ def _diffusion(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     def by_terms(key, x):
         return bounds.diffusion.bound(bounds.diffusion.terms(made.model, theta, key, x))
 
-    latent = bounds.diffusion.trajectory(made.model)
+    # Of the activations that gradients need, those of one step at a time; all take gigabytes.
+    denoise = jax.checkpoint(made.model.denoise, prevent_cse=False)
+    latent = bounds.diffusion.trajectory(made.model._replace(denoise=denoise))
     params = bounds.Params(theta, ())
     return Subject(chosen.name, source, latent, params, simulate, {"bound by its terms": by_terms})
 

@@ -2,8 +2,11 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Stop:
@@ -67,6 +70,15 @@ def deferred() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def beside(act: Callable[[], T]) -> T:
+    """What `act` returns or raises; it is run in a thread of its own.
+
+    Python acts on signals in its main thread, and there not within a call of XLA, which may take
+    minutes. While the main thread waits for another it does so at once.
+    """
+    return ThreadPoolExecutor(1).submit(act).result()
 
 
 def _note_in(stop: Stop) -> dict[signal.Signals, Callable | Any]:

@@ -156,6 +156,40 @@ def test_log_q_by_the_noise_is_that_by_a_draw_that_is_rounded_coarsely(scale):
         assert ("log q at its own draw" in found.violated) == stale
 
 
+@pytest.mark.parametrize("fixed", ["a sum", "an entry"])
+def test_a_z_on_a_plane_has_no_density_beside_a_gaussian_and_is_undecided(fixed):
+    """z = (s, 1 - s) or (s, 0) with logit(s) normal: q integrates to 1 over the first alone."""
+
+    def draw(key, mean, scale):
+        share = jax.nn.sigmoid(mean + scale * jax.random.normal(key))
+        return jnp.stack([share, 1 - share if fixed == "a sum" else 0.0 * share])
+
+    def log_prob(z, mean, scale):
+        log, other = jnp.log(z[0]), jnp.log1p(-z[0])
+        return norm.logpdf(log - other, mean, scale) - log - other
+
+    def propose(phi, key, x):
+        z = draw(key, 0.6 * x, phi)
+        return z, log_prob(z, 0.6 * x, phi)
+
+    def simulate(theta, key):
+        first, second = jax.random.split(key)
+        z = draw(first, 0.0, 1.0)
+        return 4 * z[0] - 2 + jax.random.normal(second), z
+
+    model = bounds.LatentModel(
+        propose,
+        lambda phi, x, z: log_prob(z, 0.6 * x, phi),
+        lambda theta, x, z: log_prob(z, 0.0, 1.0) + norm.logpdf(x, 4 * z[0] - 2),
+    )
+    found = bounds.audit.model(
+        model, bounds.Params((), jnp.array(0.7)), KEY, simulate=simulate, num_gradients=0
+    )
+    (check,) = [c for c in found.checks if c.name == "q integrates to 1"]
+    assert (check.verdict, "fixed" in check.why) == ("undecided", True)
+    assert found.violated == ()
+
+
 def test_a_joint_that_is_not_simulated_is_named():
     case = audit_cases.vae()
 

@@ -294,6 +294,23 @@ def test_simulate_puts_sites_where_the_model_has_its_arguments():
     assert x.shape == (4,)
 
 
+def test_simulate_finds_the_sites_of_many_arguments_by_trial():
+    """Among all orders of them, of which there are 60,480, it would not."""
+
+    def model(*x):
+        z = [numpyro.sample(name, dist.Normal(0.0, 1.0)) for name in ("first", "second", "third")]
+        for i, value in enumerate(x):
+            numpyro.sample(f"site {i}", dist.Normal(sum(z) + 100.0 * i, 1.0), obs=value)
+
+    def six(a, b, c, d, e, f):
+        return model(f, d, b, a, c, e)
+
+    made = bounds.adapters.from_numpyro(six, lambda *x: None)
+    x, z = made.simulate({}, jax.random.key(0))
+    np.testing.assert_allclose(np.array(x), [300, 200, 400, 100, 500, 0], atol=50)
+    assert len(z) == 3
+
+
 def test_factors_masks_and_scales_count_as_in_numpyro():
     def model(x):
         with handlers.scale(scale=3.0):

@@ -171,6 +171,59 @@ def test_a_z_that_an_auto_guide_never_draws_has_density_zero(kind):
     assert all(np.isfinite(leaf) for leaf in grads.values())
 
 
+def shares_model(x):
+    shares = numpyro.sample("shares", dist.Dirichlet(jnp.array([2.0, 1.0, 3.0])))
+    numpyro.sample("x", dist.Multinomial(7, probs=shares), obs=x)
+
+
+def shares_guide(x):
+    weight = numpyro.param("weight", 1.2, constraint=constraints.positive)
+    numpyro.sample("shares", dist.Dirichlet(1.0 + weight * x))
+
+
+COUNTS = jnp.array([4, 1, 2])
+
+
+@pytest.mark.parametrize("guide", [shares_guide, autoguide.AutoNormal(shares_model)])
+def test_shares_weigh_nothing_where_they_do_not_add_up_to_1(guide):
+    """So that dynamics that leave the simplex are rejected; a draw is on it but for rounding."""
+    made = bounds.adapters.from_numpyro(shares_model, guide)
+    params = made.init(jax.random.key(0), COUNTS)
+    z, proposed = draws(made, params, num_samples=10, x=COUNTS)
+    z["shares"] = jnp.concatenate([z["shares"], jnp.array([[0.4, 0.3, 0.31], [0.6, -0.1, 0.5]])])
+
+    def densities(z):
+        of_q = jax.value_and_grad(made.model.log_q, 2)(params.phi, COUNTS, z)
+        return of_q, jax.value_and_grad(made.model.log_p, 2)(params.theta, COUNTS, z)
+
+    (log_q, _), (log_p, _) = found = jax.jit(jax.vmap(densities))(z)
+    np.testing.assert_allclose(log_q[:-2], proposed, **PRECISION)
+    expected = jnp.log(z["shares"][:-2]) @ jnp.array([5.0, 1.0, 4.0])
+    np.testing.assert_allclose(log_p[:-2] - log_p[0], expected - expected[0], **PRECISION)
+    assert np.all(np.isneginf([log_q[-2:], log_p[-2:]]))
+    assert all(np.all(np.isfinite(slopes["shares"])) for _, slopes in found)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "off"),
+    [
+        (dist.LKJCholesky(3, 2.0), 0.1 * jnp.eye(3)),
+        (dist.Wishart(5.0, jnp.eye(2)), jnp.array([[0.0, 0.1], [0.0, 0.0]])),
+        (dist.ZeroSumNormal(1.0, event_shape=(4,)), jnp.array([0.1, 0.0, 0.0, 0.0])),
+    ],
+    ids=["LKJCholesky", "Wishart", "ZeroSumNormal"],
+)
+def test_so_do_matrices_and_vectors_that_are_no_draws(drawn, off):
+    def model(x):
+        numpyro.sample("x", dist.Normal(numpyro.sample("z", drawn)[..., 0].sum(), 1.0), obs=x)
+
+    made = bounds.adapters.from_numpyro(model, model)
+    z = drawn.sample(jax.random.key(0), (20,))
+    log_p = jax.jit(jax.vmap(lambda z: made.model.log_p({}, 0.5, {"z": z})))
+    assert np.all(np.isfinite(log_p(z)))
+    assert np.all(np.isneginf(log_p(z + off[None])))
+
+
 def test_constrained_parameters_are_stored_unconstrained():
     def model(x):
         shares = numpyro.param("shares", jnp.array([0.2, 0.3, 0.5]), constraint=constraints.simplex)

@@ -50,6 +50,18 @@ def shifted_improper(x):
     numpyro.sample("z", dist.TransformedDistribution(flat, transforms.AffineTransform(1.0, 1.0)))
 
 
+def partly_observed(x):
+    z, known = normal("z"), jnp.array([True, False])
+    with numpyro.plate("entries", 2):
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=known)
+
+
+def unobserved_in_full(x):
+    only_z(x)
+    with numpyro.plate("entries", 2):
+        normal("x_unobserved")
+
+
 def shared(x):
     numpyro.param("weight", 1.0)
     simple(x)
@@ -73,6 +85,13 @@ REFUSED = {
     ),
     "an improper prior": (improper, only_z, "improper prior"),
     "an improper prior, shifted": (shifted_improper, only_z, "improper prior"),
+    # The entry that is observed has a q and no prior: log p(x) would be infinite.
+    "a mask that the guide lacks": (
+        partly_observed,
+        unobserved_in_full,
+        "a mask is on x_unobserved in the model or in the guide alone",
+    ),
+    "a mask that the model lacks": (simple, handlers.mask(only_z, False), "a mask is on z"),
     "a plate that subsamples": (subsampled, only_z, "subsamples 10 of 100"),
     "the guide's plate": (simple, subsampled, "subsamples 10 of 100"),
     "state": (with_state, only_z, "keeps state"),
@@ -152,6 +171,11 @@ NOT_SIMULATED = {
     "a mask": (handlers.mask(simple, False), "simulate cannot draw z, x"),
     "a constant": (lambda x: (simple(x), normal("y", obs=0.5)), "simulate cannot draw y"),
     "a shape of the data": (from_shape, "None in place of its data.*TypeError"),
+    "a mask among the data": (
+        lambda x, known: handlers.mask(simple, known)(x),
+        "None in place of its data.*ValueError",
+    ),
+    "a plate that subsamples": (subsampled, "^the plate 'data' subsamples"),
     "data that are changed": (lambda x: normal("x", obs=None if x is None else x + 1), "which"),
 }
 
