@@ -118,7 +118,7 @@ test: lint ## lint and the whole test suite, once more with 64 bits: before you 
 bench: $(VENV)/.benchmark ## speed and memory as ratios, side by side with peers
 	$(BIN)/python -m benchmarks
 
-docs: $(VENV)/.docs ## this documentation as pages, in build/docs, notebooks run: twelve minutes
+docs: $(VENV)/.docs ## this documentation as pages, in build/docs, notebooks run: eight minutes
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky docs build/docs
 	$(BIN)/python docs/_sphinx/links.py build/docs
 
