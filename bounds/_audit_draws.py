@@ -1,4 +1,4 @@
-"""What the audit of a model draws for each simulated datum, before anything is judged."""
+"""What an audit draws of a model for each simulated datum, before anything is judged."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from bounds._annealing import ais, annealing_schedule, reverse_ais, tune_step_sizes
 from bounds._audit_gradients import arrays_of
+from bounds._checks import check_count, check_log_q
 from bounds._sampling import log_weight, log_weights, over_samples, propose, sample_key
 from bounds._types import Key, LatentModel, Params
 
@@ -17,10 +18,109 @@ Simulate = Callable[[PyTree, Any], tuple[PyTree, PyTree]]
 
 # Units in the last place between two programs of one density, such as a flow and its inverse.
 _CODE_ROUNDING = 1024.0
-LEAPFROG = 5
+_LEAPFROG = 5
 _NARROWER = 0.9  # than the draws of q, the Gaussian beside it: so that its tails are lighter
 _FIXED = 1e-6  # share of its entries' variances that the variance of a fixed sum has at most
 _PILOT = 64  # draws of q that the Gaussian beside it is fitted to
+
+
+def simulated(
+    model: LatentModel,
+    params: Params,
+    key: Key,
+    *,
+    simulate: Simulate,
+    num_temperatures: int = 2,
+) -> Callable[[Key], tuple[PyTree, Array]]:
+    r"""Data with an upper bound on log p(x): what `claim` asks for, from a model.
+
+    .. math:: (x, z^*) \sim p(x, z), \qquad \log w^* = \log p(x, z^*) - \log q(z^* | x), \qquad
+       \mathbb E[\log w^* | x] \ge \log p(x), \quad \mathbb E[1 / w^* | x] \le 1 / p(x)
+
+    or, with more temperatures, the log-weight of `reverse_ais` from z*, of which the same holds
+    and which lies closer to log p(x) where q does not fit.
+
+    Args:
+      model: the model, with a log_q; any q will do, if p(x, z) > 0 wherever q(z | x) > 0.
+      params: its parameters.
+      key: PRNG key of the step sizes of `reverse_ais`, which are tuned on a datum of their own.
+      simulate: (theta, key) -> (x, z), a draw from the joint p(x, z).
+      num_temperatures: 2 for one weight, more for `reverse_ais`.
+
+    Returns:
+      key -> (x, log w*).
+
+    Raises:
+      TypeError: `num_temperatures` is not an integer, or z is not floating and it is above 2.
+      ValueError: it is below 2, the model has no log_q, or simulate does not return (x, z) with a
+        z like that of propose.
+
+    Example:
+      >>> import jax, bounds
+      >>> from jax.scipy.stats import norm
+      >>> model = bounds.LatentModel(
+      ...     lambda phi, key, x: (phi + jax.random.normal(key),) * 2,
+      ...     lambda phi, x, z: norm.logpdf(z, phi),
+      ...     lambda theta, x, z: norm.logpdf(z) + norm.logpdf(x, z))
+      >>> def simulate(theta, key):
+      ...     z, noise = jax.random.normal(key, (2,))
+      ...     return z + noise, z
+      >>> draw = bounds.audit.simulated(
+      ...     model, bounds.Params(None, 0.0), jax.random.key(0), simulate=simulate)
+      >>> x, log_w = draw(jax.random.key(1))
+      >>> x.shape == log_w.shape == ()
+      True
+
+    Source: Grosse et al. 2015 (arXiv 1511.02543).
+    """
+    num_temperatures = check_count("num_temperatures", num_temperatures, minimum=2)
+    check_log_q("audit.simulated", model.log_q, instead="bounds.audit.claim with a density of x")
+    check_simulate(model, params, simulate)
+    log_q = model.log_q
+    assert log_q is not None
+    annealing: dict[str, Any] = {}
+    if num_temperatures > 2:
+        annealing = {"betas": annealing_schedule(num_temperatures), "num_leapfrog": _LEAPFROG}
+        drawn, pilot = jax.random.split(key)
+        x, _ = simulate(params.theta, drawn)  # a datum that is not counted
+        annealing["step_sizes"] = tune_step_sizes(model, params, pilot, x, **annealing)
+
+    def draw(key):
+        drawn, chain = jax.random.split(key)
+        x, z = simulate(params.theta, drawn)
+        if annealing:
+            return x, reverse_ais(model, params, chain, x, z, **annealing)[0]
+        return x, log_weight(model, params.theta, x, z, log_q(params.phi, x, z))
+
+    return draw
+
+
+def check_simulate(model: LatentModel, params: Params, simulate: Simulate) -> bool:
+    """Whether z is floating; refuses a z of simulate that is none of propose."""
+
+    def both(key):
+        simulated, proposed = jax.random.split(key)
+        drawn = simulate(params.theta, simulated)
+        if not isinstance(drawn, tuple) or len(drawn) != 2:
+            raise ValueError(f"simulate must return (x, z), got {type(drawn).__name__}.")
+        x, z = drawn
+        return z, propose(model, params.phi, proposed, x)[0]
+
+    exact, proposed = jax.eval_shape(both, jax.random.key(0))
+    if jax.tree.structure(exact) != jax.tree.structure(proposed):
+        raise ValueError(
+            f"simulate's z must have the tree of propose's, {jax.tree.structure(proposed)}, got "
+            f"{jax.tree.structure(exact)}."
+        )
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(proposed), strict=True):
+        floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (a, b)]
+        if a.shape != b.shape or floats[0] != floats[1]:
+            raise ValueError(
+                f"simulate's z must be like propose's, {b.dtype} of shape {b.shape}, got "
+                f"{a.dtype} of shape {a.shape}."
+            )
+    leaves = jax.tree.leaves(proposed)
+    return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
 
 
 class Drawn(NamedTuple):
@@ -62,7 +162,7 @@ def draw(
         # Of a datum and chains that are not counted.
         x, _ = simulate(params.theta, sample_key(key, num_data))
         pilot = sample_key(key, num_data + 1)
-        annealing = {"betas": betas, "num_leapfrog": LEAPFROG}
+        annealing = {"betas": betas, "num_leapfrog": _LEAPFROG}
         annealing["step_sizes"] = tune_step_sizes(model, params, pilot, x, **annealing)
 
     def one(i):
@@ -145,8 +245,7 @@ def _beside(
 
 
 def _in_a_plane(draws: PyTree) -> Array:
-    """Whether an entry of z is fixed, or some are shares of a fixed sum, so that q has another
-    measure than a Gaussian of all entries."""
+    """Whether an entry of z is fixed, or some are shares of a fixed sum."""
     found = jnp.asarray(False)
     for leaf in jax.tree.leaves(draws):
         vectors = leaf if leaf.ndim > 1 else leaf[:, None]

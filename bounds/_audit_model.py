@@ -1,12 +1,11 @@
 """The audit of a latent-variable model and of the gradients of its objectives."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PyTree
 
-from bounds._audit_draws import Drawn, Simulate, draw, perturbed, twentieth
+from bounds._audit_draws import Drawn, Simulate, check_simulate, draw, perturbed, twentieth
 from bounds._audit_gradients import MEANINGS as GRADIENTS
 from bounds._audit_gradients import arrays_of, compiled, differences, judged
 from bounds._checks import check_count, check_log_q
@@ -173,34 +172,6 @@ def model(
         pairs = objective, reference, simulate, num_gradients, chunk_size
         tests += judged(compiled(differences, pairs, params, sample_key(key, 2)))
     return report(tests, {**MEANINGS, **GRADIENTS}, false_alarm_rate)
-
-
-def check_simulate(model: LatentModel, params: Params, simulate: Simulate) -> bool:
-    """Whether z is floating; refuses a z of simulate that is none of propose."""
-
-    def both(key):
-        simulated, proposed = jax.random.split(key)
-        drawn = simulate(params.theta, simulated)
-        if not isinstance(drawn, tuple) or len(drawn) != 2:
-            raise ValueError(f"simulate must return (x, z), got {type(drawn).__name__}.")
-        x, z = drawn
-        return z, propose(model, params.phi, proposed, x)[0]
-
-    exact, proposed = jax.eval_shape(both, jax.random.key(0))
-    if jax.tree.structure(exact) != jax.tree.structure(proposed):
-        raise ValueError(
-            f"simulate's z must have the tree of propose's, {jax.tree.structure(proposed)}, got "
-            f"{jax.tree.structure(exact)}."
-        )
-    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(proposed), strict=True):
-        floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in (a, b)]
-        if a.shape != b.shape or floats[0] != floats[1]:
-            raise ValueError(
-                f"simulate's z must be like propose's, {b.dtype} of shape {b.shape}, got "
-                f"{a.dtype} of shape {a.shape}."
-            )
-    leaves = jax.tree.leaves(proposed)
-    return bool(leaves) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves)
 
 
 def _of_draws(

@@ -53,11 +53,12 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
     `functools.partial(model, covariates)`.
 
     Latents may be discrete, and may have constraints: log_p is -inf, with finite derivatives,
-    where a z drawn by the guide is outside of an interval that the prior is on. Draws that NumPyro
-    does not call reparameterised (`has_rsample`) carry no gradient, so that `pathwise` and its kin
-    refuse them. AutoGuides have a log q at a given z, but for AutoBNAFNormal, which has no inverse:
-    its `log_q` is None. They depend on no x, one posterior for all data, and have to be set up by
-    `init`, outside of jit, before anything else. A parameter that model and guide share is refused.
+    where a z is outside of the support of the prior, and log_q where it is outside of that of the
+    guide. Draws that NumPyro does not call reparameterised (`has_rsample`) carry no gradient, so
+    that `pathwise` and its kin refuse them. AutoGuides have a log q at a given z, but for
+    AutoBNAFNormal, which has no inverse: its `log_q` is None. They depend on no x, one posterior
+    for all data, and have to be set up by `init`, outside of jit, before anything else. A parameter
+    that model and guide share is refused.
 
     `simulate` calls the model with None for each argument without default or with the default
     None, and draws its observed sites then. Which site belongs to which argument is found by names
@@ -75,9 +76,10 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
       ValueError: the guide is an AutoGuide without a density (AutoDelta, AutoLaplaceApproximation,
         those by annealing). When called: the model has no latent site or an improper prior, a
         plate subsamples, a site keeps state, noise is drawn that is no site (dropout), an observed
-        site depends on no x, the sites of model, guide and z differ by name or shape, the guide
-        draws a point mass or, for `log_q`, auxiliary sites; `simulate` also where a factor, mask
-        or scale makes the density another one than that of the draws, or where it cannot tell
+        site depends on no x, the sites of model, guide and z differ by name or shape, or a site is
+        discrete or masked in one of model and guide alone, an AutoGuide meets a discrete site, the
+        guide draws a point mass or, for `log_q`, auxiliary sites; `simulate` also where a factor,
+        mask or scale makes the density another one than that of the draws, or where it cannot tell
         which sites the model observes.
 
     Example:
@@ -164,6 +166,12 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
             )
         model_key, guide_key, key = jax.random.split(key, 3)
         of_model = sites.run(model, _arguments(x), model_key)
+        discrete = sorted(sites.discrete(of_model))
+        if discrete and len(auto_guides) == 1:
+            raise ValueError(
+                f"{type(guide).__name__} draws continuous sites alone, and {', '.join(discrete)} "
+                "of the model is discrete; write the guide as a function."
+            )
         of_guide = sites.run(guide, _arguments(x), guide_key)
         theta, phi = sites.unconstrained(of_model), sites.unconstrained(of_guide)
         shared = theta.keys() & phi.keys()
@@ -178,13 +186,7 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
             return log_p(theta, x, z), log_q(phi, x, z) if has_log_q else ()
 
         jax.eval_shape(check)
-        uneven = sorted(sites.masked(of_model) ^ sites.masked(of_guide))
-        if uneven:
-            raise ValueError(
-                f"a mask is on {', '.join(uneven)} in the model or in the guide alone, so that one "
-                "of the two densities does not integrate to 1; mask both, or, for data that are "
-                "missing, put handlers.mask around the observed site in place of obs_mask."
-            )
+        sites.check_alike(of_model, of_guide)
         _check_observed(x, lambda x: sites.observed(sites.run(model, _arguments(x), key, theta)))
         return Params(theta, phi)
 
@@ -271,7 +273,7 @@ def _simulate(sites: Any, model: Callable, theta: PyTree, key: Any) -> tuple[PyT
     x: dict[str, Any] = {}
     for name in names:
         # Of its own site a value has the right shape, and any such value shows where it goes.
-        guesses = sorted(reversed(drawn), key=lambda site: site != name)
+        guesses = sorted(drawn, key=lambda site: site != name)
         tries = (observed_by({name: drawn[site]}) for site in guesses)
         place = next((found[0] for found in tries if found), None)
         if place is None:

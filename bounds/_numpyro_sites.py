@@ -174,9 +174,28 @@ def reweighted(trace: Trace) -> list[str]:
     ]
 
 
-def masked(trace: Trace) -> set[str]:
-    """The latent sites that a mask is on."""
-    return {name for name, site in trace.items() if is_latent(site) and _is_masked(site)}
+def discrete(trace: Trace) -> set[str]:
+    """The latent sites that are no floating-point numbers."""
+    types = ((name, jnp.result_type(value)) for name, value in latents(trace).items())
+    return {name for name, dtype in types if not jnp.issubdtype(dtype, jnp.floating)}
+
+
+def check_alike(model: Trace, guide: Trace) -> None:
+    """Raises where log p - log q of a site would be of densities of two kinds."""
+    uneven = sorted(discrete(model) ^ discrete(guide))
+    if uneven:
+        raise Refused(
+            f"{', '.join(uneven)} is discrete in the model or in the guide alone, so that p over q "
+            "is no weight; draw whole numbers in both, or in neither."
+        )
+    masked = [{n for n, s in t.items() if is_latent(s) and _is_masked(s)} for t in (model, guide)]
+    uneven = sorted(masked[0] ^ masked[1])
+    if uneven:
+        raise Refused(
+            f"a mask is on {', '.join(uneven)} in the model or in the guide alone, so that one of "
+            "the two does not integrate to 1; mask both, or, for data that are missing, put "
+            "handlers.mask around the observed site in place of obs_mask."
+        )
 
 
 def point_masses(trace: Trace) -> list[str]:
@@ -246,7 +265,7 @@ def _layers(fn: Any) -> Iterator[Any]:
         yield fn
 
 
-def _within(fn: Any, value: Array) -> Array | None:
+def _within(fn: Any, value: Array) -> Any:
     """Where a value lies in the support of its distribution; None where that is not asked."""
     support = fn.support
     while isinstance(support, constraints.independent):

@@ -7,7 +7,7 @@ and what a violation means. None of them needs to know log p(x).
 """
 
 from bounds._audit_claim import claim as claim
-from bounds._audit_claim import simulated as simulated
+from bounds._audit_draws import simulated as simulated
 from bounds._audit_model import model as model
 from bounds._verdicts import Check as Check
 from bounds._verdicts import Report as Report

@@ -358,7 +358,10 @@ def test_a_claim_of_minus_infinity_is_a_bound():
     def claimed(key, x):
         return jnp.where(x == 0, -jnp.inf, -math.log(4.0))
 
-    assert bounds.audit.claim(claimed, KEY, simulate=simulate, traceable=True).violated == ()
+    found = bounds.audit.claim(
+        claimed, KEY, simulate=simulate, fewer=claimed, rescaled=claimed, traceable=True
+    )
+    assert found.violated == ()
 
 
 def test_a_report_is_a_table():

@@ -91,6 +91,11 @@ REFUSED = {
         unobserved_in_full,
         "a mask is on x_unobserved in the model or in the guide alone",
     ),
+    "a discrete site of the guide": (
+        simple,
+        lambda x: numpyro.sample("z", dist.Bernoulli(0.5)),
+        "z is discrete in the model or in the guide alone",
+    ),
     "a mask that the model lacks": (simple, handlers.mask(only_z, False), "a mask is on z"),
     "a plate that subsamples": (subsampled, only_z, "subsamples 10 of 100"),
     "the guide's plate": (simple, subsampled, "subsamples 10 of 100"),
@@ -142,6 +147,13 @@ def test_objectives_refuse_without_init():
 def test_auto_guides_without_a_density_are_refused(kind):
     with pytest.raises(ValueError, match=f"{kind.__name__} has no density"):
         bounds.adapters.from_numpyro(CASE.model, kind(CASE.model))
+
+
+def test_auto_guides_of_a_discrete_model_are_refused():
+    model = CASES["mixture"].model
+    made = bounds.adapters.from_numpyro(model, autoguide.AutoNormal(model))
+    with pytest.raises(ValueError, match="AutoNormal draws continuous sites alone, and component"):
+        made.init(jax.random.key(0), 1.0)
 
 
 def test_auto_guides_are_set_up_outside_of_jit():
