@@ -174,6 +174,7 @@ def program_of(name: str) -> Program:
     from experiments.dalle.settings import Dalle
     from experiments.dequantize.settings import Dequantize, DequantizeExact
     from experiments.diffusion.settings import Diffusion
+    from experiments.explore.settings import Explore
     from experiments.runtime import settings
     from experiments.snr.settings import parse
     from experiments.surgery.settings import Surgery
@@ -183,7 +184,7 @@ def program_of(name: str) -> Program:
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
-        "accelerator": Visit,
+        "accelerator": Visit, "explore": Explore,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

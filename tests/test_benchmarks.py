@@ -13,6 +13,7 @@ from benchmarks.timing import Row
 
 def last():
     if {interrupted}:
+        print("waiting", flush=True)
         # A shell starts what it puts into the background with this signal ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
