@@ -78,8 +78,10 @@ def annealed(model: LatentModel, *, num_bridges: int, num_leapfrog: int = 1) -> 
 
     `dreg` and `stl` are right as they are: the latent variable is the start and the noise, so they
     stop phi in log q(z_0 | x) alone, and only what phi does by moving the start is weighted by the
-    squares. What phi does in the path is a parameter of the model like theta. To stop it there too,
-    or to weight it by the squares, would be biased.
+    squares. What phi does in the path is a parameter of the model like theta: to weight it by the
+    squares would be biased, and its own signal-to-noise ratio falls with K as under `pathwise`.
+    Where that hurts, the path may have a phi of its own, `stop_gradient(params.phi)` for one, at
+    which the weight is as unbiased.
 
     Its densities are relative to standard normal noise, which cancels in every weight.
 
