@@ -10,7 +10,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
 	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator \
-	explore lint fast test bench docs clean
+	explore estimators lint fast test bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +52,9 @@ snr-digits: $(VENV)/.experiments ## the same on a VAE trained on digits
 
 snr-phase: $(VENV)/.experiments ## phase diagram of VR-IWAE over alpha, K and D
 	$(BIN)/python -m experiments.snr --config=configs/snr_phase.py --workdir=$(WORKDIR)/snr_phase
+
+estimators: $(VENV)/.experiments ## bias, variance and SNR of every estimator, summed exactly
+	$(BIN)/python -m experiments.estimators --config=configs/estimators.py --workdir=$(WORKDIR)/estimators
 
 data: $(VENV)/.data ## download one data set into data/: make data DATASET=mnist
 	$(BIN)/python -m experiments.download --dataset=$(DATASET) --data_dir=data

@@ -8,6 +8,7 @@ ratios. Public modules have the rest:
 * `bounds.densities`: log-probabilities and divergences that models are made of.
 * `bounds.dequantization`: noise that makes densities models of integers; bits per dimension.
 * `bounds.diffusion`: the bound of diffusion models, its estimates, schedules and times.
+* `bounds.evidence`: values about log p(x) that are no lower bounds, each with its kind.
 * `bounds.joint`: the joint bound of images, captions and tokens, and sums over all tokens.
 * `bounds.surgery`: the average KL of a data set taken apart, and the aggregated posterior.
 
@@ -20,18 +21,24 @@ from bounds import audit as audit
 from bounds import densities as densities
 from bounds import dequantization as dequantization
 from bounds import diffusion as diffusion
+from bounds import evidence as evidence
 from bounds import joint as joint
 from bounds import surgery as surgery
+from bounds._annealed import Annealing as Annealing
+from bounds._annealed import annealed as annealed
 from bounds._annealing import ais as ais
 from bounds._annealing import annealing_schedule as annealing_schedule
 from bounds._annealing import reverse_ais as reverse_ais
 from bounds._annealing import tune_step_sizes as tune_step_sizes
+from bounds._disarm import disarm as disarm
 from bounds._elbo import elbo_analytic_entropy as elbo_analytic_entropy
 from bounds._elbo import elbo_analytic_kl as elbo_analytic_kl
 from bounds._elbo import elbo_log_ratio as elbo_log_ratio
 from bounds._estimators import dreg as dreg
 from bounds._estimators import pathwise as pathwise
 from bounds._estimators import stl as stl
+from bounds._leave_one_out import ovis as ovis
+from bounds._leave_one_out import rloo as rloo
 from bounds._likelihood import Diagnostics as Diagnostics
 from bounds._likelihood import log_likelihood as log_likelihood
 from bounds._moments import Moments as Moments
@@ -50,6 +57,8 @@ from bounds._snr import snr as snr
 from bounds._snr import snr_floor as snr_floor
 from bounds._snr import snr_interval as snr_interval
 from bounds._snr import snr_squared as snr_squared
+from bounds._thermodynamic import thermodynamic as thermodynamic
+from bounds._thermodynamic import tvo as tvo
 from bounds._types import Aux as Aux
 from bounds._types import LatentModel as LatentModel
 from bounds._types import Objective as Objective
@@ -66,6 +75,7 @@ from bounds._weights import pareto_k_hat as pareto_k_hat
 __version__ = "0.1.0"
 
 __all__ = [
+    "Annealing",
     "Aux",
     "Diagnostics",
     "Estimate",
@@ -75,12 +85,14 @@ __all__ = [
     "Params",
     "adapters",
     "ais",
+    "annealed",
     "annealing_schedule",
     "audit",
     "ciwae",
     "densities",
     "dequantization",
     "diffusion",
+    "disarm",
     "dreg",
     "dsnr",
     "effective_sample_size",
@@ -88,6 +100,7 @@ __all__ = [
     "elbo_analytic_entropy",
     "elbo_analytic_kl",
     "elbo_log_ratio",
+    "evidence",
     "gradient_moments",
     "iwae",
     "joint",
@@ -97,6 +110,7 @@ __all__ = [
     "merge_moments",
     "miwae",
     "normalized_weights",
+    "ovis",
     "pareto_k_hat",
     "pathwise",
     "piwae",
@@ -104,6 +118,7 @@ __all__ = [
     "reinforce",
     "renyi",
     "reverse_ais",
+    "rloo",
     "rws",
     "snr",
     "snr_floor",
@@ -111,6 +126,8 @@ __all__ = [
     "snr_squared",
     "stl",
     "surgery",
+    "thermodynamic",
     "tune_step_sizes",
+    "tvo",
     "vimco",
 ]

@@ -347,7 +347,8 @@ def _chain(
 
     # Small steps would be lost in half precision.
     z = jax.tree.map(at_least_float32, z)
-    start = tied(at(z), key, betas, step_sizes)
+    bits = jax.random.key_data(jax.random.fold_in(key, 0))
+    start = tied(at(z), bits, betas, step_sizes)
     return jax.lax.scan(step, start, order)[1]
 
 

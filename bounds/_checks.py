@@ -84,8 +84,8 @@ def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
         array = jnp.asarray(log_w)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(
-            f"log_w must be an array of log-weights, got {type(log_w).__name__}; an estimate of a "
-            "bound by one drawn time (BoundEstimate) can only be averaged."
+            f"log_w must be an array of log-weights, got {type(log_w).__name__}; what is "
+            "an estimate (evidence.Value, diffusion.BoundEstimate) can only be averaged."
         ) from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -128,10 +128,11 @@ def check_reparameterized(estimator: str, z: object) -> None:
     dtypes = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves(z)]
     wrong = [str(dtype) for dtype in dtypes if not jnp.issubdtype(dtype, jnp.floating)]
     if wrong:
+        kind = "a discrete z" if len(wrong) == len(dtypes) else "the whole of a z that has both"
         raise TypeError(
             f"{estimator} differentiates through z, so z must be floating-point and "
             f"reparameterised, got dtype {', '.join(wrong)}; "
-            "use bounds.vimco, bounds.reinforce or bounds.rws for a discrete z."
+            f"use bounds.vimco, bounds.rloo or bounds.ovis for {kind}."
         )
 
 

@@ -107,9 +107,8 @@ def metropolis(key: Any, log_ratio: Array) -> tuple[Bool[Array, ""], Array]:
     return jax.random.uniform(key, dtype=probability.dtype) < probability, probability
 
 
-def tied(point: Point, key: Any, *others: Array) -> Point:
+def tied(point: Point, *others: Array) -> Point:
     """`point`, whose type now depends on all that the scan reads: under shard_map it has to."""
-    bits = jax.random.key_data(jax.random.fold_in(key, 0))
-    flags = [jnp.ravel(a)[0] > 0 for a in (bits, point.log_p, point.log_q, *others)]
+    flags = [jnp.ravel(a)[0] > 0 for a in (point.log_p, point.log_q, *others)]
     flag = functools.reduce(jnp.logical_and, flags)
     return jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), point)

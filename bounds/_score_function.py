@@ -72,10 +72,10 @@ def reinforce(
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key: Key, x: PyTree):
-        log_w, log_q, z = _fixed_samples(model, params, key, x, num_samples, chunk_size, has_aux)
+        log_w, log_q, z = fixed_samples(model, params, key, x, num_samples, chunk_size, has_aux)
         value = bound(log_w)
         signal = value if baseline is None else value - check_scalar("baseline", baseline(x))
-        value = add_gradient_of(value, _score(jnp.full_like(log_w, 1.0) * signal, log_w, log_q))
+        value = add_gradient_of(value, score(jnp.full_like(log_w, 1.0) * signal, log_w, log_q))
         return finish(value, log_w, z, has_aux)
 
     return objective
@@ -134,9 +134,9 @@ def vimco(
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key: Key, x: PyTree):
-        log_w, log_q, z = _fixed_samples(model, params, key, x, num_samples, chunk_size, has_aux)
+        log_w, log_q, z = fixed_samples(model, params, key, x, num_samples, chunk_size, has_aux)
         value = iwae(log_w)
-        value = add_gradient_of(value, _score(vimco_signal(stop(log_w)), log_w, log_q))
+        value = add_gradient_of(value, score(vimco_signal(stop(log_w)), log_w, log_q))
         return finish(value, log_w, z, has_aux)
 
     return objective
@@ -196,11 +196,11 @@ def rws(
     check_chunk_size(chunk_size)
 
     def objective(params: Params, key: Key, x: PyTree):
-        log_w, log_q, z = _fixed_samples(
-            model, params, key, x, num_samples, chunk_size, has_aux, wake=True
+        log_w, log_q, z = fixed_samples(
+            model, params, key, x, num_samples, chunk_size, has_aux, apart=True, wake=True
         )
         value = iwae(log_w)
-        surrogate = _score(normalized_weights(stop(log_w)), log_w, log_q)
+        surrogate = score(normalized_weights(stop(log_w)), log_w, log_q)
         if simulate is not None:
             # Samples use fold_in(key, 0..K-1); the sleep phase takes the number after them.
             fantasy = simulate(stop(params.theta), sample_key(key, num_samples))
@@ -226,11 +226,7 @@ def vimco_signal(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
     log_ratio = (own - center) * (num_samples / (num_samples - 1))  # log of w_k / geometric mean
     log_ratio = jnp.where(others_dead > 0, jnp.inf, log_ratio)
     geometric = own - log_ratio
-    # Prefix and suffix sums instead of total minus own: no cancellation for the largest.
-    nothing = jnp.full((1,), -jnp.inf, log_w.dtype)
-    before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(log_w)[:-1]])
-    after = jnp.concatenate([jax.lax.cumlogsumexp(log_w, reverse=True)[1:], nothing])
-    replaced = jnp.logaddexp(jnp.logaddexp(before, after), geometric)
+    replaced = jnp.logaddexp(log_sum_of_others(log_w), geometric)
     log_total = jax.nn.logsumexp(log_w)
     # The share of the total that the replacement takes away, exact where the two are close.
     larger = jnp.exp(jnp.maximum(own, geometric) - log_total)
@@ -242,7 +238,16 @@ def vimco_signal(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
     return jnp.where(others_dead == num_samples - 1, bound, signal)
 
 
-def _fixed_samples(
+def log_sum_of_others(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
+    """log sum exp of all entries but one, for each in turn."""
+    # Prefix and suffix sums instead of total minus own: no cancellation for the largest.
+    nothing = jnp.full((1,), -jnp.inf, log_w.dtype)
+    before = jnp.concatenate([nothing, jax.lax.cumlogsumexp(log_w)[:-1]])
+    after = jnp.concatenate([jax.lax.cumlogsumexp(log_w, reverse=True)[1:], nothing])
+    return jnp.logaddexp(before, after)
+
+
+def fixed_samples(
     model: LatentModel,
     params: Params,
     key: Key,
@@ -250,24 +255,26 @@ def _fixed_samples(
     num_samples: int,
     chunk_size: int | None,
     has_aux: bool,
+    *,
+    apart: bool = False,
     wake: bool = False,
 ):
     """log_w and log q at samples that no gradient flows through.
 
-    With `wake` the two are separated for wake-sleep: log_w depends on theta alone and
-    log q on phi alone.
+    With `apart` log_w depends on phi no more: what it does through log q is all in log q. With
+    `wake` besides log q on phi alone, as wake-sleep wants it.
     """
 
     def sample(k):
         z, _ = stop(propose(model, params.phi, sample_key(key, k), x))
         log_q = check_scalar("log_q", model.log_q(params.phi, stop(x) if wake else x, z))  # type: ignore[misc]
-        log_w = log_weight(model, params.theta, x, z, stop(log_q) if wake else log_q)
+        log_w = log_weight(model, params.theta, x, z, stop(log_q) if apart else log_q)
         return log_w, log_q, z if has_aux else ()
 
     return over_samples(sample, jnp.arange(num_samples), chunk_size)
 
 
-def _score(signal: Array, log_w: Array, log_q: Array) -> Array:
+def score(signal: Array, log_w: Array, log_q: Array) -> Array:
     """sum_k sg(signal_k) log q(z_k | x) over the samples that have weight."""
     dead = jnp.isneginf(log_w)
     # A bound of -inf (the ELBO with one dead sample) is no signal for the live ones.

@@ -1,5 +1,6 @@
 """Importance weights: normalisation and how far they can be trusted."""
 
+import functools
 import math
 
 import jax
@@ -165,7 +166,7 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
     lowest = jnp.take_along_axis(excess, jnp.maximum(quartile, 0)[..., None], axis=-1)[..., 0]
     fitted = ~few & (lowest > 0)
     safe = jnp.where(fitted[..., None], excess, jnp.arange(1.0, size + 1, dtype=excess.dtype))
-    fit = jnp.vectorize(_fit_generalized_pareto, signature="(n),(),()->()")(
+    fit, _ = fit_generalized_pareto(
         safe, jnp.where(fitted, lowest, 1.0), jnp.where(fitted, count, size).astype(excess.dtype)
     )
     k_hat = jnp.where(fitted, fit, jnp.where(few & ~they_count, -jnp.inf, jnp.inf))
@@ -173,10 +174,11 @@ def k_hat_from_tail(largest: Float[Array, "... tail"], num_samples: int) -> Floa
     return jnp.where(jnp.isfinite(largest[..., 0]), k_hat, jnp.abs(largest[..., 0]))
 
 
-def _fit_generalized_pareto(
+@functools.partial(jnp.vectorize, signature="(n),(),()->(),()")
+def fit_generalized_pareto(
     excess: Float[Array, "n"], quartile: Float[Array, ""], count: Float[Array, ""]
-) -> Float[Array, ""]:
-    """Posterior-mean estimate of the Pareto shape (Zhang & Stephens 2009, section 4).
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Posterior-mean estimate of the Pareto shape, and the scale (Zhang & Stephens 2009).
 
     `count` of the excesses are positive; zeros add nothing to the sums over them.
     """
@@ -192,7 +194,7 @@ def _fit_generalized_pareto(
     )
     shape = jnp.sum(jnp.log1p(-b_mean * excess)) / count
     # A weak prior at 1/2, worth ten observations.
-    return (count * shape + 10 * 0.5) / (count + 10)
+    return (count * shape + 10 * 0.5) / (count + 10), -shape / b_mean
 
 
 def _relative_weights(log_w: Float[Array, "..."], axis: int) -> Float[Array, "..."]:

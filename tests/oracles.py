@@ -5,74 +5,28 @@ through every node of a Gauss-Hermite grid, turns its expectation into a finite 
 seen exactly, without Monte Carlo noise.
 """
 
-import itertools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
 import bounds
+from models.exact import every_draw
+from models.exact.every_draw import all_tuples as all_tuples
+from models.exact.every_draw import forced_draws as forced_draws
+from models.exact.every_draw import gauss_hermite as gauss_hermite
 
 X64 = jax.config.jax_enable_x64
 TIGHT = 1e-9 if X64 else 3e-5
 
 
-def forced_draws(model, sample, key, draws):
-    """`model` whose k-th draw from fold_in(key, k) is sample(phi, x, draws[k])."""
-    num_samples = jax.tree.leaves(draws)[0].shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_samples))
-    known = jax.random.key_data(keys)
-
-    def propose(phi, key, x):
-        match = jnp.all(known == jax.random.key_data(key)[None], axis=-1)
-        draw = jax.tree.map(lambda d: d[jnp.argmax(match)], draws)
-        z = sample(phi, x, draw)
-        return z, model.log_q(phi, x, z)
-
-    return model._replace(propose=propose)
-
-
 def expected_gradient(factory, model, sample, params, x, draws, probabilities, chunk=4096):
     """sum_i probability_i * gradient of factory(model with draws_i): the exact expectation.
 
-    Args:
-      factory: model -> objective.
-      model: the model.
-      sample: (phi, x, draw) -> z.
-      params: where to differentiate.
-      x: the datum.
-      draws: [I, K, ...], every outcome of the K draws.
-      probabilities: [I], their probabilities.
-      chunk: outcomes in memory at once.
+    `draws` [I, K, ...] are every outcome of the K draws, `probabilities` [I] theirs; for the rest
+    see `every_draw.gradients`.
     """
-    key = jax.random.key(0)
-
-    @jax.jit
-    def run(params, x):
-        def one(args):
-            draw, probability = args
-            objective = factory(forced_draws(model, sample, key, draw))
-            grads = jax.grad(objective)(params, key, x)
-            return jax.tree.map(lambda g: probability * g, grads)
-
-        terms = jax.lax.map(one, (draws, probabilities), batch_size=chunk)
-        return jax.tree.map(lambda t: jnp.sum(t, axis=0), terms)
-
-    return run(params, x)
-
-
-def gauss_hermite(num_nodes, num_noises):
-    """Nodes [I, num_noises] and probabilities [I] of a standard normal product rule."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
-    grid = np.array(list(itertools.product(nodes, repeat=num_noises)))
-    mass = np.array(list(itertools.product(weights / weights.sum(), repeat=num_noises)))
-    return jnp.asarray(grid), jnp.asarray(np.prod(mass, axis=1))
-
-
-def all_tuples(num_states, num_samples):
-    """Every outcome of K discrete draws, [S^K, K]."""
-    return jnp.asarray(np.array(list(itertools.product(range(num_states), repeat=num_samples))))
+    grads = every_draw.gradients(factory, model, sample, params, x, draws, chunk)
+    return every_draw.moments(grads, probabilities).mean
 
 
 def flat(tree):

@@ -52,6 +52,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "noise": {"name": "logistic", "width": 8}, "refit": {"noise": "logistic"},
     }),
     "dequantize_exact": ("dequantize_exact", "configs/dequantize_exact.py", {}),
+    "estimators": ("estimators", "configs/estimators.py", {}),
     "diffusion": ("diffusion", "configs/diffusion_digits.py", {"network": {"width": 8}}),
     "diffusion_ddpm": ("diffusion", "configs/diffusion_digits.py", {
         "network": {"name": "mlp", "width": 8},
@@ -174,6 +175,7 @@ def program_of(name: str) -> Program:
     from experiments.dalle.settings import Dalle
     from experiments.dequantize.settings import Dequantize, DequantizeExact
     from experiments.diffusion.settings import Diffusion
+    from experiments.estimators.settings import Estimators
     from experiments.explore.settings import Explore
     from experiments.runtime import settings
     from experiments.snr.settings import parse
@@ -184,7 +186,7 @@ def program_of(name: str) -> Program:
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
-        "accelerator": Visit, "explore": Explore,
+        "accelerator": Visit, "explore": Explore, "estimators": Estimators,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

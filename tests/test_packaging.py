@@ -72,6 +72,7 @@ ROOMS = {
     "dalle": SHARED,
     "snr": SHARED | {"vae"},
     "surgery": SHARED | {"vae"},
+    "estimators": SHARED,
     "audit": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},

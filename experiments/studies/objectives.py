@@ -28,6 +28,8 @@ OBJECTIVES: dict[str, Make] = {
     "stl": lambda model, o: bounds.stl(model, num_samples=o.num_samples),
     "dreg": lambda model, o: bounds.dreg(model, num_samples=o.num_samples),
     "vimco": lambda model, o: bounds.vimco(model, num_samples=o.num_samples),
+    "rloo": lambda model, o: bounds.rloo(model, num_samples=o.num_samples),
+    "ovis": lambda model, o: bounds.ovis(model, num_samples=o.num_samples),
     "reinforce": lambda model, o: bounds.reinforce(model, num_samples=o.num_samples),
     "rws": lambda model, o: bounds.rws(model, num_samples=o.num_samples),
 }

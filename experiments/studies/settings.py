@@ -27,8 +27,9 @@ DatasetName = Literal[
 ]  # fmt: skip
 OptimizerName = Literal["adam", "adam_warmup", "adam_cosine", "sgd", "paper", "released_code"]
 ObjectiveName = Literal[
-    "elbo", "iwae", "ciwae", "renyi", "miwae", "piwae", "stl", "dreg", "vimco", "reinforce", "rws"
-]
+    "elbo", "iwae", "ciwae", "renyi", "miwae", "piwae", "stl", "dreg", "vimco", "rloo", "ovis",
+    "reinforce", "rws",
+]  # fmt: skip
 
 
 class Data(Section):
@@ -59,9 +60,11 @@ class Objective(Section):
     images_at_once: CountFrom0 = 0
 
     @model_validator(mode="after")
-    def _vimco(self):
-        if self.name == "vimco" and self.num_samples < 2:
-            raise ValueError(f"num_samples must be at least 2 with vimco, got {self.num_samples}")
+    def _baseline(self):
+        if self.name in ("vimco", "rloo", "ovis") and self.num_samples < 2:
+            raise ValueError(
+                f"num_samples must be at least 2 with {self.name}, got {self.num_samples}"
+            )
         return self
 
 

@@ -67,6 +67,7 @@ def gaussian_exact(bound, num_samples):
 
 CIWAE = functools.partial(bounds.ciwae, beta=0.3)
 RENYI = functools.partial(bounds.renyi, alpha=0.3)
+LEFT = functools.partial(bounds.thermodynamic, betas=[0.0, 0.3, 1.0])
 UNBIASED = {
     "pathwise, iwae": (3, bounds.iwae, lambda m: bounds.pathwise(m, num_samples=3)),
     "pathwise, elbo": (
@@ -103,6 +104,11 @@ UNBIASED = {
         2, bounds.elbo, lambda m: bounds.reinforce(m, num_samples=2, bound=bounds.elbo)
     ),
     "vimco": (3, bounds.iwae, lambda m: bounds.vimco(m, num_samples=3)),
+    "rloo": (2, bounds.elbo, lambda m: bounds.rloo(m, num_samples=2)),
+    "ovis": (2, bounds.iwae, lambda m: bounds.ovis(m, num_samples=2)),
+    "pathwise, left sum": (
+        2, LEFT, lambda m: bounds.pathwise(m, num_samples=2, bound=LEFT)
+    ),
 }  # fmt: skip
 
 

@@ -32,6 +32,9 @@ OBJECTIVES = {
     "reinforce": lambda c: bounds.reinforce(MODEL, num_samples=6, chunk_size=c),
     "vimco": lambda c: bounds.vimco(MODEL, num_samples=6, chunk_size=c),
     "rws": lambda c: bounds.rws(MODEL, num_samples=6, chunk_size=c),
+    "rloo": lambda c: bounds.rloo(MODEL, num_samples=6, chunk_size=c),
+    "ovis": lambda c: bounds.ovis(MODEL, num_samples=6, chunk_size=c),
+    "tvo": lambda c: bounds.tvo(MODEL, num_samples=6, betas=[0.0, 0.3, 1.0], chunk_size=c),
     "elbo_analytic_entropy": lambda c: bounds.elbo_analytic_entropy(
         MODEL, num_samples=6, entropy=lambda phi, x: 0.0, chunk_size=c
     ),
@@ -46,6 +49,14 @@ CHUNKED = {
     name: (lambda key, c, make=make: jax.value_and_grad(make(c))(PARAMS, key, 1.0))
     for name, make in OBJECTIVES.items()
 } | {
+    "annealed": lambda key, c: bounds.log_weights(
+        bounds.annealed(MODEL, num_bridges=2),
+        bounds.Params(bounds.Annealing(PARAMS, 0.1, bounds.annealing_schedule(4)), PARAMS.phi),
+        key,
+        1.0,
+        num_samples=6,
+        chunk_size=c,
+    ),
     "log_weights": lambda key, c: bounds.log_weights(
         MODEL, PARAMS, key, 1.0, num_samples=6, chunk_size=c
     ),

@@ -39,6 +39,13 @@ FACTORIES = {
     "reinforce": (bounds.reinforce, bounds.iwae),
     "vimco": (bounds.vimco, bounds.iwae),
     "rws": (bounds.rws, bounds.iwae),
+    "rloo": (bounds.rloo, bounds.elbo),
+    "rloo iwae": (functools.partial(bounds.rloo, bound=bounds.iwae), bounds.iwae),
+    "ovis": (bounds.ovis, bounds.iwae),
+    "tvo": (
+        functools.partial(bounds.tvo, betas=[0.0, 0.3, 1.0]),
+        functools.partial(bounds.thermodynamic, betas=[0.0, 0.3, 1.0]),
+    ),
     "miwae": (
         functools.partial(bounds.miwae, num_groups=2),
         lambda log_w: jnp.mean(bounds.iwae(log_w)),
@@ -151,19 +158,20 @@ def test_gradient_in_a_value_that_log_p_closes_over_is_exact_for_each_draw(facto
 
 
 X_ESTIMATORS = {
-    "dreg": bounds.dreg,
-    "stl elbo": functools.partial(bounds.stl, bound=bounds.elbo),
-    "vimco": bounds.vimco,
-    "reinforce": bounds.reinforce,
+    "dreg": (bounds.dreg, bounds.iwae),
+    "stl elbo": (functools.partial(bounds.stl, bound=bounds.elbo), bounds.elbo),
+    "vimco": (bounds.vimco, bounds.iwae),
+    "reinforce": (bounds.reinforce, bounds.iwae),
+    "rloo": (bounds.rloo, bounds.elbo),
+    "ovis": (bounds.ovis, bounds.iwae),
 }
 
 
-@pytest.mark.parametrize("factory", X_ESTIMATORS.values(), ids=X_ESTIMATORS)
-def test_gradient_in_x_is_unbiased(factory):
+@pytest.mark.parametrize(("factory", "bound"), X_ESTIMATORS.values(), ids=X_ESTIMATORS)
+def test_gradient_in_x_is_unbiased(factory, bound):
     """The gradient in x of the bound, by the same test; leaving x live in log q biases dreg."""
     from oracles import assert_biased, assert_unbiased, moments
 
-    bound = bounds.elbo if getattr(factory, "func", None) is bounds.stl else bounds.iwae
     reference = bounds.pathwise(GAUSSIAN, num_samples=3, bound=bound)
     exact = moments(lambda k: jax.grad(reference, argnums=2)(PARAMS, k, X), seed=1)
 
@@ -263,14 +271,40 @@ def test_discrete_z_is_refused_with_an_alternative(name):
         objective(DISCRETE_PARAMS, new_key(), jnp.array(1))
 
 
-@pytest.mark.parametrize("name", ["stl", "dreg", "reinforce", "vimco", "rws"])
+def test_a_z_with_both_parts_is_refused_and_takes_an_estimator_for_discrete_z():
+    def propose(phi, key, x):
+        z, log_q = GAUSSIAN.propose(phi, key, x)
+        return (z, jnp.asarray(1)), log_q
+
+    mixed = bounds.LatentModel(
+        propose,
+        lambda phi, x, z: GAUSSIAN.log_q(phi, x, z[0]),
+        lambda theta, x, z: GAUSSIAN.log_p(theta, x, z[0]) * z[1],
+    )
+    with pytest.raises(TypeError, match=r"use bounds.vimco.* for the whole of a z that has both"):
+        bounds.dreg(mixed, num_samples=2)(PARAMS, new_key(), X)
+    value = bounds.rloo(mixed, num_samples=2)(PARAMS, new_key(), X)
+    np.testing.assert_allclose(value, bounds.rloo(GAUSSIAN, num_samples=2)(PARAMS, new_key(), X))
+
+
+NEED_TWO = {
+    "vimco": bounds.vimco, "rloo": bounds.rloo, "ovis": bounds.ovis,
+    "tvo": functools.partial(bounds.tvo, betas=[0.0, 1.0]),
+}  # fmt: skip
+PLAIN = {
+    "pathwise": bounds.pathwise, "stl": bounds.stl, "dreg": bounds.dreg,
+    "reinforce": bounds.reinforce, "rws": bounds.rws, **NEED_TWO,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLAIN.keys() - {"pathwise"})
 def test_without_log_q_only_pathwise_is_left(name):
     with pytest.raises(ValueError, match=r"log_q=None; use bounds\.pathwise"):
-        getattr(bounds, name)(GAUSSIAN._replace(log_q=None), num_samples=2)
+        PLAIN[name](GAUSSIAN._replace(log_q=None), num_samples=2)
     bounds.pathwise(GAUSSIAN._replace(log_q=None), num_samples=2)(PARAMS, new_key(), X)
 
 
-@pytest.mark.parametrize("name", ["pathwise", "stl", "dreg", "reinforce", "vimco", "rws"])
+@pytest.mark.parametrize("factory", PLAIN.values(), ids=PLAIN)
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [
@@ -280,14 +314,15 @@ def test_without_log_q_only_pathwise_is_left(name):
         ({"num_samples": 4, "chunk_size": 0}, ValueError, "chunk_size must be at least 1"),
     ],
 )
-def test_wrong_counts(name, kwargs, error, message):
+def test_wrong_counts(factory, kwargs, error, message):
     with pytest.raises(error, match=message):
-        getattr(bounds, name)(GAUSSIAN, **kwargs)
+        factory(GAUSSIAN, **kwargs)
 
 
-def test_vimco_needs_two_samples():
-    with pytest.raises(ValueError, match=r"use bounds\.reinforce"):
-        bounds.vimco(DISCRETE, num_samples=1)
+@pytest.mark.parametrize("name", NEED_TWO)
+def test_what_compares_samples_needs_two(name):
+    with pytest.raises(ValueError, match=rf"{name} needs .* at least 2.*use bounds\.reinforce"):
+        NEED_TWO[name](DISCRETE, num_samples=1)
 
 
 @both
@@ -298,14 +333,15 @@ def test_a_model_that_does_not_sum_over_the_event_is_refused(factory, bound):
 
 
 def test_at_the_posterior_nothing_is_left_to_learn():
-    """log_w constant, ESS = K; STL and DReG gradients in phi exactly zero, pathwise not."""
+    """log_w constant, ESS = K; phi gradients of STL, DReG, RLOO exactly zero, pathwise not."""
     model = linear_gaussian.make_model(0.5)
     params = PARAMS._replace(phi=linear_gaussian.exact_inference(PARAMS.theta))
     log_w = bounds.log_weights(model, params, new_key(), X, num_samples=50)
     exact = linear_gaussian.log_likelihood(params.theta, X)
     np.testing.assert_allclose(log_w, exact, rtol=1e-5)
     np.testing.assert_allclose(bounds.effective_sample_size(log_w), 50, rtol=1e-5)
-    for factory in (bounds.stl, bounds.dreg):
+    score = (bounds.rloo, functools.partial(bounds.rloo, bound=bounds.iwae), NEED_TWO["tvo"])
+    for factory in (bounds.stl, bounds.dreg, *score):
         grads = jax.grad(factory(model, num_samples=5))(params, jax.random.key(1), X)
         np.testing.assert_allclose(flat(grads.phi), 0, atol=2e-6)
         np.testing.assert_allclose(

@@ -49,6 +49,9 @@ OBJECTIVES = {
     "piwae": bounds.piwae(MODEL, **GROUPED),
     "reinforce": bounds.reinforce(MODEL, **ONE, baseline=lambda x: x["value"]),
     "vimco": bounds.vimco(MODEL, **ONE),
+    "rloo": bounds.rloo(MODEL, **ONE),
+    "ovis": bounds.ovis(MODEL, **ONE),
+    "tvo": bounds.tvo(MODEL, **ONE, betas=[0.0, 0.3, 1.0]),
     "rws": bounds.rws(MODEL, **ONE),
     "rws with sleep": bounds.rws(MODEL, **ONE, simulate=simulate),
     "elbo_log_ratio": bounds.elbo_log_ratio(MODEL, **ONE),
@@ -87,7 +90,11 @@ JOINT = bounds.joint.JointModel(
     lambda theta, y, z: (jnp.log(0.5), jnp.zeros((2, 3))),
     lambda theta, x, y, codes: theta["activation"](theta["w"]) * jnp.sum(codes[:, 0]),
 )
+CHAINS = bounds.dreg(bounds.annealed(MODEL, num_bridges=2), **ONE)
 OTHER = {
+    "annealed": lambda p, key, x: CHAINS(
+        bounds.Params(bounds.Annealing(p, 0.1, PATH["betas"]), p.phi), key, x
+    ),
     "dequantized": lambda p, key, x: bounds.dreg(DENSITY, **ONE)(p, key, jnp.arange(2)),
     "trajectory": lambda p, key, x: bounds.dreg(bounds.diffusion.trajectory(TRAJECTORY), **ONE)(
         p, key, x

@@ -22,17 +22,19 @@ DIMS, LEVELS, BATCH = 65_536, 17, 24
 # What has no arrays of its own to sum: it takes the user's functions, whose scalars `check_scalar`
 # widens, or Python numbers, or is a type; moments and their ratios are float32 as they are made.
 WITHOUT_ARRAYS = {
-    "Aux", "Diagnostics", "Estimate", "LatentModel", "Moments", "Objective", "Params", "ais",
-    "annealing_schedule", "dreg", "dsnr", "elbo_analytic_entropy", "elbo_analytic_kl",
-    "elbo_log_ratio", "gradient_moments", "k_hat_threshold", "log_likelihood", "log_weights",
-    "merge_moments", "miwae", "pathwise", "piwae", "power_law", "reinforce", "reverse_ais",
-    "rws", "snr", "snr_floor", "snr_interval", "snr_squared", "stl", "tune_step_sizes", "vimco",
+    "Annealing", "Aux", "Diagnostics", "Estimate", "LatentModel", "Moments", "Objective", "Params",
+    "ais", "annealed", "annealing_schedule", "disarm", "dreg", "dsnr", "elbo_analytic_entropy",
+    "elbo_analytic_kl", "elbo_log_ratio", "gradient_moments", "k_hat_threshold", "log_likelihood",
+    "log_weights", "merge_moments", "miwae", "ovis", "pathwise", "piwae", "power_law", "reinforce",
+    "reverse_ais", "rloo", "rws", "snr", "snr_floor", "snr_interval", "snr_squared", "stl",
+    "tune_step_sizes", "tvo", "vimco",
     "adapters.FromDistributions", "adapters.FromNumPyro", "adapters.from_distributions",
     "adapters.from_numpyro", "audit.Check", "audit.Report", "audit.claim", "audit.model",
     "audit.simulated",
     "dequantization.Dequantizer", "dequantization.autoregressive", "dequantization.dequantized",
     "dequantization.flow", "dequantization.uniform",
     "diffusion.BoundEstimate", "diffusion.Diffusion", "diffusion.Terms",
+    "evidence.Value", "evidence.multilevel",
     "diffusion.betas_schedule", "diffusion.cosine_schedule", "diffusion.denoiser",
     "diffusion.discretize", "diffusion.init_monotone_gamma", "diffusion.linear_schedule",
     "diffusion.low_discrepancy_times", "diffusion.trajectory", "diffusion.uniform_times",
@@ -140,6 +142,23 @@ def renyi(log_w):
     return log_mean_exp(0.5 * log_w) / 0.5
 
 
+def error_of(values):
+    """Standard error of the log of a mean."""
+    return values.std(ddof=1) / math.sqrt(len(values)) / values.mean()
+
+
+def jackknife(log_w):
+    lost, count = -np.log1p(-special.softmax(log_w)), len(log_w)
+    value = log_mean_exp(log_w) + (count - 1) * (math.log1p(-1 / count) + lost.mean())
+    return value, math.sqrt((count - 1) / count * np.sum((lost - lost.mean()) ** 2))
+
+
+def right_sum(log_w):
+    weights = special.softmax(log_w)
+    influence = len(log_w) * weights * (log_w - weights @ log_w)
+    return weights @ log_w, influence.std(ddof=1) / math.sqrt(len(log_w))
+
+
 def monotone(weights, rates, centres, time):
     def f(t):
         steps = special.expit(np.logaddexp(0, rates) * (t[..., None] - centres))
@@ -182,6 +201,10 @@ TABLE = {
         lambda w: float(bounds.pareto_k_hat(jnp.asarray(w, float))), [LOG_W],
     ),
     "renyi": (lambda w: bounds.renyi(w, 0.5), renyi, [LOG_W]),
+    "thermodynamic": (
+        lambda w: bounds.thermodynamic(w, [0.0, 0.25, 1.0]),
+        lambda w: 0.25 * w.mean() + 0.75 * special.softmax(w / 4) @ w, [LOG_W],
+    ),
     "densities.bernoulli_log_prob": (
         lambda *args: jnp.sum(bounds.densities.bernoulli_log_prob(*args)),
         lambda logits, x: np.sum(x * logits - np.logaddexp(0, logits)), [3 * NORMAL, BITS],
@@ -276,6 +299,21 @@ TABLE = {
     ),
     "diffusion.continuous_estimate": None, "diffusion.discrete_estimate": None,
     "diffusion.noise_error": None, "diffusion.terms": None,
+    "evidence.cubo": (
+        lambda w: bounds.evidence.cubo(w, 2.0),
+        lambda w: (log_mean_exp(2 * w) / 2, error_of(special.softmax(2 * w)) / 2), [LOG_W],
+    ),
+    "evidence.eubo": (
+        bounds.evidence.eubo, lambda w: (w.mean(), w.std(ddof=1) / math.sqrt(len(w))), [LOG_W]
+    ),
+    "evidence.jackknife": (bounds.evidence.jackknife, jackknife, [LOG_W]),
+    "evidence.psis": (
+        bounds.evidence.psis,  # as for k-hat
+        lambda w: jax.tree.leaves(bounds.evidence.psis(jnp.asarray(w, float))), [LOG_W],
+    ),
+    "evidence.thermodynamic_right": (
+        lambda w: bounds.evidence.thermodynamic_right(w, [0.0, 1.0]), right_sum, [LOG_W]
+    ),
     "joint.bound": (
         lambda *terms: bounds.joint.bound(bounds.joint.Terms(*terms), beta=2.0),
         lambda a, b, c, d: a - 2 * (b - c - d), [LOG_W, LOG_W[::-1], 3 * LOG_W, LOG_W / 3],

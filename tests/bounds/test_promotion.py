@@ -60,6 +60,14 @@ MODEL = bounds.LatentModel(
     lambda theta, x, z: norm.logpdf(z, theta) + norm.logpdf(x, z),
 )
 PARAMS, X = bounds.Params(0.3, 0.5), 1.0
+PATH = bounds.annealing_schedule(4)
+
+
+def chains(params, key, x):
+    objective = bounds.dreg(bounds.annealed(MODEL, num_bridges=2), num_samples=3, chunk_size=2)
+    return objective(bounds.Params(bounds.Annealing(params, 0.1, PATH, 0.5), params.phi), key, x)
+
+
 OBJECTIVES = {
     "pathwise, ciwae": lambda: bounds.pathwise(
         MODEL, num_samples=5, chunk_size=2, bound=lambda log_w: bounds.ciwae(log_w, 0.5)
@@ -70,6 +78,11 @@ OBJECTIVES = {
     "reinforce": lambda: bounds.reinforce(MODEL, num_samples=5, baseline=lambda x: x),
     "vimco": lambda: bounds.vimco(MODEL, num_samples=5, chunk_size=2),
     "rws": lambda: bounds.rws(MODEL, num_samples=5),
+    "rloo": lambda: bounds.rloo(MODEL, num_samples=5, chunk_size=2),
+    "rloo, iwae": lambda: bounds.rloo(MODEL, num_samples=5, bound=bounds.iwae),
+    "ovis": lambda: bounds.ovis(MODEL, num_samples=5, gamma=0.5),
+    "tvo": lambda: bounds.tvo(MODEL, num_samples=5, betas=[0.0, 0.5, 1.0]),
+    "annealed": lambda: chains,
     "miwae": lambda: bounds.miwae(MODEL, num_groups=2, num_samples=3),
     "piwae": lambda: bounds.piwae(MODEL, num_groups=2, num_samples=3, chunk_size=2),
     "elbo_analytic_entropy": lambda: bounds.elbo_analytic_entropy(

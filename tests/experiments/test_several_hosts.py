@@ -17,6 +17,7 @@ from configs import (
     dalle_digits,
     dequantize_digits,
     diffusion_digits,
+    estimators,
     evaluate,
     reference_mnist,
     snr_gaussian,
@@ -161,6 +162,9 @@ CONFIGS = {
         "evaluation": {"num_images": 6, "num_draws": 4, "sample_grid": 2},
     })),
     "surgery": _surgery,
+    "estimators": lambda: merged(
+        estimators.get_config().to_dict(), {"num_samples": (1,), "most_outcomes": 70}
+    ),
     "compare": _compared,
 }  # fmt: skip
 # Numbers of the clock, and of the machine that a run was on.

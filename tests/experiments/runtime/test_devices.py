@@ -33,7 +33,21 @@ SHARED_KEY = ESTIMATORS | {
     "renyi dreg": functools.partial(bounds.dreg, alpha=0.3),
     "piwae": functools.partial(bounds.piwae, num_groups=2),
     "rws": bounds.rws,
+    "tvo": functools.partial(bounds.tvo, betas=(0.0, 0.3, 1.0)),
+    "chains": lambda model, num_samples: _of_chains(model, num_samples),
 }
+
+
+def _of_chains(model, num_samples):
+    """IWAE over annealed chains, as an objective of the model's own parameters."""
+    objective = bounds.dreg(bounds.annealed(model, num_bridges=2), num_samples=num_samples)
+    betas = bounds.annealing_schedule(4)
+
+    def tied(params, key, x):
+        path = bounds.Annealing(params, 0.2, betas, 0.5)
+        return objective(bounds.Params(path, params.phi), key, x)
+
+    return tied
 
 
 def compute():

@@ -13,7 +13,7 @@ from experiments.runtime.errors import UserError
 CONFIGS = (
     "snr_gaussian", "snr_phase", "snr_vae", "train_digits", "evaluate", "reference_mnist",
     "dequantize_digits", "dequantize_exact", "diffusion_digits", "dalle_digits", "surgery_digits",
-    "compare_digits", "accelerator",
+    "compare_digits", "accelerator", "estimators",
 )  # fmt: skip
 # A program as small as they come: it prints, and writes a file when it has printed all.
 PROGRAM = """

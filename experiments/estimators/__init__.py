@@ -1,0 +1,1 @@
+"""Exact moments of gradient estimators: what `experiments.estimators` sums and prints."""
