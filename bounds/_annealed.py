@@ -62,7 +62,7 @@ def annealed(model: LatentModel, *, num_bridges: int, num_leapfrog: int = 1) -> 
     r"""A model whose latent variable is a whole annealed chain: UHA, or DAIS.
 
     .. math:: \log w = \log p(x, z_T) - \log q(z_0 | x)
-       + \sum_{t=1}^T \log \frac{\mathcal N(\rho'_t; 0, I)}{\mathcal N(\rho_t; 0, I)}, \qquad
+       + \sum_{t=1}^T \log \frac{\mathcal N(\rho'_t; 0, 1)}{\mathcal N(\rho_t; 0, 1)}, \qquad
        \mathbb E[w] = p(x)
 
     where :math:`z_0 \sim q(z|x)`, :math:`(z_t, \rho'_t)` is where leapfrog steps under

@@ -184,7 +184,8 @@ def lost_without(log_w: Float[Array, "K"]) -> Float[Array, "K"]:
 def _others(log_w: Float[Array, "K"]) -> Float[Array, "K K-1"]:
     """Row k has all entries but k."""
     index = jnp.arange(log_w.shape[0] - 1)[None]
-    return log_w[index + (index >= jnp.arange(log_w.shape[0])[:, None])]
+    after = index >= jnp.arange(log_w.shape[0])[:, None]
+    return log_w[index + after.astype(index.dtype)]
 
 
 def _check(name: str, model: LatentModel, num_samples: int, chunk_size: int | None) -> None:

@@ -99,7 +99,8 @@ def multilevel(
             own = log_total(block)
             half = (2 * block >= blocks).astype(int)
             totals = totals.at[half].set(jnp.logaddexp(totals[half], own))
-            return block + 1, bound + (own - bound) / (block + 1), totals
+            count = (block + 1).astype(own.dtype)
+            return block + 1, bound + (own - bound) / count, totals
 
         own = log_total(0)
         first = jnp.ones((), int), own, jnp.stack([own, jnp.full_like(own, -jnp.inf)])
