@@ -62,6 +62,13 @@ def pytest_configure(config):
     config.pluginmanager.register(_Memory(), "memory")
 
 
+def pytest_generate_tests(metafunc):
+    # The order of a set differs from process to process: then workers disagree about the tests.
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        if isinstance(mark.args[1], set | frozenset):
+            raise pytest.UsageError(f"{metafunc.definition.nodeid}: sort its set of parameters.")
+
+
 def _release() -> None:
     jax.clear_caches()
     gc.collect()
