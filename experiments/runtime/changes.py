@@ -15,7 +15,7 @@ OF_RECORDS = {"records", "compare"}
 # What is asked of a model when it is trained: another value makes other rows, not another model.
 _OF_EVALUATION = {"evaluation"}
 # Optimizers whose steps are the same however many follow.
-_WITHOUT_END = {"adam", "adam_warmup", "sgd", "paper", "released_code"}
+_WITHOUT_END = {"adam", "adam_warmup", "sgd"}
 
 
 def differing_fields(

@@ -2,7 +2,8 @@
 
 The protocol of Burda et al. 2015 (arXiv 1509.00519, section 5): batches of 20, Adam, and eight
 stages i = 0 .. 7 of 3^i epochs at learning rate 1e-4 * 10^(1 - i/7), 3,280 epochs in all. The
-released code rounds 10^(1 - i/7) to one decimal, and so do both forms here.
+released code rounds 10^(1 - i/7) to one decimal, and so do both forms here. A training of fewer
+epochs goes through all eight stages, each shortened in proportion.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,6 @@ def make_optimizer(
     clip_norm: float,
     num_steps: int,
     batch_size: int,
-    steps_per_epoch: int,
 ) -> optax.GradientTransformation:
     """An optimiser by name, clipped to `clip_norm` where that is above 0.
 
@@ -43,7 +43,6 @@ def make_optimizer(
       clip_norm: largest norm of the mean gradient; 0: off.
       num_steps: where training ends.
       batch_size: examples whose gradients are averaged.
-      steps_per_epoch: of Burda's stages.
     """
     rise = _warmup(learning_rate, warmup_steps)
     make: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -56,9 +55,9 @@ def make_optimizer(
             )
         ),
         "sgd": lambda: optax.sgd(learning_rate),
-        "paper": lambda: optax.adam(burda_schedule(steps_per_epoch), b1=0.9, b2=0.999, eps=1e-4),
+        "paper": lambda: optax.adam(burda_schedule(num_steps), b1=0.9, b2=0.999, eps=1e-4),
         "released_code": lambda: optax.chain(
-            optax.scale(batch_size), released_adam(burda_schedule(steps_per_epoch))
+            optax.scale(batch_size), released_adam(burda_schedule(num_steps))
         ),
     }
     optimizer = make[name]()
@@ -74,10 +73,10 @@ def _warmup(learning_rate: float, warmup_steps: int) -> optax.Schedule:
     return optax.linear_schedule(learning_rate / warmup_steps, learning_rate, warmup_steps - 1)
 
 
-def burda_schedule(steps_per_epoch: int) -> optax.Schedule:
-    """Step -> learning rate: stage i lasts 3^i epochs at 1e-4 * round(10^(1 - i/7), 1)."""
+def burda_schedule(num_steps: int) -> optax.Schedule:
+    """Step -> rate: stage i has 3^i / 3,280 of the steps, at 1e-4 * round(10^(1 - i/7), 1)."""
     rates = [1e-4 * round(10 ** (1 - i / 7), 1) for i in range(STAGES)]
-    ends = [steps_per_epoch * (3 ** (i + 1) - 1) // 2 for i in range(STAGES)]
+    ends = [num_steps * (3 ** (i + 1) - 1) // 2 // BURDA_EPOCHS for i in range(STAGES)]
     return optax.join_schedules([optax.constant_schedule(r) for r in rates], ends[:-1])
 
 

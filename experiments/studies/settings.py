@@ -87,7 +87,8 @@ class Training(Section):
     """How long, on what, and how its end is chosen.
 
     Attributes:
-      num_steps: 0 for Burda's 3,280 epochs, under the optimizers paper and released_code.
+      num_steps: 0 for Burda's 3,280 epochs, under the optimizers paper and released_code, whose
+        stages more or fewer steps change in proportion.
       ema_decay: of the average of parameters that is evaluated; 0: off.
       validation_samples: draws for each validation image.
     """

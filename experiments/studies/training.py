@@ -53,7 +53,6 @@ def make_run(
             clip_norm=optimizer.clip_norm,
             num_steps=num_steps,
             batch_size=training.batch_size,
-            steps_per_epoch=batches.steps_per_epoch,
         ),
         key=key,
         num_steps=num_steps,

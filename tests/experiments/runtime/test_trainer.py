@@ -274,16 +274,16 @@ def test_batch_that_the_data_cannot_fill_is_refused(size):
 # --- optimisers ---------------------------------------------------------------------------------
 
 
-def make(name, steps_per_epoch=1, **changes):
+def make(name, **changes):
     fields = {
         "learning_rate": 0.1, "warmup_steps": 0, "clip_norm": 0.0, "num_steps": 10,
         "batch_size": 20, **changes,
     }  # fmt: skip
-    return optimizers.make_optimizer(name, steps_per_epoch=steps_per_epoch, **fields)
+    return optimizers.make_optimizer(name, **fields)
 
 
 def test_burda_schedule_at_the_borders_of_its_stages():
-    schedule = optimizers.burda_schedule(10)
+    schedule = optimizers.burda_schedule(10 * optimizers.BURDA_EPOCHS)
     rates = [1e-3, 7.2e-4, 5.2e-4, 3.7e-4, 2.7e-4, 1.9e-4, 1.4e-4, 1e-4]
     start = 0
     for stage, rate in enumerate(rates):
@@ -293,9 +293,18 @@ def test_burda_schedule_at_the_borders_of_its_stages():
     assert start == 10 * optimizers.BURDA_EPOCHS == 32_800
 
 
+def test_a_shorter_training_goes_through_all_stages_of_burda():
+    full, short = (optimizers.burda_schedule(n) for n in (3280 * 596, 100 * 596))
+    shares = (np.arange(3280) + 0.5) / 3280
+    np.testing.assert_array_equal(
+        [short(int(s * 100 * 596)) for s in shares], [full(int(s * 3280 * 596)) for s in shares]
+    )
+    assert short(0) == full(0) > short(100 * 596 - 1) == full(3280 * 596 - 1)
+
+
 def test_released_adam_is_the_recursion_of_the_released_code():
     """Its simultaneous updates: each step uses the moments, and the count, from before it."""
-    optimizer = make("released_code")
+    optimizer = make("released_code", num_steps=optimizers.BURDA_EPOCHS)
     grads = np.random.default_rng(1).normal(size=(6, 3))
     params, m, v = np.zeros(3), np.zeros(3), np.ones(3)
     got, moments = jnp.zeros(3), optimizer.init(jnp.zeros(3))
@@ -312,7 +321,7 @@ def test_released_adam_is_the_recursion_of_the_released_code():
 
 
 def test_paper_protocol_is_adam_on_the_mean_gradient():
-    paper = make("paper", 100)
+    paper = make("paper", num_steps=optimizers.BURDA_EPOCHS)
     adam = optax.adam(1e-3, b1=0.9, b2=0.999, eps=1e-4)
     grad = jnp.array([1e-4, -2.0, 0.5])
     a, _ = paper.update(grad, paper.init(grad), grad)

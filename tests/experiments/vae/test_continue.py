@@ -93,11 +93,11 @@ def test_more_steps_end_where_one_long_training_does(tmp_path):
 
 
 def test_a_schedule_that_ends_with_the_steps_is_another_training():
-    there, now = (
-        {"optimizer": {"name": "adam_cosine"}, "training": {"num_steps": n}} for n in (20, 40)
-    )
-    assert "every step of adam_cosine depends" in differ(there, now)
-    for constant in ("adam", "adam_warmup", "sgd", "paper", "released_code"):
+    there, now = ({"training": {"num_steps": n}} for n in (20, 40))
+    for name in ("adam_cosine", "paper", "released_code"):
+        there["optimizer"] = now["optimizer"] = {"name": name}
+        assert f"every step of {name} depends" in differ(there, now)
+    for constant in ("adam", "adam_warmup", "sgd"):
         there["optimizer"] = now["optimizer"] = {"name": constant}
         assert not differ(there, now)
         assert "training.num_steps" in differing_fields(there, now)

@@ -27,7 +27,7 @@ def test_names_of_tables():
 def test_names_of_optimizers():
     sizes = {
         "learning_rate": 0.1, "warmup_steps": 1, "clip_norm": 0.0, "num_steps": 4,
-        "batch_size": 2, "steps_per_epoch": 2,
+        "batch_size": 2,
     }  # fmt: skip
     for name in get_args(shared.OptimizerName):
         assert make_optimizer(name, **sizes).init({})
