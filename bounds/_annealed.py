@@ -23,7 +23,7 @@ from bounds._checks import (
     is_known,
 )
 from bounds._gradient_paths import check_smooth_noise
-from bounds._hmc import kinetic_energy, leapfrog, point_of, tied
+from bounds._hmc import kinetic_energy, leapfrog, start_of
 from bounds._sampling import propose
 from bounds._types import Key, LatentModel, Params
 
@@ -148,9 +148,10 @@ def annealed(model: LatentModel, *, num_bridges: int, num_leapfrog: int = 1) -> 
         betas, step_sizes, damping = _checked(theta, num_bridges)
         if num_bridges == 0:
             return model.log_p(theta.params.theta, x, chain.start)
-        at = point_of(model, theta.params, x)
         # The first momentum is all noise.
         kept = jnp.where(jnp.arange(num_bridges) == 0, 0.0, damping)
+        start, noises = jax.tree.map(at_least_float32, chain.start), jax.tree.leaves(chain.noise)
+        at, point = start_of(model, theta.params, x, start, betas, step_sizes, kept, *noises)
 
         def bridge(state, now):
             point, momentum, gain = state
@@ -163,10 +164,6 @@ def annealed(model: LatentModel, *, num_bridges: int, num_leapfrog: int = 1) -> 
             point, momentum = leapfrog(at, point, momentum, beta, step_size, num_leapfrog)
             return (point, momentum, gain - kinetic_energy(momentum)), None
 
-        noises = jax.tree.leaves(chain.noise)
-        point = tied(
-            at(jax.tree.map(at_least_float32, chain.start)), betas, step_sizes, kept, *noises
-        )
         nothing = jax.tree.map(lambda leaf: 0.0 * leaf, point.z)
         state = (point, nothing, 0.0 * point.log_p)
         now = (chain.noise, betas[1:-1], step_sizes, kept)

@@ -24,7 +24,7 @@ from bounds._checks import (
     check_step_sizes,
 )
 from bounds._gradient_paths import check_smooth_noise
-from bounds._hmc import point_of, tied, transition
+from bounds._hmc import start_of, transition
 from bounds._sampling import log_weight, propose, sample_key, stop
 from bounds._types import Key, LatentModel, Params
 
@@ -337,7 +337,10 @@ def _chain(
     """Transitions at betas[order] from z: log p - log q after each, and its acceptance."""
     if order.shape[0] == 0:
         return jnp.zeros(0, jnp.float32), jnp.zeros(0, jnp.float32)
-    at = point_of(model, params, x)
+    # Small steps would be lost in half precision.
+    z = jax.tree.map(at_least_float32, z)
+    bits = jax.random.key_data(jax.random.fold_in(key, 0))
+    at, start = start_of(model, params, x, z, bits, betas, step_sizes)
 
     def step(point, t):
         point, acceptance = transition(
@@ -345,10 +348,6 @@ def _chain(
         )
         return point, (point.log_p - point.log_q, acceptance)
 
-    # Small steps would be lost in half precision.
-    z = jax.tree.map(at_least_float32, z)
-    bits = jax.random.key_data(jax.random.fold_in(key, 0))
-    start = tied(at(z), bits, betas, step_sizes)
     return jax.lax.scan(step, start, order)[1]
 
 

@@ -22,8 +22,14 @@ class Point(NamedTuple):
     grad_log_q: PyTree
 
 
-def point_of(model: LatentModel, params: Params, x: PyTree) -> Callable[[PyTree], Point]:
-    """z -> `Point`."""
+def start_of(
+    model: LatentModel, params: Params, x: PyTree, z: PyTree, *others: Array
+) -> tuple[Callable[[PyTree], Point], Point]:
+    """(z -> `Point`, the point at z), of a type that depends on all that a chain reads.
+
+    Under shard_map a scan asks for that type, and gradients in a z that is the same on all devices
+    would be summed over the devices, though each has an x of its own.
+    """
 
     def log_p(z):
         return check_scalar("log_p", model.log_p(params.theta, x, z))
@@ -37,7 +43,9 @@ def point_of(model: LatentModel, params: Params, x: PyTree) -> Callable[[PyTree]
         (p, grad_p), (q, grad_q) = jax.value_and_grad(log_p)(z), jax.value_and_grad(log_q)(z)
         return Point(z, p, q, grad_p, grad_q)
 
-    return at
+    flags = [jnp.ravel(a)[0] > 0 for a in (log_p(z), log_q(z), *others)]
+    flag = functools.reduce(jnp.logical_and, flags)
+    return at, at(jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), z))
 
 
 def transition(
@@ -105,10 +113,3 @@ def metropolis(key: Any, log_ratio: Array) -> tuple[Bool[Array, ""], Array]:
     probability = jnp.exp(jnp.minimum(log_ratio, 0.0))
     probability = jnp.where(jnp.isfinite(log_ratio), probability, 0.0)
     return jax.random.uniform(key, dtype=probability.dtype) < probability, probability
-
-
-def tied(point: Point, *others: Array) -> Point:
-    """`point`, whose type now depends on all that the scan reads: under shard_map it has to."""
-    flags = [jnp.ravel(a)[0] > 0 for a in (point.log_p, point.log_q, *others)]
-    flag = functools.reduce(jnp.logical_and, flags)
-    return jax.tree.map(lambda leaf: jnp.where(flag, leaf, leaf), point)

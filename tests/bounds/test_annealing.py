@@ -161,9 +161,9 @@ def invariance_scores():
     def one(key):
         key_start, key = jax.random.split(key)
         z = mean + jnp.sqrt(variance) * jax.random.normal(key_start, mean.shape)
-        at = _hmc.point_of(MODEL, PARAMS, X)
+        at, start = _hmc.start_of(MODEL, PARAMS, X, z)
         # The same as a chain makes: the step is coarse enough for many rejections.
-        moved, acceptance = _hmc.transition(at, at(z), key, beta, jnp.array(1.3), 2)
+        moved, acceptance = _hmc.transition(at, start, key, beta, jnp.array(1.3), 2)
         return z, moved.z, acceptance
 
     before, after, acceptance = jax.jit(jax.vmap(one))(keys_of(3))
@@ -193,12 +193,9 @@ def test_a_wrong_transition_fails_the_invariance_test(part, monkeypatch):
 
 @pytest.mark.x64
 def test_leapfrog_is_its_own_reversal_and_keeps_volume():
-    at = _hmc.point_of(MODEL, PARAMS, X)
-
     def run(phase):
-        point, momentum = _hmc.leapfrog(
-            at, at(phase[0]), phase[1], jnp.array(0.4), jnp.array(0.9), 5
-        )
+        at, start = _hmc.start_of(MODEL, PARAMS, X, phase[0])
+        point, momentum = _hmc.leapfrog(at, start, phase[1], jnp.array(0.4), jnp.array(0.9), 5)
         return jnp.stack([point.z, -momentum])
 
     phase = jnp.array([[0.4, -1.0], [0.7, 1.2]])

@@ -155,6 +155,17 @@ def compute():
     )
     totals = jax.jit(sharded_totals)(params, key, data)
     singles = jax.jit(one_by_one)(params, key, data)
+
+    def chains(params, key, data):
+        betas = bounds.annealing_schedule(4)
+        one = functools.partial(bounds.ais, blind, betas=betas, step_sizes=0.5, num_leapfrog=3)
+        return jax.vmap(one, (None, None, 0))(params, key, data)
+
+    save("plain chains", jax.jit(chains)(params, key, data))
+    sharded_chains = jax.shard_map(
+        chains, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(AXIS)
+    )
+    save("own chains", jax.jit(sharded_chains)(params, key, data))
     for name in SHARED_KEY:
         save(f"shared key total {name}", totals[name])
         save(f"shared key singles {name}", singles[name])
@@ -308,6 +319,14 @@ def test_samples_shared_by_all_devices_meet_the_weights_of_each(results, name, n
     actual = leaves(results[num_devices], f"shared key total {name}")
     scale = [np.abs(g).sum(axis=0).max() for g in singles]
     assert_close(actual, [g.sum(axis=0) for g in singles], scale)
+
+
+@on_one_and_eight
+def test_chains_with_one_start_follow_the_slopes_of_their_own_datum(results, num_devices):
+    expected = leaves(results[1], "plain chains")
+    assert np.all(np.std(expected[0]) > 0)
+    actual = leaves(results[num_devices], "own chains")
+    assert_close(actual, expected, [np.abs(e).max() for e in expected])
 
 
 def main():
