@@ -101,6 +101,19 @@ def test_the_first_cell_does_nothing_where_the_library_is(monkeypatch, tmp_path)
         runpy.run_path(str(path))
 
 
+@pytest.mark.parametrize("wheels", [[], ["variational_bounds-9.0-py3-none-any.whl"]])
+def test_the_first_cell_installs_the_wheel_beside_it_or_the_release(monkeypatch, tmp_path, wheels):
+    commands = []
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(command))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    for wheel in wheels:
+        (tmp_path / wheel).touch()
+    for text in TEXTS.values():
+        exec(cells(text)[0], {})
+        assert commands.pop()[5] == (wheels or ["variational-bounds"])[0]
+
+
 def test_a_script_keeps_the_numbers_of_lines():
     text = "a\n```{code-cell} ipython3\n:tags: [hide-cell]\nx = 1\n```\n```\ny\n```\nb\n"
     assert script(text) == "\n\n\nx = 1\n\n\n\n\n\n"
