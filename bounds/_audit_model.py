@@ -200,13 +200,15 @@ def _of_draws(
         tests.append(undecided("q integrates to 1", why))
     elif floating or has_other:
         overlap = float(drawn.overlap.mean())
-        tests.append(bounded_zero("q integrates to 1", drawn.bridge, overlap=overlap))
+        tests.append(
+            bounded_zero("q integrates to 1", drawn.bridge, overlap=overlap, tolerance=tolerance)
+        )
     else:
         why = "z is not floating and q has no parameters to move"
         tests.append(undecided("q integrates to 1", why))
     tests.append(equality("mean weight is p(x)", drawn.log_w))
     name, overlap = "posterior among draws of q", float((1 - squares).mean())
-    tests.append(bounded_zero(name, shares[:, 0] - squares, overlap=overlap))
+    tests.append(bounded_zero(name, shares[:, 0] - squares, overlap=overlap, tolerance=tolerance))
     if has_other:
         tests.append(equality("another q, the same p(x)", drawn.log_w_other))
     if num_temperatures:

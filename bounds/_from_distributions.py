@@ -47,10 +47,11 @@ def from_distributions(
     .. math:: \log w = \log p_\theta(z) + \log p_\theta(x | z) - \log q_\phi(z | x)
 
     The three may come from different libraries. A distribution is asked for draws and densities in
-    its library's own way; draws that NumPyro does not call reparameterised carry no gradient. Its
-    log_prob must be ONE number for one datum: a distribution with a batch of dimensions is refused
-    with the library's way to make them one event, and so is one whose draws have another shape than
-    the z or x that it is asked about, which log_prob would stretch in silence.
+    its library's own way; draws that NumPyro or TFP does not call reparameterised carry no
+    gradient. Its log_prob must be ONE number for one datum: a distribution with a batch of
+    dimensions is refused with the library's way to make them one event, and so is one whose draws
+    have another shape than the z or x that it is asked about, which log_prob would stretch in
+    silence. A point mass is no q, as it has no density.
 
     Args:
       encode: (phi, x) -> q(z | x).
@@ -62,7 +63,8 @@ def from_distributions(
 
     Raises:
       Nothing. When called: TypeError where a function returns no distribution of these libraries,
-        ValueError where a log_prob is not one number or a draw does not have the shape of z or x.
+        ValueError where a log_prob is not one number, a draw does not have the shape of z or x, or
+        encode returns a point mass.
 
     Example:
       >>> import jax, jax.numpy as jnp, bounds
@@ -82,6 +84,7 @@ def from_distributions(
         distribution = encode(phi, x)
         convention = _convention("encode", distribution)
         z, log_q = convention.draw_and_log_prob(distribution, key)
+        _check_density(distribution, z)
         return z, _one_number("encode", convention, log_q)
 
     def log_q(phi, x, z):
@@ -109,6 +112,15 @@ def _numpyro_draw(distribution: Any, key: Any) -> tuple[Any, Any]:
     return value, distribution.log_prob(value, *([between] if between else []))
 
 
+def _tfp_draw(distribution: Any, key: Any) -> tuple[Any, Any]:
+    kinds = jax.tree.leaves(distribution.reparameterization_type)
+    if any("NOT" in str(kind) for kind in kinds):
+        # Rejection in a loop has no reverse mode, even where no derivative is asked for.
+        value = jax.lax.stop_gradient(distribution.sample(seed=key))
+        return value, distribution.log_prob(value)
+    return distribution.experimental_sample_and_log_prob(seed=key)
+
+
 def _typed(key: Any) -> Any:
     """flowjax takes new-style keys alone."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -124,7 +136,7 @@ CONVENTIONS = {
     ),
     "tensorflow_probability": _Convention(
         lambda d, key: d.sample(seed=key),
-        lambda d, key: d.experimental_sample_and_log_prob(seed=key),
+        _tfp_draw,
         "tfd.Independent(distribution, 1)",
     ),
     "flowjax": _Convention(
@@ -136,6 +148,9 @@ CONVENTIONS = {
 """By the package that a distribution's class, or the class that it extends, comes from."""
 
 
+_POINT_MASSES = ("Delta", "Deterministic", "VectorDeterministic")
+
+
 def _convention(role: str, distribution: Any) -> _Convention:
     for kind in type(distribution).__mro__:
         package = kind.__module__.split(".")[0]
@@ -145,6 +160,21 @@ def _convention(role: str, distribution: Any) -> _Convention:
         f"{role} must return a distribution of {', '.join(CONVENTIONS)}, got "
         f"{type(distribution).__name__}; write a bounds.LatentModel for others."
     )
+
+
+def _check_density(distribution: Any, z: PyTree) -> None:
+    """Refuses a point mass among floating z: its log_prob of 0 is no log-density."""
+    layer = distribution
+    while layer is not None:
+        name = type(layer).__name__
+        floating = (
+            jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(z)
+        )
+        if name in _POINT_MASSES and any(floating):
+            raise ValueError(
+                f"encode returns a {name}, which has no density of z; give it another distribution."
+            )
+        layer = getattr(layer, "base_dist", None) or getattr(layer, "distribution", None)
 
 
 def _log_prob(role: str, distribution: Any, name: str, value: PyTree) -> Any:

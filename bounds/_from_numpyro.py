@@ -46,10 +46,13 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
 
     .. math:: \log w = \sum_{s \in \mathrm{model}} \log p_s - \sum_{s \in \mathrm{guide}} \log q_s
 
-    The sums run over the sample sites, with factors, masks and scales as NumPyro counts them;
-    plates within a datum are summed over. x is the model's single argument, or the tuple of its
-    arguments, and belongs to ONE datum: no plate over data, but `jax.vmap` over x. The guide gets
-    the same arguments. Covariates that are not to be drawn are closed over, as in
+    The sums run over the sample sites, with factors, masks and scales as NumPyro counts them. x is
+    the model's single argument, or the tuple of its arguments, and belongs to ONE datum: no plate
+    over data, but `jax.vmap` over x. A plate that all sites of the model are in makes its elements
+    independent data and is refused, as is one that subsamples. Any other plate is part of the
+    datum and summed over: where a latent outside of it is shared by all observations, the data set
+    is the datum, and log w that of p(all of it). The guide gets the same arguments. Covariates that
+    are not to be drawn are closed over, as in
     `functools.partial(model, covariates)`.
 
     Latents may be discrete, and may have constraints: log_p is -inf, with finite derivatives,
@@ -75,12 +78,12 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
       ImportError: NumPyro is not installed.
       ValueError: the guide is an AutoGuide without a density (AutoDelta, AutoLaplaceApproximation,
         those by annealing). When called: the model has no latent site or an improper prior, a
-        plate subsamples, a site keeps state, noise is drawn that is no site (dropout), an observed
-        site depends on no x, the sites of model, guide and z differ by name or shape, or a site is
-        discrete or masked in one of model and guide alone, an AutoGuide meets a discrete site, the
-        guide draws a point mass or, for `log_q`, auxiliary sites; `simulate` also where a factor,
-        mask or scale makes the density another one than that of the draws, or where it cannot tell
-        which sites the model observes.
+        plate subsamples or holds all of the model, a site keeps state, noise is drawn that is no
+        site (dropout), an observed site depends on no x, the sites of model, guide and z differ by
+        name or shape, or a site is discrete or masked in one of model and guide alone, an AutoGuide
+        meets a discrete site, the guide draws a point mass or, for `log_q`, auxiliary sites;
+        `simulate` also where a factor, mask or scale makes the density another one than that of the
+        draws, or where it cannot tell which sites the model observes.
 
     Example:
       >>> import jax, numpyro, bounds
@@ -148,6 +151,7 @@ def from_numpyro(model: Callable[..., Any], guide: Callable[..., Any]) -> FromNu
         if not found:
             raise ValueError("the model has no latent site: log p(x) is known without a bound.")
         _check_names("model", found, z)
+        sites.check_one_datum(trace)
         return total(trace, z, {})
 
     def total(trace, z, fns):

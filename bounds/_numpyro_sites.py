@@ -198,6 +198,19 @@ def check_alike(model: Trace, guide: Trace) -> None:
         )
 
 
+def check_one_datum(model: Trace) -> None:
+    """Raises where a model is several of one datum each: all of it is in a plate."""
+    frames = [set(s["cond_indep_stack"]) for s in model.values() if s["type"] == "sample"]
+    for plate in set.intersection(*frames):
+        if plate.size > 1:
+            raise Refused(
+                f"every site of the model is in the plate {plate.name!r} of {plate.size}, so that "
+                "its elements are independent data, of which one bound on all is not the sum of "
+                "theirs; write the model of one and jax.vmap over data, or, if they are the "
+                "entries of one datum, use to_event in place of the plate."
+            )
+
+
 def point_masses(trace: Trace) -> list[str]:
     """Floating draws of a guide that are fixed values, which have no density."""
     if auxiliary(trace):

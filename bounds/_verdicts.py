@@ -29,6 +29,7 @@ _BETS = (0.9, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
 _LEAST_SHARING = 10
 _NOMINAL = 4.0
 _LEAST_OVERLAP = 0.02
+_UNPROVED = "by more than its error explains, which no bet has proved yet; raise num_data"
 
 Values = NDArray[np.float64]
 
@@ -142,10 +143,13 @@ def mean_one(
         doubt = _doubt_of_weights(terms)
         if doubt:
             return found(UNDECIDED, doubt)
-        below = not at_most and mean < 1 - tolerance
-        if below and _deviation(np.exp(terms) - 1.0) < -_quantile(level, terms.size):
-            # Met by weights of chains that are right: rare large terms are what makes the mean 1.
-            return found(UNDECIDED, "below 1, which a tail that was not met would explain")
+        off = float(mean) - 1.0
+        if _beyond(off, float(error), level, terms.size, tolerance):
+            if off > 0:
+                return found(UNDECIDED, f"above 1 {_UNPROVED}")
+            if not at_most:
+                # Met by weights of chains that are right: rare large terms make the mean 1.
+                return found(UNDECIDED, "below 1, which a tail that was not met would explain")
         return found(HOLDS, "at most 1 within its error" if at_most else "1 within its error")
 
     return test
@@ -184,10 +188,11 @@ def mean_zero(name: str, values: object, *, side: int = 0, tolerance: float = 0.
     return test
 
 
-def bounded_zero(name: str, values: object, *, overlap: float) -> Test:
+def bounded_zero(name: str, values: object, *, overlap: float, tolerance: float = 0.0) -> Test:
     """E[value] = 0 of values in [-1, 1], by bets on both signs: exact for any number of them.
 
-    Where what is compared does not overlap, both sides are 0 whatever is wrong.
+    Where what is compared does not overlap, both sides are 0 whatever is wrong. What lies within
+    `tolerance` is rounding.
     """
     known = _known(values)
 
@@ -201,9 +206,16 @@ def bounded_zero(name: str, values: object, *, overlap: float) -> Test:
             verdict, why = VIOLATED, "not 0, by a bet that no tail can mislead"
         elif overlap < _LEAST_OVERLAP:
             verdict, why = UNDECIDED, f"what is compared overlaps by {overlap:.1g} alone"
+        elif _beyond(mean, error, level / 2, known.size, tolerance):
+            verdict, why = UNDECIDED, f"off 0 {_UNPROVED}"
         return Check(name, mean, 0.0, error, verdict, why)
 
     return test
+
+
+def _beyond(off: float, error: float, level: float, size: int, tolerance: float) -> bool:
+    """Whether a mean is off by more than rounding and than its standard error explains."""
+    return abs(off) > tolerance and abs(off) > _quantile(level, size) * error
 
 
 def _of_nan(name: str, reference: float) -> Check:

@@ -45,6 +45,25 @@ def test_examples_run(code):
     assert_alive(run(code)["grads"])
 
 
+def test_a_conditional_flow_is_the_change_of_variables_of_its_noise_at_each_x():
+    pytest.importorskip("flowjax", reason="flowjax is not installed")
+    (code,) = blocks(PAGE, "conditional flow")
+    with jax.numpy_rank_promotion("allow"):
+        names = run(code)
+        assert_alive(names["grads"])
+        flow, model, phi = names["flow"], names["model"], names["phi"]
+        for x in (names["x"], -names["x"]):
+
+            def draw(noise, x=x):
+                return flow.bijection.transform(noise, x)
+
+            noise = jax.random.normal(jax.random.key(2), (5, 2))
+            slope = np.linalg.slogdet(jax.vmap(jax.jacfwd(draw))(noise))[1]
+            z = jax.vmap(draw)(noise)
+            found = jax.vmap(lambda z, x=x: model.log_q(phi, x, z))(z)
+            np.testing.assert_allclose(found, norm.logpdf(noise).sum(-1) - slope, rtol=1e-3)
+
+
 def library_of(code):
     return re.match(r"(?:import|from) (\w+)", code)[1] + (".nnx" if "nnx" in code else "")
 

@@ -325,14 +325,39 @@ def test_what_is_no_distribution_is_refused():
         bounds.pathwise(model, num_samples=2)(bounds.Params(0.0, 0.0), jax.random.key(0), 1.0)
 
 
-def test_draws_without_a_derivative_are_refused_by_path_estimators():
-    circular = bounds.adapters.from_distributions(
-        lambda phi, x: npd.VonMises(phi, 2.0), lambda theta: npd.VonMises(theta, 1.0),
-        lambda theta, z: npd.Normal(jnp.cos(z), 1.0),
+@pytest.mark.parametrize("library", ["numpyro", "distrax", "tfp"])
+def test_a_point_mass_is_no_q(library):
+    """Its log_prob of 0 would make log p(x, z) at the best z a bound."""
+    of = module(library)
+
+    def point(phi, x):
+        if library == "numpyro":
+            return of.Delta(phi[None]).to_event(1)
+        return of.Independent(of.Deterministic(phi[None]), 1)
+
+    model, _ = bounds.adapters.from_distributions(
+        point, lambda theta: normal(library, jnp.zeros(1), jnp.ones(1)),
+        lambda theta, z: normal(library, z, jnp.ones(1)),
     )  # fmt: skip
-    params = bounds.Params(jnp.array(0.0), jnp.array(0.5))
+    with pytest.raises(ValueError, match=r"encode returns a De.*, which has no density of z"):
+        model.propose(jnp.array(0.5), jax.random.key(0), X)
+
+
+@pytest.mark.parametrize("library", ["numpyro", "tfp"])
+def test_draws_without_a_derivative_are_refused_by_path_estimators(library):
+    """An angle and, by rejection, a point of a sphere in four dimensions."""
+    of, pole = module(library), jnp.eye(4)[0]
+    if library == "numpyro":
+        q, p, first = lambda phi: of.VonMises(phi, 2.0), of.VonMises(0.0, 1.0), jnp.cos
+    else:
+        q = lambda phi: of.VonMisesFisher(pole, jnp.exp(phi))  # noqa: E731
+        p, first = of.SphericalUniform(4), lambda z: z[0]
+    made = bounds.adapters.from_distributions(
+        lambda phi, x: q(phi), lambda theta: p, lambda theta, z: of.Normal(theta + first(z), 1.0)
+    )
+    params, key = bounds.Params(jnp.array(0.0), jnp.array(0.5)), jax.random.key(0)
     with pytest.raises(TypeError, match="phi"):
-        jax.grad(bounds.pathwise(circular.model, num_samples=2))(params, jax.random.key(0), 0.3)
-    vimco = jax.jit(jax.grad(bounds.vimco(circular.model, num_samples=3)))
-    grads = vimco(params, jax.random.key(0), 0.3)
+        jax.grad(bounds.pathwise(made.model, num_samples=2))(params, key, 0.3)
+    grads = jax.jit(jax.grad(bounds.vimco(made.model, num_samples=3)))(params, key, 0.3)
     assert np.all(np.isfinite(flat(grads)))
+    assert np.all(flat(grads) != 0)

@@ -75,6 +75,36 @@ def test_iwae_is_renyi_elbo_of_numpyro_on_the_same_draws(name):
     np.testing.assert_allclose(bounds.iwae(jax.vmap(log_w)(keys)), expected, **PRECISION)
 
 
+def test_a_plate_below_a_shared_latent_is_part_of_the_datum():
+    """With the exact posterior as guide every log w is log p of the whole set, N(0, I + 11')."""
+    x = jnp.array([0.4, -1.0, 2.5, 0.3])
+
+    def model(x):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", 4):
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        numpyro.sample("z", dist.Normal(jnp.sum(x) / 5, jnp.sqrt(1 / 5)))
+
+    def local(x):  # a latent of each element, beside the shared one
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", 4):
+            own = numpyro.sample("own", dist.Normal(z, 1.0))
+            numpyro.sample("x", dist.Normal(own, 1.0), obs=x)
+
+    made = bounds.adapters.from_numpyro(model, guide)
+    params = made.init(jax.random.key(0), x)
+    log_w = bounds.log_weights(made.model, params, jax.random.key(1), x, num_samples=5)
+    covariance = jnp.eye(4) + jnp.ones((4, 4))
+    exact = jax.scipy.stats.multivariate_normal.logpdf(x, jnp.zeros(4), covariance)
+    np.testing.assert_allclose(log_w, jnp.full(5, exact), **PRECISION)
+    z, own = jnp.array(0.2), jnp.array([0.1, -0.5, 2.0, 0.0])
+    found = bounds.adapters.from_numpyro(local, guide).model.log_p({}, x, {"z": z, "own": own})
+    expected = norm.logpdf(z) + jnp.sum(norm.logpdf(own, z) + norm.logpdf(x, own))
+    np.testing.assert_allclose(found, expected, **PRECISION)
+
+
 # --- gradients, by quadrature and by enumeration ----------------------------------------------
 
 

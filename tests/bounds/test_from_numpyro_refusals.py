@@ -35,6 +35,18 @@ def subsampled(x):
         normal("z")
 
 
+def data_set(x):
+    with numpyro.plate("data", 5):
+        z = normal("z")
+        with numpyro.plate("pixels", 3):
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=x + jnp.zeros((3, 5)))
+
+
+def only_z_of_data(x):
+    with numpyro.plate("data", 5):
+        normal("z")
+
+
 def with_state(x):
     mutable("statistics", {"mean": 0.0})
     simple(x)
@@ -99,6 +111,11 @@ REFUSED = {
     "a mask that the model lacks": (simple, handlers.mask(only_z, False), "a mask is on z"),
     "a plate that subsamples": (subsampled, only_z, "subsamples 10 of 100"),
     "the guide's plate": (simple, subsampled, "subsamples 10 of 100"),
+    "a plate over data": (
+        data_set,
+        only_z_of_data,
+        r"every site of the model is in the plate 'data' of 5.*jax\.vmap over data.*to_event",
+    ),
     "state": (with_state, only_z, "keeps state"),
     "dropout in the guide": (
         simple,

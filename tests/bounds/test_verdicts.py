@@ -60,6 +60,28 @@ def test_means_that_are_off_are_found():
     assert _verdicts.bounded_zero("", 1e-9 * noise, overlap=0.0)(1e-4).verdict == "undecided"
 
 
+def test_a_mean_that_no_bet_has_proved_off_is_not_said_to_hold():
+    """Bets stop at .9, so a small deviation of a large precision is seen and not proved."""
+    noise = np.random.default_rng(6).standard_normal(200)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    for errors, verdict in ((4.9, "undecided"), (2.0, "holds")):
+        off = 0.01 * (errors / math.sqrt(200) + noise)
+        one_sided = np.log1p(off)
+        for test in (
+            _verdicts.bounded_zero("", off, overlap=1.0),
+            _verdicts.bounded_zero("", -off, overlap=1.0),
+            _verdicts.mean_one("", one_sided),
+            _verdicts.mean_one("", one_sided, at_most=True),
+        ):
+            assert (test(1e-4).verdict, "raise num_data" in test(1e-4).why) == (
+                verdict, verdict == "undecided"
+            )  # fmt: skip
+    # What rounding explains holds, and so does what lies below a limit.
+    rounded = _verdicts.bounded_zero("", 1e-9 + 1e-10 * noise, overlap=1.0, tolerance=1e-8)
+    below = _verdicts.mean_one("", np.log1p(-0.01 + 0.01 * noise), at_most=True)
+    assert [test(1e-4).verdict for test in (rounded, below)] == ["holds"] * 2
+
+
 def test_levels_sides_and_skewness_are_those_of_the_formulas():
     levels = []
 
@@ -87,7 +109,7 @@ def test_levels_sides_and_skewness_are_those_of_the_formulas():
     # Two bets, each at half the level: capital of just less than 2 / level proves nothing.
     few = np.full(20, 0.4)
     level = 2 * math.exp(-_verdicts._log_capital(few))
-    for share, verdict in ((0.99, "holds"), (1.01, "violated")):
+    for share, verdict in ((0.99, "undecided"), (1.01, "violated")):
         assert _verdicts.bounded_zero("", few, overlap=1.0)(share * level).verdict == verdict
 
 
