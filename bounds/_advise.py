@@ -1,18 +1,20 @@
 """Advice: which estimator, at how many samples, buys most of a gradient per second or FLOP."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from bounds._advise_catalogue import BOUNDS, candidates
 from bounds._advise_choices import COSTS, Choice, Measured, choices, measured, timed
-from bounds._advise_measured import NUM_BLOCKS, Blocks, Numbers, compiled, seconds
+from bounds._advise_measured import NUM_BLOCKS, Blocks, Numbers, blocks_of, compiled, seconds
 from bounds._checks import check_betas, check_count
-from bounds._sampling import log_weights
+from bounds._sampling import log_weights, sample_key
 from bounds._thermodynamic import Betas
 from bounds._types import Key, LatentModel, Params
 
@@ -77,7 +79,6 @@ def advise(
     cost: str = "seconds",
     num_replicates: int = 400,
     num_calls: int = 15,
-    chunk_size: int | None = None,
     betas: Betas = (0.0, 0.1, 0.3, 1.0),
     logits: Callable[[PyTree, PyTree], PyTree] | None = None,
     allow_biased: bool = False,
@@ -109,9 +110,10 @@ def advise(
     is the larger one, training cannot tell estimators apart. The parameters are fixed as well, and
     q comes closer to the posterior in training: ask again then.
 
-    It times programs, so it is a host function and not for `jax.jit`. Each estimator is compiled
-    twice at each K. All of them see the same draws. Replicates are measured in 20 blocks, whose
-    mean gradients are held in memory, those of two estimators at a time.
+    It times programs, so it is a host function and not for `jax.jit`. Most of its time is that of
+    the compiler, which sees each estimator once at each K. All of them get the same draws, one
+    replicate after the other, in 20 blocks; the mean gradients of the blocks are held in memory,
+    those of two estimators at a time, whatever `num_replicates` is.
 
     Args:
       model: the model.
@@ -124,7 +126,6 @@ def advise(
         counts the body of a loop once, so FLOPs of a model that loops are too few.
       num_replicates: gradients of each estimator, a multiple of 20, at least 40.
       num_calls: timed gradients of each, in turns.
-      chunk_size: replicates in memory at once; None for a block, 1/20 of them.
       betas: of the thermodynamic bound, see `thermodynamic`.
       logits: (phi, x) -> log-odds of independent Bernoulli z, see `disarm`, which is not tried
         without them.
@@ -162,8 +163,7 @@ def advise(
     counts = tuple(check_count("num_samples", k) for k in num_samples)
     if not counts:
         raise ValueError("num_samples must name at least one K, such as (1, 4, 16).")
-    size = check_count("num_replicates", num_replicates, minimum=2 * NUM_BLOCKS) // NUM_BLOCKS
-    if size * NUM_BLOCKS != num_replicates:
+    if check_count("num_replicates", num_replicates, minimum=2 * NUM_BLOCKS) % NUM_BLOCKS:
         raise ValueError(
             f"num_replicates must be a multiple of {NUM_BLOCKS}, got {num_replicates}."
         )
@@ -176,6 +176,8 @@ def advise(
     path = check_betas(betas)
     _check_batch(model, params, key, x)
 
+    each = jax.vmap(sample_key, (None, 0))(key, jnp.arange(num_replicates))
+    keys = [each[r] for r in range(num_replicates)]
     refused: dict[str, str] = {}
     found: list[tuple[Callable, list[tuple[Measured, Numbers]]]] = []
     for of_bound, count in itertools.product((bound,) if bound else BOUNDS, sorted(set(counts))):
@@ -185,21 +187,21 @@ def advise(
                 continue
             try:
                 objective = candidate.make(model, count)
-                gradient = compiled(objective, params, key, x, size, chunk_size)
+                gradient = compiled(objective, params, keys[0], x)
             except (TypeError, ValueError) as error:
                 refused[candidate.name] = str(error).strip().splitlines()[0]
                 continue
-            blocks = gradient.measure(key)
+            blocks = blocks_of(gradient.run, keys)
             if not all(np.isfinite(part).all() for both in blocks.values() for part in both):
                 refused[f"{candidate.name} at K = {count}"] = "its gradient is not finite."
                 continue
             reference = reference or blocks
+            where = of_bound, candidate.name, count, candidate.biased
             rows = [
-                measured(of, of_bound, candidate.name, count, candidate.biased and of == "phi", blocks[of],
-                     reference[of], gradient.flops, level)
+                measured(of, *where, blocks[of], reference[of], gradient.flops, level)
                 for of in blocks
-            ]  # fmt: skip
-            found.append((gradient.call, rows))
+            ]
+            found.append((functools.partial(gradient.run, keys[0]), rows))
     if not found:
         why = next(iter(refused.values()), f"none takes K = {', '.join(map(str, counts))}.")
         raise ValueError(f"advise has no estimator to try for this model: {why}")

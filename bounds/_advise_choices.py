@@ -94,6 +94,7 @@ def measured(
 
     The expectation of an unbiased estimator is that of the reference, of less noise mostly.
     """
+    biased = biased and of == "phi"  # in theta all of them follow the bound
     length = squared_length((own if biased else reference).mean)
     with np.errstate(divide="ignore", invalid="ignore"):
         squared = length / mean_of(own.variance)

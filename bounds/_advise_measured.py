@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 from numpy.typing import NDArray
 
 from bounds._audit_gradients import arrays_of
-from bounds._moments import gradient_moments
+from bounds._moments import Moments, merge_moments
 from bounds._sampling import sample_key
 from bounds._types import Key, Objective, Params
 
@@ -55,20 +55,16 @@ class Gradient(NamedTuple):
     """A compiled gradient of the mean over a batch.
 
     Attributes:
-      call: () -> one gradient, for the clock.
+      run: key -> floating arrays of the gradient, of each part of the parameters that has some.
       flops: of one, as the compiler counts them; NaN where it does not.
-      measure: key -> the `Blocks` of each part of the parameters that has entries.
     """
 
-    call: Callable[[], Any]
+    run: Callable[[Key], dict[str, list[Array]]]
     flops: float
-    measure: Callable[[Key], dict[str, Blocks]]
 
 
-def compiled(
-    objective: Objective, params: Params, key: Key, x: PyTree, size: int, chunk_size: int | None
-) -> Gradient:
-    """The gradient of an objective, for blocks of `size` replicates.
+def compiled(objective: Objective, params: Params, key: Key, x: PyTree) -> Gradient:
+    """The gradient of an objective: one program, which the clock and the moments share.
 
     Raises:
       TypeError, ValueError: the objective refuses the model.
@@ -84,30 +80,48 @@ def compiled(
 
         return jax.grad(value)(arrays)
 
-    def block(arrays, key, x, first):
-        found = gradient_moments(
-            lambda k: gradient(arrays, k, x), key, num_replicates=size,
-            chunk_size=chunk_size or size, first_replicate=first,
-        )  # fmt: skip
-        flat = {n: jnp.concatenate([jnp.ravel(v) for v in found.mean[n]]) for n in arrays}
-        return flat, {n: sum(jnp.sum(v) for v in found.m2[n]) / (size - 1) for n in arrays}
-
     one = jax.jit(gradient).lower(arrays, key, x).compile()
-    run = jax.jit(block).lower(arrays, key, x, 0).compile()
     counted: Any = one.cost_analysis()
-
-    def measure(key):
-        found = [jax.device_get(run(arrays, key, x, b * size)) for b in range(NUM_BLOCKS)]
-        return {
-            name: Blocks(
-                np.array([mean[name] for mean, _ in found], np.float64),
-                np.array([variance[name] for _, variance in found], np.float64),
-            )
-            for name in arrays
-        }
-
     flops = float(counted.get("flops", math.nan)) if counted else math.nan
-    return Gradient(lambda: one(arrays, key, x), flops, measure)
+    return Gradient(lambda key: one(arrays, key, x), flops)
+
+
+def blocks_of(run: Callable[[Key], Any], keys: Sequence[Key]) -> dict[str, Blocks]:
+    """Moments of a gradient in NUM_BLOCKS blocks of as many keys."""
+    size = len(keys) // NUM_BLOCKS
+    found = []
+    for first in range(0, size * NUM_BLOCKS, size):
+        moments = _alone(run(keys[first]))
+        for key in keys[first + 1 : first + size]:
+            moments = _with_one(moments, run(key))
+        found.append(jax.device_get(_summed(moments)))
+    return {
+        name: Blocks(
+            np.array([mean[name] for mean, _ in found], np.float64),
+            np.array([variance[name] for _, variance in found], np.float64),
+        )
+        for name in found[0][0]
+    }
+
+
+def _alone(gradient: PyTree) -> Moments:
+    nothing = jax.tree.map(jnp.zeros_like, gradient)
+    return Moments(jnp.ones((), jnp.int32), gradient, nothing, nothing, nothing)
+
+
+# Compiled once for all estimators, where `gradient_moments` would be for each: compiling is most
+# of what advice costs.
+@jax.jit
+def _with_one(moments: Moments, gradient: PyTree) -> Moments:
+    return merge_moments(moments, _alone(gradient))
+
+
+@jax.jit
+def _summed(moments: Moments) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The mean of each part as one vector, and its variance summed over entries."""
+    mean = {n: jnp.concatenate([jnp.ravel(v) for v in vs]) for n, vs in moments.mean.items()}
+    squares = {n: sum(jnp.sum(v) for v in vs) for n, vs in moments.m2.items()}
+    return mean, {n: v / (moments.count - 1) for n, v in squares.items()}
 
 
 def squared_length(mean: Numbers) -> Numbers:
