@@ -5,36 +5,52 @@ Command: python -m experiments.advise --config=configs/advise.py --workdir=runs/
 
 from ml_collections import ConfigDict
 
-SEEDS = {"": (), "training": (0, 1, 2, 3, 4)}
+MODELS = {
+    "": ("Gaussian, near", "Gaussian, far", "VAE", "two-layer VAE", "dVAE", "NumPyro"),
+    "training": ("VAE", "dVAE"),
+    "chains": ("VAE",),
+}
+COUNTS = {"": (2, 8, 32), "training": (8,), "chains": ()}
 
 
-def get_config(check: str = "") -> ConfigDict:
-    """The six models; `advise.py:training` is the check by training, of the two of images."""
-    if check not in SEEDS:
-        raise ValueError(f"advise.py takes nothing or :training behind it, got {check!r}.")
-    models = ("Gaussian, near", "Gaussian, far", "VAE", "two-layer VAE", "dVAE", "NumPyro")
+def get_config(study: str = "") -> ConfigDict:
+    """Advice on all; the check by training of two; values of chains of one."""
+    if study not in MODELS:
+        raise ValueError(f"the study must be training, chains or nothing, got {study!r}.")
     return ConfigDict({
-        "models": ("VAE", "dVAE") if check else models,
+        "models": MODELS[study],
         "run": "",  # --workdir of experiments.train: its VAE in their place
         "checkpoint": "best",  # on validation; or latest, or a step
         "member": -1,  # which seed, of a run that trained several together
         "data": {"name": "digits"},
         "data_dir": "",
         "seed": 0,
-        # Before a model of images is asked about, by IWAE with four samples.
-        "training": {"num_steps": 1000, "batch_size": 50, "learning_rate": 1e-3},
+        # Of a model of images before it is asked about, by IWAE with four samples.
+        "training": {
+            "num_steps": 6000 if study == "chains" else 1000,
+            "batch_size": 50,
+            "learning_rate": 1e-3,
+        },
         "advice": {
             "num_data": 16,  # of the batch
-            "num_samples": (16,) if check else (2, 8, 32),  # K
+            "num_samples": COUNTS[study],  # K; none: no advice
             "cost": "seconds",  # or flops
             "num_replicates": 400,
             "num_calls": 15,  # timed gradients of each estimator
             "betas": (0.0, 0.1, 0.3, 1.0),  # of the thermodynamic bound
         },
+        # The plain estimator and the advised one of IWAE-K at equal seconds.
         "check": {
-            "seeds": SEEDS[check],  # none: no check
-            "num_samples": 16,  # K of both trainings
-            "seconds": 20.0,  # of the processor, for each
+            "seeds": (0, 1, 2, 3, 4) if study == "training" else (),  # none: no check
+            "num_samples": 8,  # K
+            "seconds": 20.0,  # of the processor, for each training
             "test_samples": 1000,
-        } | ({} if check else {"num_samples": 8}),
+        },
+        # ELBO, IWAE, UHA and AIS at as many decoder gradients for each test image.
+        "chains": {
+            "gradients": (16, 64, 256) if study == "chains" else (),  # none: no table
+            "num_bridges": 8,
+            "num_steps": 500,  # in which the path of UHA is trained
+            "num_images": 0,  # of the test set; 0: all
+        },
     })  # fmt: skip

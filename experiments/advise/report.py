@@ -1,5 +1,6 @@
 """Tables, sentences and the figure of `experiments.advise`, made from its rows alone."""
 
+import math
 from typing import Any
 
 from experiments.advise import rows as made
@@ -47,9 +48,10 @@ def text(rows: list[Row]) -> str:
             if r["name"] == made.REFUSED and "estimator" in r["at"]
         ]
         lines += [f"{r['value']:.0f} s" for r in own if r["name"] == made.SPENT]
-        trained = [r for r in own if r["part"] == "check"]
-        if trained:
-            lines += ["", table(trained, CHECK)]
+        for part, columns in (("check", CHECK), ("chains", CHAINS)):
+            of_part = [r for r in own if r["part"] == part]
+            if of_part:
+                lines += ["", table(of_part, columns)]
     return "\n".join([*lines, "", CAUTION])
 
 
@@ -57,13 +59,17 @@ CHECK = {
     "training": "name", "estimator": "at.estimator", "K": "at.K", "value": "value",
     "SE": "standard_error", "unit": "unit", "seeds": "n",
 }  # fmt: skip
+CHAINS = {
+    "value": "name", "gradients": "at.gradients", "bridges": "at.bridges", "chains": "at.chains",
+    "nats": "value", "SE": "standard_error", "images": "n",
+}  # fmt: skip
 
 
 def cells(rows: list[Row]) -> list[dict[str, Any]]:
     """A line for each estimator at K, of both parts of its gradient."""
     lines: dict[tuple, dict[str, Any]] = {}
     for r in rows:
-        if r["name"] not in (made.SNR, made.RATE, made.BIAS):
+        if r["name"] not in (made.SNR, made.BIAS):
             continue
         at, of = r["at"], r["at"]["of"]
         line = lines.setdefault((at["bound"], at["estimator"], at["K"]), {"at": at})
@@ -71,13 +77,19 @@ def cells(rows: list[Row]) -> list[dict[str, Any]]:
         if r["name"] == made.BIAS:
             line |= {"bias": r["value"], "length": r["reference"]}
         else:
-            line[of if r["name"] == made.SNR else f"rate {of}"] = r["value"]
+            line |= {of: r["value"], f"rate {of}": rate(r)}
     return list(lines.values())
+
+
+def rate(r: Row) -> float:
+    """The squared ratio per second, of a row of a ratio."""
+    # A gradient without noise has an infinite ratio, which no row holds.
+    return math.inf if r["value"] is None else r["value"] ** 2 / r["seconds"]
 
 
 def draw(rows: list[Row], asked: Advise):
     """Squared SNR of phi per second over K: a panel for each model and bound."""
-    own = [r for r in rows if r["name"] == made.RATE and r["at"]["of"] == "phi"]
+    own = [r for r in rows if r["name"] == made.SNR and r["at"]["of"] == "phi"]
     models = list(dict.fromkeys(r["at"]["model"] for r in own)) or [""]
     figure, panels = new_figure(
         len(models), len(BOUNDS), (10, 2.6 * len(models) + 0.8), squeeze=False, sharex=True
@@ -94,7 +106,7 @@ def draw(rows: list[Row], asked: Advise):
                     for b in rows
                 )
                 axes.plot(
-                    [r["at"]["K"] for r in line], [r["value"] for r in line], marker=marker, ms=4,
+                    [r["at"]["K"] for r in line], [rate(r) for r in line], marker=marker, ms=4,
                     lw=1, color=COLORS[color], ls=":" if biased else "-",
                     mfc="none" if biased else None,
                 )  # fmt: skip

@@ -13,9 +13,7 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row, row
 
-SNR, RATE, BIAS, CHOICE, REFUSED, SPENT = (
-    "SNR", "SNR^2 per second", "bias", "choice", "not tried", "time",
-)  # fmt: skip
+SNR, BIAS, CHOICE, REFUSED, SPENT = "SNR", "bias", "choice", "not tried", "time"
 
 
 def of(name: str, make: Callable[[], Subject], asked: Advise) -> list[Row]:
@@ -53,10 +51,7 @@ def _measured(name: str, found: bounds.Measured, asked: Advise) -> list[Row]:
     common: dict[str, Any] = {
         "n": asked.advice.num_replicates, "seconds": found.seconds.value, "flops": found.flops,
     }  # fmt: skip
-    rows = [
-        _row(SNR, at, "ratio", *found.snr, **common),
-        _row(RATE, at, "1/s", *found.per_second, **common),
-    ]
+    rows = [_row(SNR, at, "ratio", *found.snr, **common)]
     if found.biased:
         rows.append(_row(BIAS, at, "nats", *found.bias, reference=found.length.value, **common))
     return rows

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from experiments.runtime.settings import (
     Count,
+    CountFrom0,
     Distinct,
     NotEmpty,
     Positive,
@@ -27,12 +28,13 @@ class Asked(Section):
 
     Attributes:
       num_data: of the batch.
+      num_samples: each K; none: no advice.
       num_replicates: a multiple of 20.
       betas: of the thermodynamic bound, from 0 to 1.
     """
 
     num_data: Count
-    num_samples: Annotated[tuple[Count, ...], NotEmpty, Distinct]
+    num_samples: Annotated[tuple[Count, ...], Distinct]
     cost: Literal["seconds", "flops"]
     num_replicates: Annotated[int, Field(ge=2 * BLOCKS, le=2**31 - 1, multiple_of=BLOCKS)]
     num_calls: Count
@@ -70,6 +72,31 @@ class Check(Section):
     test_samples: Count
 
 
+class Chains(Section):
+    """Values of the VAE at equal numbers of decoder gradients.
+
+    Attributes:
+      gradients: for each image, multiples of `num_bridges`; none: no table.
+      num_bridges: of UHA and of AIS.
+      num_steps: in which the path of UHA is trained.
+      num_images: the first of the test images; 0: all.
+    """
+
+    gradients: Annotated[tuple[Count, ...], Distinct]
+    num_bridges: Annotated[int, Field(ge=1, le=1000)]
+    num_steps: Count
+    num_images: CountFrom0
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if any(count % self.num_bridges for count in self.gradients):
+            raise ValueError(
+                f"gradients must be multiples of num_bridges ({self.num_bridges}), got "
+                f"{self.gradients}"
+            )
+        return self
+
+
 class Advise(Section):
     """The config of `experiments.advise`.
 
@@ -93,12 +120,13 @@ class Advise(Section):
     training: Training
     advice: Asked
     check: Check
+    chains: Chains
 
     @model_validator(mode="after")
     def _checked(self):
         if self.check.seeds and self.check.num_samples not in self.advice.num_samples:
             raise ValueError(
-                f"check must have a num_samples that is asked about, one of "
-                f"{', '.join(map(str, self.advice.num_samples))}, got {self.check.num_samples}"
+                "check must have a num_samples that is asked about, one of "
+                f"{self.advice.num_samples}, got {self.check.num_samples}"
             )
         return self

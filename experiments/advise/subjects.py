@@ -28,6 +28,7 @@ from models.dvae import make_dvae
 from models.exact import linear_gaussian
 from models.vae import make_vae
 
+OF_RUN = "VAE of a run"
 NUM_DIMS, NUM_DATA = 20, 1024  # of the toy of Rainforth et al.
 PERTURBATIONS = {"Gaussian, near": 0.01, "Gaussian, far": 0.5}
 SIZES: dict[str, Any] = {
@@ -55,11 +56,12 @@ class Images(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What `bounds.advise` is asked about."""
+    """What `bounds.advise` is asked about, and the images where it is a model of some."""
 
     model: bounds.LatentModel
     params: bounds.Params
     x: PyTree
+    images: Images | None = None
 
 
 def of(asked: Advise) -> dict[str, Callable[[], Subject]]:
@@ -69,7 +71,7 @@ def of(asked: Advise) -> dict[str, Callable[[], Subject]]:
       UserError: data or a run cannot be read, or do not fit a model.
     """
     if asked.run:
-        return {"VAE of a run": _of_run(asked)}
+        return {OF_RUN: _of_run(asked)}
     made: dict[str, Callable[[], Subject]] = {}
     for name in asked.models:
         if name in PERTURBATIONS:
@@ -77,7 +79,8 @@ def of(asked: Advise) -> dict[str, Callable[[], Subject]]:
         elif name == "NumPyro":
             made[name] = functools.partial(_numpyro, asked)
         else:
-            made[name] = functools.partial(_trained, asked, images(asked, name))
+            # Trained once, whatever is asked of it.
+            made[name] = functools.cache(functools.partial(_trained, asked, images(asked, name)))
     return made
 
 
@@ -190,12 +193,12 @@ def _trained(asked: Advise, of_images: Images) -> Subject:
     """After a short training by the plain estimator, as one asks in the middle of a training."""
     objective = of_images.plain(4)
     params = fitted(of_images, objective, asked.training, asked.seed, asked.training.num_steps)
-    return Subject(of_images.model, params, _batch(asked, of_images.prepare, of_images.dataset))
+    return Subject(of_images.model, params, _batch(asked, of_images), of_images)
 
 
-def _batch(asked: Advise, prepare: Callable, dataset: sets.Dataset) -> PyTree:
-    chosen = dataset.train[: asked.advice.num_data]
-    return batches.prepare_all(prepare, chosen, key_for(asked.seed, Purpose.ADVICE_DATA))
+def _batch(asked: Advise, of_images: Images) -> PyTree:
+    chosen = of_images.dataset.train[: asked.advice.num_data]
+    return batches.prepare_all(of_images.prepare, chosen, key_for(asked.seed, Purpose.ADVICE_DATA))
 
 
 def _of_run(asked: Advise) -> Callable[[], Subject]:
@@ -209,8 +212,15 @@ def _of_run(asked: Advise) -> Callable[[], Subject]:
         checkpoint=asked.checkpoint,
         member=asked.member,
     )
-    x = _batch(asked, problem.prepare, problem.dataset)
-    return lambda: Subject(problem.vae.model, params, x)
+    model = problem.vae.model
+    of_images = Images(
+        model,
+        functools.partial(vae_build.init_params, problem),
+        problem.prepare,
+        lambda k: bounds.pathwise(model, num_samples=k),
+        problem.dataset,
+    )
+    return lambda: Subject(model, params, _batch(asked, of_images), of_images)
 
 
 def _numpyro(asked: Advise) -> Subject:

@@ -70,6 +70,7 @@ class Purpose(enum.Enum):
     ADVICE_START = ("advice", _END - 3)
     ADVICE_TEST = ("advice", _END - 4)
     ADVICE_SCORES = ("advice", _END - 5)
+    ADVICE_PATH = ("advice", _END - 6)
 
     SNR_DATA = ("signal-to-noise of a toy", Part(0, 3))
     SNR_PERTURBATION = ("signal-to-noise of a toy", Part(1, 3))

@@ -47,6 +47,7 @@ NUMBERS = {
     "ADVICE_START": ("advice", END - 3),
     "ADVICE_TEST": ("advice", END - 4),
     "ADVICE_SCORES": ("advice", END - 5),
+    "ADVICE_PATH": ("advice", END - 6),
     "SNR_DATA": ("signal-to-noise of a toy", Part(0, 3)),
     "SNR_PERTURBATION": ("signal-to-noise of a toy", Part(1, 3)),
     "SNR_GRADIENTS": ("signal-to-noise of a toy", Part(2, 3)),
