@@ -7,10 +7,15 @@ chunks by vmap inside a scan and consumed by a sum: the least that keeps XLA fro
 Every contestant is compiled beforehand, gets its own best chunk size out of the same set, and is
 then timed in turns with the others.
 
+New rows. The SNR of the other estimators at K = 100 against the same number of gradients of the
+same estimator in the same chunks, summed: moments, chunks and keys are to cost nothing beside
+them. The ratio is of rates, 1 or more where the measurement is no slower.
+
 Memory. What R replicates need at R = 1e5 over R = 1e3, K = 100: the temporaries of the compiled
 program, and the peak of a process that does nothing else.
 """
 
+import functools
 import statistics
 
 import jax
@@ -28,6 +33,8 @@ from benchmarks.timing import (
 )
 from models.exact import linear_gaussian
 
+BETAS = (0.0, 0.1, 0.3, 1.0)
+_left_sum = functools.partial(bounds.thermodynamic, betas=BETAS)
 NUM_SAMPLES = 1000
 NUM_DIMS = 20
 NUM_REPLICATES = 256
@@ -36,6 +43,16 @@ ROUNDS = 7
 ESTIMATORS = {"pathwise": bounds.pathwise, "dreg": bounds.dreg}
 LIMITS = {"pathwise": 2.0, "dreg": 2.75}
 
+ROWS = {
+    "rloo": bounds.rloo,
+    "ovis": bounds.ovis,
+    "left sum": functools.partial(bounds.pathwise, bound=_left_sum),
+    "tvo": functools.partial(bounds.tvo, betas=BETAS),
+}
+ROWS_SAMPLES = 100
+ROWS_CHUNK = 16
+ROWS_LIMIT = 1.0
+
 MEMORY_SAMPLES = 100
 MEMORY_CHUNK_SIZE = 100
 MEMORY_REPLICATES = (1_000, 100_000)
@@ -43,7 +60,7 @@ MEMORY_LIMIT = 1.05
 
 
 def run() -> list[Row]:
-    return time_rows() + memory_rows()
+    return time_rows() + estimator_rows() + memory_rows()
 
 
 def make_problem():
@@ -119,6 +136,45 @@ def time_rows() -> list[Row]:
         Row(f"snr_cost: compile {name}", compile_times[name], unit="s", detail="once, not above")
         for name in ESTIMATORS
     ]
+
+
+def plain_program(estimator, num_samples, num_replicates, chunk_size):
+    """Likewise of the gradients alone, which a sum consumes."""
+    model, params, x = make_problem()
+    gradient = jax.grad(estimator(model, num_samples=num_samples))
+
+    def program(params, key, x):
+        def add_chunk(total, chunk):
+            replicates = chunk * chunk_size + jnp.arange(chunk_size)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, replicates)
+            found = jax.vmap(lambda k: gradient(params, k, x))(keys)
+            return jax.tree.map(lambda t, g: t + jnp.sum(g, axis=0), total, found), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.scan(add_chunk, zeros, jnp.arange(num_replicates // chunk_size))[0]
+
+    return program, (params, jax.random.key(2), x)
+
+
+def estimator_rows() -> list[Row]:
+    rows = []
+    for name, estimator in ROWS.items():
+        calls = {}
+        for kind, make in (("plain", plain_program), ("row", moments_program)):
+            program, args = make(estimator, ROWS_SAMPLES, NUM_REPLICATES, ROWS_CHUNK)
+            compiled, _ = compile_seconds(program, *args)
+            calls[kind] = functools.partial(compiled, *args)
+        seconds = interleaved(calls, rounds=ROUNDS)
+        micro = {k: statistics.median(v) / NUM_REPLICATES * 1e6 for k, v in seconds.items()}
+        rows.append(
+            Row(
+                f"snr_cost: plain gradients / row of {name}, K={ROWS_SAMPLES}",
+                ratio(seconds["plain"], seconds["row"]),
+                low=ROWS_LIMIT,
+                detail=f"{micro['plain']:.0f} us / {micro['row']:.0f} us per replicate",
+            )
+        )
+    return rows
 
 
 def memory_rows() -> list[Row]:

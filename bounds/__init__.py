@@ -1,7 +1,7 @@
 """Lower bounds on log-likelihood in JAX: values, gradient estimators, diagnostics.
 
-Here are models and objectives, values, estimators, likelihoods, annealing and signal-to-noise
-ratios. Public modules have the rest:
+Here are models and objectives, values, estimators, likelihoods, annealing, signal-to-noise ratios
+and advice on them. Public modules have the rest:
 
 * `bounds.adapters`: models of NumPyro, and of distribution objects, as models of this library.
 * `bounds.audit`: whether a model, its gradients or anybody's number is what a bound has to be.
@@ -24,6 +24,11 @@ from bounds import diffusion as diffusion
 from bounds import evidence as evidence
 from bounds import joint as joint
 from bounds import surgery as surgery
+from bounds._advise import Advice as Advice
+from bounds._advise import advise as advise
+from bounds._advise_choices import Choice as Choice
+from bounds._advise_choices import Measured as Measured
+from bounds._advise_measured import Interval as Interval
 from bounds._annealed import Annealing as Annealing
 from bounds._annealed import annealed as annealed
 from bounds._annealing import ais as ais
@@ -75,15 +80,20 @@ from bounds._weights import pareto_k_hat as pareto_k_hat
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "Annealing",
     "Aux",
+    "Choice",
     "Diagnostics",
     "Estimate",
+    "Interval",
     "LatentModel",
+    "Measured",
     "Moments",
     "Objective",
     "Params",
     "adapters",
+    "advise",
     "ais",
     "annealed",
     "annealing_schedule",

@@ -57,6 +57,16 @@ def check_chunk_size(chunk_size: object) -> int | None:
     return None if chunk_size is None else check_count("chunk_size", chunk_size)
 
 
+def check_number(name: str, value: object) -> None:
+    """Raises where a setting is no number, as a value with a kind is not."""
+    try:
+        jnp.asarray(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a number, got {type(value).__name__}; an estimate or a bound is none."
+        ) from None
+
+
 def check_at_least(
     name: str, value: object, least: float, *, strictly: bool = False, instead: str = ""
 ) -> Array:
@@ -64,6 +74,7 @@ def check_at_least(
 
     A traced one that is too small becomes NaN.
     """
+    check_number(name, value)
     array = jnp.asarray(value, float)  # type: ignore[arg-type]
     if array.shape != ():
         raise ValueError(f"{name} must be one number, got shape {array.shape}.")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from bounds._checks import check_log_w, is_known
+from bounds._checks import check_log_w, check_number, is_known
 
 
 def elbo(log_w: ArrayLike, *, axis: int = -1) -> Float[Array, "..."]:
@@ -105,6 +105,7 @@ def renyi(log_w: ArrayLike, alpha: ArrayLike, *, axis: int = -1) -> Float[Array,
     (arXiv 2210.06226).
     """
     log_w, axis = check_log_w(log_w, axis)
+    check_number("alpha", alpha)
     # 1 - alpha is formed before it is rounded to float32, while a Python float is exact.
     order = jnp.asarray(1.0 - alpha, log_w.dtype)  # type: ignore[operator]
     if order.shape != ():

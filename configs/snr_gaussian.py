@@ -30,7 +30,7 @@ def get_config(case: str = "near") -> ConfigDict:
         },
         # What is measured: K for IWAE, the same numbers as M for the ELBO.
         "num_samples": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000),
-        "estimators": ("pathwise", "dreg", "stl"),
+        "estimators": ("pathwise", "dreg", "rloo", "ovis", "left sum", "tvo", "stl"),
         "elbo": True,
         "replicates": {"number": 10_000, "num_blocks": 40},  # blocks of the jackknife
         # The far case is not asymptotic anywhere, so no slope is fitted there.

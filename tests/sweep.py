@@ -53,6 +53,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     }),
     "dequantize_exact": ("dequantize_exact", "configs/dequantize_exact.py", {}),
     "estimators": ("estimators", "configs/estimators.py", {}),
+    "advise": ("advise", "configs/advise.py", {}),
     "diffusion": ("diffusion", "configs/diffusion_digits.py", {"network": {"width": 8}}),
     "diffusion_ddpm": ("diffusion", "configs/diffusion_digits.py", {
         "network": {"name": "mlp", "width": 8},
@@ -169,6 +170,7 @@ def base(case: str, folder: str) -> tuple[Program, dict[str, Any]]:
 def program_of(name: str) -> Program:
     """What `experiments.NAME` hands to `cli.run`."""
     from experiments.accelerator.settings import Visit
+    from experiments.advise.settings import Advise
     from experiments.audit.settings import Audit
     from experiments.compare.settings import Compare
     from experiments.compile.settings import Compile
@@ -187,6 +189,7 @@ def program_of(name: str) -> Program:
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
         "accelerator": Visit, "explore": Explore, "estimators": Estimators,
+        "advise": Advise,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

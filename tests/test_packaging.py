@@ -73,6 +73,7 @@ ROOMS = {
     "snr": SHARED | {"vae"},
     "surgery": SHARED | {"vae"},
     "estimators": SHARED,
+    "advise": SHARED | {"vae"},
     "audit": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle"},
     "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},

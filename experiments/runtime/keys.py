@@ -65,6 +65,13 @@ class Purpose(enum.Enum):
     AUDIT_OF_CLAIMS = ("audit", _END - 2)
     AUDIT_PILOT = ("audit", _END - 3)
 
+    ADVICE_GRADIENTS = ("advice", _END - 1)
+    ADVICE_DATA = ("advice", _END - 2)
+    ADVICE_START = ("advice", _END - 3)
+    ADVICE_TEST = ("advice", _END - 4)
+    ADVICE_SCORES = ("advice", _END - 5)
+    ADVICE_PATH = ("advice", _END - 6)
+
     SNR_DATA = ("signal-to-noise of a toy", Part(0, 3))
     SNR_PERTURBATION = ("signal-to-noise of a toy", Part(1, 3))
     SNR_GRADIENTS = ("signal-to-noise of a toy", Part(2, 3))

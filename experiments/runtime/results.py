@@ -63,6 +63,7 @@ class Extra(TypedDict, total=False):
     k_hat: Number
     chi_square: float  # what a p-value is of, as the next
     degrees_of_freedom: int
+    flops: Number  # of one gradient
     # Of a surgery.
     log_n: float  # the largest that the value can be
     threshold: float  # of the variance of an active unit

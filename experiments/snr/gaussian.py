@@ -13,7 +13,7 @@ from experiments.runtime.results import Row, row
 from experiments.snr import measure
 from experiments.snr.gaussian_figure import draw
 from experiments.snr.problem import ESTIMATORS, Point, Problem, chunk_size
-from experiments.snr.settings import Fit, Gaussian, Toy
+from experiments.snr.settings import NEED_TWO, Fit, Gaussian, Toy
 from models.exact import linear_gaussian, linear_gaussian_theory
 
 LOW_NOISE = "dreg mean / pathwise sd"
@@ -96,12 +96,15 @@ def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
     }
     # Far from the optimum the expansions in 1/K say nothing at any K in reach.
     theory = _theory(setting, variance, num_samples) if settings.fit.slopes else {}
-    measured = {e: _measure(settings, setting, e, num_samples) for e in settings.estimators}
+    names = [
+        e for e in settings.estimators if e != "rloo" and (num_samples > 1 or e not in NEED_TWO)
+    ]
+    measured = {e: _measure(settings, setting, e, num_samples) for e in names}
     rows = []
     for name, result in measured.items():
         for group in ("theta", "phi"):
-            if group == "theta" and name != "pathwise":
-                continue  # the same gradient in theta for every estimator
+            if group == "theta" and name not in ("pathwise", "left sum"):
+                continue  # the same gradient in theta for every estimator of a bound
             squared = measure.snr_squared(result, group)
             rows.append(
                 _snr_row(
@@ -133,21 +136,26 @@ def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
 
 
 def _elbo_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[Row]:
-    result = _measure(settings, setting, "elbo", num_samples)
     floor = bounds.snr_floor(settings.replicates.number)
-    return [
-        _snr_row(
-            f"{group} elbo",
-            {"M": num_samples},
-            measure.snr_squared(result, group),
-            None,
-            floor=floor,
-            n=settings.replicates.number,
-            seconds=result.seconds,
-            compile_seconds=result.compile_seconds,
-        )
-        for group in ("theta", "phi")
-    ]
+    rows = []
+    for name, groups in (("elbo", ("theta", "phi")), ("rloo", ("phi",))):
+        if name == "rloo" and (num_samples == 1 or name not in settings.estimators):
+            continue
+        result = _measure(settings, setting, name, num_samples)
+        rows += [
+            _snr_row(
+                f"{group} {name}",
+                {"M": num_samples},
+                measure.snr_squared(result, group),
+                None,
+                floor=floor,
+                n=settings.replicates.number,
+                seconds=result.seconds,
+                compile_seconds=result.compile_seconds,
+            )
+            for group in groups
+        ]
+    return rows
 
 
 def _theory(setting: Setting, variance: float, num_samples: int) -> dict[str, float]:

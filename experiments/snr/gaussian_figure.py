@@ -10,9 +10,16 @@ IWAE = [
     ("phi dreg", "green", r"$\phi$, DReG", "s"),
     ("phi stl", "orange", r"$\phi$, STL (biased for K > 1)", "^"),
     ("phi pathwise", "purple", r"$\phi$, IWAE: plain, bias removed", "x"),
+    ("phi ovis", "sky", r"$\phi$, OVIS", "v"),
+    ("phi left sum", "gray", r"$\phi$, left sum, pathwise", "o"),
+    ("phi tvo", "gray", r"$\phi$, TVO (biased)", "<"),
     ("phi dreg mean / pathwise sd", "red", r"$\phi$, IWAE: DReG mean / pathwise sd", "o"),
 ]
-ELBO = [("theta elbo", "blue", r"$\theta$", "o"), ("phi elbo", "red", r"$\phi$", "o")]
+ELBO = [
+    ("theta elbo", "blue", r"$\theta$", "o"),
+    ("phi elbo", "red", r"$\phi$", "o"),
+    ("phi rloo", "green", r"$\phi$, leave-one-out", "s"),
+]
 
 
 def draw(settings: Gaussian, rows: list[Row], summary: list[Row]):

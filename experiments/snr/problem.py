@@ -7,13 +7,23 @@ from typing import Any, NamedTuple
 import bounds
 from experiments.runtime.results import Row
 
+BETAS = (0.0, 0.1, 0.3, 1.0)  # of the thermodynamic bound
 ESTIMATORS: dict[str, Callable[..., bounds.Objective]] = {
     "pathwise": bounds.pathwise,
     "dreg": bounds.dreg,
     "stl": bounds.stl,
     "elbo": functools.partial(bounds.pathwise, bound=bounds.elbo),
+    "rloo": bounds.rloo,
+    "ovis": bounds.ovis,
+    "left sum": functools.partial(
+        bounds.pathwise, bound=functools.partial(bounds.thermodynamic, betas=BETAS)
+    ),
+    "tvo": functools.partial(bounds.tvo, betas=BETAS),
 }
-"""Estimators by name; `elbo` averages num_samples single-sample gradients."""
+"""Estimators by name; `elbo` averages num_samples single-sample gradients, and `rloo` is of it too.
+
+The place of a name is part of its keys: new ones come last.
+"""
 
 
 class Point(NamedTuple):

@@ -21,7 +21,8 @@ from experiments.runtime.settings import (
 from experiments.studies.settings import Data
 from experiments.vae.settings import Model as VAE
 
-EstimatorName = Literal["pathwise", "dreg", "stl", "elbo"]
+EstimatorName = Literal["pathwise", "dreg", "stl", "elbo", "rloo", "ovis", "left sum", "tvo"]
+NEED_TWO = ("rloo", "ovis", "tvo")  # samples
 Dims = Annotated[int, Field(ge=1, le=10_000)]  # of a matrix with as many rows and columns
 Counts = Annotated[tuple[Count, ...], NotEmpty, Distinct]
 
@@ -100,7 +101,12 @@ class Fit(Section):
 
 
 class Gaussian(Section):
-    """The Gaussian toy: SNR over K of IWAE, over M of the ELBO."""
+    """The Gaussian toy: SNR over K of IWAE, over M of the ELBO.
+
+    Attributes:
+      estimators: over K, where they take it; rloo is over M.
+      elbo: whether anything is measured over M.
+    """
 
     problem: Literal["gaussian"]
     seed: Seed
@@ -111,6 +117,12 @@ class Gaussian(Section):
     replicates: Replicates
     fit: Fit
     memory: Memory
+
+    @model_validator(mode="after")
+    def _of_elbo(self):
+        if "rloo" in self.estimators and not self.elbo:
+            raise ValueError("elbo must be True for rloo, which is of the ELBO")
+        return self
 
 
 class Phase(Section):
@@ -153,6 +165,13 @@ class OfVAE(Section):
     estimators: Annotated[tuple[EstimatorName, ...], NotEmpty, Distinct]
     replicates: Replicates
     memory: Memory
+
+    @model_validator(mode="after")
+    def _more_than_one(self):
+        needy = [name for name in self.estimators if name in NEED_TWO]
+        if needy and 1 in self.num_samples:
+            raise ValueError(f"num_samples must be at least 2 for {needy[0]}")
+        return self
 
 
 PROBLEMS: dict[str, type[Section]] = {"gaussian": Gaussian, "vae": OfVAE, "phase": Phase}

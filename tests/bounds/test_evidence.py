@@ -11,6 +11,7 @@ from oracles import TIGHT, all_tuples, z_limit
 from scipy import special
 
 import bounds
+from bounds import _checks
 from bounds._multilevel import increment
 from models.exact import enumerable
 
@@ -196,3 +197,11 @@ def test_bad_arguments():
         evidence.cubo(jnp.zeros(3), 2, probabilities=jnp.ones(2))
     with pytest.raises(ValueError, match="jackknife leaves one sample out"):
         evidence.jackknife(jnp.zeros(1))
+
+
+def test_a_value_with_a_kind_is_no_setting():
+    found = evidence.jackknife(jnp.arange(3.0))
+    with pytest.raises(TypeError, match="alpha must be a number, got Value"):
+        _checks.check_at_least("alpha", found, 0.0)
+    with pytest.raises(TypeError):
+        bounds.renyi(jnp.arange(3.0), found)

@@ -12,6 +12,7 @@ import pytest
 from programs import finish, read, shared_folder, start, start_together
 
 from configs import (
+    advise,
     audit,
     compare_digits,
     dalle_digits,
@@ -162,6 +163,13 @@ CONFIGS = {
         "evaluation": {"num_images": 6, "num_draws": 4, "sample_grid": 2},
     })),
     "surgery": _surgery,
+    "advise": lambda: merged(advise.get_config().to_dict(), {
+        "models": ("Gaussian, near",),
+        "advice": {
+            "num_data": 2, "num_samples": (2,), "num_replicates": 40, "num_calls": 1,
+            "cost": "flops",  # seconds are other ones each time
+        },
+    }),
     "estimators": lambda: merged(
         estimators.get_config().to_dict(), {"num_samples": (1,), "most_outcomes": 70}
     ),
