@@ -70,6 +70,9 @@ def any_order(model: Masked) -> LatentModel:
       of all tokens as they are revealed, integers [L]; it has no phi. Train theta by `vimco`,
       `rloo` or `reinforce`, since z is discrete.
 
+    Raises:
+      ValueError: when called, x is not L tokens of the model, or `predict` returns a wrong shape.
+
     Example:
       >>> import jax, jax.numpy as jnp, bounds
       >>> def predict(theta, tokens):  # what a visible neighbour is, with probability theta
