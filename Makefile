@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion dalle surgery compare audit accelerator \
+	dequantize dequantize-gap dequantize-exact diffusion masked dalle surgery compare audit accelerator \
 	explore estimators lint fast test bench docs clean
 .DEFAULT_GOAL := help
 
@@ -79,6 +79,9 @@ dequantize-exact: $(VENV)/.experiments ## one and two pixels by quadrature, and 
 
 diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term by term: eight minutes
 	$(BIN)/python -m experiments.diffusion --config=configs/diffusion_digits.py --workdir=$(WORKDIR)/diffusion_digits
+
+masked: $(VENV)/.experiments ## masked diffusion of digits, the ELBO in three forms, all orders of a crop
+	$(BIN)/python -m experiments.masked --config=configs/masked_digits.py --workdir=$(WORKDIR)/masked_digits
 
 dalle: $(VENV)/.experiments ## the joint bound of DALL-E on captioned digits, everything exact: fifteen minutes
 	$(BIN)/python -m experiments.dalle --config=configs/dalle_digits.py --workdir=$(WORKDIR)/dalle_digits

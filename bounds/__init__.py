@@ -10,6 +10,7 @@ and advice on them. Public modules have the rest:
 * `bounds.diffusion`: the bound of diffusion models, its estimates, schedules and times.
 * `bounds.evidence`: values about log p(x) that are no lower bounds, each with its kind.
 * `bounds.joint`: the joint bound of images, captions and tokens, and sums over all tokens.
+* `bounds.masked`: masked diffusion and any-order models of tokens.
 * `bounds.surgery`: the average KL of a data set taken apart, and the aggregated posterior.
 
 The names in `__all__`, here and in each of them, are the public interface and follow semantic
@@ -23,6 +24,7 @@ from bounds import dequantization as dequantization
 from bounds import diffusion as diffusion
 from bounds import evidence as evidence
 from bounds import joint as joint
+from bounds import masked as masked
 from bounds import surgery as surgery
 from bounds._advise import Advice as Advice
 from bounds._advise import advise as advise
@@ -117,6 +119,7 @@ __all__ = [
     "k_hat_threshold",
     "log_likelihood",
     "log_weights",
+    "masked",
     "merge_moments",
     "miwae",
     "normalized_weights",

@@ -89,6 +89,19 @@ def check_at_least(
     return jnp.where((array > least) if strictly else (array >= least), array, jnp.nan)
 
 
+def check_share(name: str, value: object, advice: str = "") -> Array:
+    """Returns a scalar in (0, 1], refusing a known one that is not; a traced one becomes NaN."""
+    array = jnp.asarray(value, float)  # type: ignore[arg-type]
+    if array.shape != ():
+        raise ValueError(f"{name} must be one number, got shape {array.shape}.")
+    if is_known(value):
+        known = float(np.asarray(value, array.dtype))
+        if not 0 < known <= 1:
+            raise ValueError(f"{name} must lie in (0, 1], got {known}{advice and '; ' + advice}.")
+        return array
+    return jnp.where((array > 0) & (array <= 1), array, jnp.nan)
+
+
 def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
     """Returns log-weights in at least float32 and a non-negative axis, or raises."""
     try:

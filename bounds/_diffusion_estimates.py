@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_gamma, is_known, nan_unless
+from bounds._checks import check_gamma, check_share, is_known, nan_unless
 from bounds._diffusion import Diffusion, kl_term, noised, normal, predicted, prior, reconstruction
 from bounds._types import Key
 
@@ -23,14 +23,14 @@ from bounds._types import Key
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BoundEstimate:
-    """An unbiased estimate of an ELBO from one time: to be averaged, and nothing else.
+    """An unbiased estimate of an ELBO from one time or mask: to be averaged, and nothing else.
 
     It is no array, so that it cannot enter `iwae` or another logsumexp, where it would estimate
     no bound at all.
 
     Attributes:
       value: the estimate in nats.
-      term: the term of the drawn time alone, not weighted: what importance sampling keeps.
+      term: the term of what was drawn alone, not weighted: what importance sampling keeps.
     """
 
     value: Float[Array, "*batch"]
@@ -79,12 +79,7 @@ def discrete_estimate(
     """
     gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
     t = check_time(t, gamma.size)
-    if jnp.shape(probability) != ():
-        raise ValueError(f"probability must be p_t alone, a scalar, got {jnp.shape(probability)}.")
-    if is_known(probability) and not 0 < float(probability) <= 1:  # type: ignore[arg-type]
-        raise ValueError(f"probability must lie in (0, 1], got {float(probability)}.")  # type: ignore[arg-type]
-    probability = jnp.asarray(probability, float)
-    probability += nan_unless((probability > 0) & (probability <= 1))
+    probability = check_share("probability", probability)
     x_t = noised(data, normal(key, data), gamma[t - 1])
     # One evaluation of the network serves both: under vmap both are computed.
     gamma_s, gamma_t = gamma[jnp.maximum(t - 2, 0)], gamma[t - 1]

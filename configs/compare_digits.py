@@ -15,20 +15,27 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Five families, eight models."""
+    """Six families, nine models."""
     return ConfigDict(
         {
             "data_dir": "",
             "data": {"name": "digits_shuffled"},
-            "order": ("VAE", "Flow", "Exact", "Diffusion", "dVAE"),  # of the table; a part will do
+            "order": (
+                "VAE",
+                "Flow",
+                "Exact",
+                "Diffusion",
+                "Masked",
+                "dVAE",
+            ),  # of the table; a part will do
             "families": FAMILIES,
         }
     )
 
 
 # title: in the table, else the name; program: train (a VAE, scored by evaluate), dequantize,
-# diffusion or dalle; config: its file; changes: sections and fields of that config; run: a finished
-# run in the place of both.
+# diffusion, masked or dalle; config: its file; changes: sections and fields of that config; run: a
+# finished run in the place of both.
 FAMILIES = {
     "VAE": {
         "program": "train",
@@ -88,6 +95,12 @@ FAMILIES = {
         "program": "diffusion",
         "config": "configs/diffusion_digits.py",
         "changes": {"seeds": (0,)},
+        "run": "",
+    },
+    "Masked": {
+        "program": "masked",
+        "config": "configs/masked_digits.py",
+        "changes": {"seeds": (0,), "evaluation": {"steps": (64,)}},
         "run": "",
     },
     "dVAE": {

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import bounds
 
-_EMBED = nn.initializers.normal(0.02)
+EMBED = nn.initializers.normal(0.02)
 
 
 class TokenPrior(NamedTuple):
@@ -54,10 +54,11 @@ class TokenPrior(NamedTuple):
 
 
 class Layer(nn.Module):
-    """Causal self-attention and a perceptron, each behind a layer norm."""
+    """Self-attention and a perceptron, each behind a layer norm."""
 
     heads: int
     dropout: float
+    causal: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "s w"], train: bool) -> Array:
@@ -66,7 +67,8 @@ class Layer(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         inner = nn.Dense(3 * width, name="qkv")(nn.LayerNorm(name="norm_attention")(x))
         parts = inner.reshape(length, 3, self.heads, width // self.heads)
-        out = jax.nn.dot_product_attention(parts[:, 0], parts[:, 1], parts[:, 2], is_causal=True)
+        query, keys, values = (parts[:, index] for index in range(3))
+        out = jax.nn.dot_product_attention(query, keys, values, is_causal=self.causal)
         x += drop(nn.Dense(width, name="attended")(out.reshape(length, width)))
         inner = nn.gelu(nn.Dense(4 * width, name="wide")(nn.LayerNorm(name="norm")(x)))
         return x + drop(nn.Dense(width, name="narrow")(inner))
@@ -90,7 +92,7 @@ class Transformer(nn.Module):
         length, words, (rows, columns) = self.text_length, self.num_words, self.grid
 
         def table(name, count):
-            return self.param(name, _EMBED, (count, self.width))
+            return self.param(name, EMBED, (count, self.width))
 
         padding = table("padding", length)
         text = jnp.where((y == words)[:, None], padding, table("words", words)[y % words])
@@ -148,13 +150,7 @@ def make_prior(
         "heads": heads,
         "tokens in the grid": math.prod(grid),
     }
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}.")
-    if width < 1 or width % heads:
-        raise ValueError(f"the width must be a multiple of heads ({heads}), got {width}.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {dropout}.")
+    check_transformer(sizes, width, heads, dropout)
     net = Transformer(num_words, text_length, num_codes, grid, layers, width, heads, dropout)
     num_tokens = math.prod(grid)
 
@@ -179,6 +175,21 @@ def make_prior(
         return jax.lax.scan(add, start, jnp.arange(num_tokens))[0]
 
     return TokenPrior(init, logits, sample, num_words, text_length, num_codes, num_tokens)
+
+
+def check_transformer(sizes: dict[str, int], width: int, heads: int, dropout: float) -> None:
+    """Refuses sizes of which no transformer can be made.
+
+    Raises:
+      ValueError: with what was wanted.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}.")
+    if width < 1 or width % heads:
+        raise ValueError(f"the width must be a multiple of heads ({heads}), got {width}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}.")
 
 
 def picked(logits: Float[Array, "n k"], tokens: Int[Array, "n"]) -> Float[Array, ""]:

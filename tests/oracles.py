@@ -41,6 +41,16 @@ def close(measured, expected):
     return np.allclose(flat(measured), flat(expected), rtol=TIGHT, atol=TIGHT)
 
 
+def moved(params, seed=1, scale=0.5):
+    """Parameters away from their start, where outputs of a network hardly depend on anything."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    return jax.tree.unflatten(
+        tree,
+        [v + scale * jax.random.normal(k, v.shape) for v, k in zip(leaves, keys, strict=True)],
+    )
+
+
 def moments(grad_fn, seed=0, num_replicates=20_000, chunk_size=2000):
     """Jitted gradient moments."""
     run = jax.jit(

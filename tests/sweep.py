@@ -63,6 +63,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     }),
     "dalle": ("dalle", "configs/dalle_digits.py", {"models": {"one": {}}, "compare": ()}),
+    "masked": ("masked", "configs/masked_digits.py", {"network": {"width": 8}}),
     "surgery": ("surgery", "configs/surgery_digits.py", {
         "models": {"one": {"records": {"save_every": 500}}},
     }),
@@ -179,6 +180,7 @@ def program_of(name: str) -> Program:
     from experiments.diffusion.settings import Diffusion
     from experiments.estimators.settings import Estimators
     from experiments.explore.settings import Explore
+    from experiments.masked.settings import Masked
     from experiments.runtime import settings
     from experiments.snr.settings import parse
     from experiments.surgery.settings import Surgery
@@ -188,8 +190,8 @@ def program_of(name: str) -> Program:
         "train": Train, "evaluate": Evaluate, "reference": Reference, "dequantize": Dequantize,
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
-        "accelerator": Visit, "explore": Explore, "estimators": Estimators,
-        "advise": Advise,
+        "accelerator": Visit, "explore": Explore, "estimators": Estimators, "advise": Advise,
+        "masked": Masked,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

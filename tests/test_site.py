@@ -37,9 +37,10 @@ OPERATIONS = set(
     re.findall(
         r"\\\w+",
         r"""\Rightarrow \Vert \approx \begin \big \Big \Bigl \Bigr \bigl \bigr \bmod \cdot \cos
-        \det \dots \end \exp \frac \ge \in \infty \int \langle \lceil \le \left \leftarrow \ln
-        \log \lvert \max \mid \min \ne \parallel \perp \pi \prod \propto \qquad \quad \rangle
-        \rceil \right \rvert \sim \sqrt \sum \textstyle \tfrac \times \to \underbrace \widehat""",
+        \cup \det \dots \end \exp \frac \ge \in \infty \int \langle \lceil \le \left \leftarrow \ln
+        \log \lvert \max \mid \min \ne \notin \parallel \perp \pi \prod \propto \qquad \quad \rangle
+        \rceil \right \rvert \sim \sqrt \sum \textstyle \tfrac \times \to \underbrace \varnothing
+        \widehat""",
     )
 )
 SYMBOL = re.compile(

@@ -8,6 +8,7 @@ from experiments.compare.settings import Compare, Entry
 from experiments.dalle.family import FAMILY as DALLE
 from experiments.dequantize.family import FAMILY as DEQUANTIZE
 from experiments.diffusion.family import FAMILY as DIFFUSION
+from experiments.masked.family import FAMILY as MASKED
 from experiments.runtime import cluster, paths, results, settings, subprograms
 from experiments.runtime.changes import refuse_flat
 from experiments.runtime.errors import UserError
@@ -16,7 +17,7 @@ from experiments.runtime.settings import Section
 from experiments.studies.family import Family, Job
 from experiments.vae.family import FAMILY as VAE
 
-FAMILIES: dict[str, Family] = {f.program: f for f in (VAE, DEQUANTIZE, DIFFUSION, DALLE)}
+FAMILIES: dict[str, Family] = {f.program: f for f in (VAE, DEQUANTIZE, DIFFUSION, DALLE, MASKED)}
 EVALUATION = "evaluation"  # the folder of a model that another program scores
 
 

@@ -45,6 +45,7 @@ class Purpose(enum.Enum):
     CONTINUOUS_TIME = ("evaluation", _END - 6)
     RELAXATIONS = ("evaluation", _END - 7)
     MARGINAL = ("evaluation", _END - 8)
+    ORDERS = ("evaluation", _END - 9)
 
     VAE_IMAGES = ("evaluation of a VAE", _END - 1)
     VAE_ACTIVE_UNITS = ("evaluation of a VAE", _END - 2)

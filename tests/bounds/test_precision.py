@@ -38,6 +38,8 @@ WITHOUT_ARRAYS = {
     "diffusion.betas_schedule", "diffusion.cosine_schedule", "diffusion.denoiser",
     "diffusion.discretize", "diffusion.init_monotone_gamma", "diffusion.linear_schedule",
     "diffusion.low_discrepancy_times", "diffusion.trajectory", "diffusion.uniform_times",
+    "masked.Enumerated", "masked.Masked", "masked.any_order", "masked.enumerated",
+    "masked.trajectory",
     "joint.JointModel", "joint.Terms", "joint.Values", "joint.enumerated", "joint.latent",
     "joint.relaxed",
     "surgery.Aggregated", "surgery.GaussianPosteriors", "surgery.Terms",
@@ -56,6 +58,7 @@ POINT = RNG.normal(size=48)
 TIMES = np.linspace(0.05, 0.9, 12)
 PROBABILITIES = np.full(16, 1 / 16)
 TOKENS = LOGITS[:, 0].round() % 2
+CODE = np.arange(512) % LEVELS
 
 
 def log_mean_exp(values, axis=-1):
@@ -181,6 +184,19 @@ def reverse_step(x_t):
 
 
 LEVEL = {"levels": LEVELS}
+
+
+def masked(logits):
+    """Of a network that says the same whatever it sees, so that no draw matters."""
+    model = bounds.masked.Masked(lambda theta, tokens: theta, 512, LEVELS)
+    return model, logits, jax.random.key(0), CODE
+
+
+def of_tokens(logits):
+    scores = special.log_softmax(logits, axis=-1)[np.arange(512), CODE]
+    return scores.sum()
+
+
 HALVES = bounds.diffusion.denoiser(lambda theta, x_t, gamma: 0.5 * x_t, prediction="x")
 Q, PRIOR, LIKELIHOOD = np.log([0.2, 0.3, 0.5]), np.log([0.1, 0.2, 0.3]), -np.array([90, 91, 89.0])
 
@@ -327,6 +343,25 @@ TABLE = {
     ),
     "joint.terms": None,
     "surgery.active_units": (bounds.surgery.active_units, lambda m: m.var(0) > 0.01, [MEANS]),
+    "masked.by_count": (
+        lambda t: bounds.masked.by_count(*masked(t), 512, 1 / 512).value,
+        of_tokens, [LOGITS],
+    ),
+    "masked.by_order": (lambda t: bounds.masked.by_order(*masked(t)).value, of_tokens, [LOGITS]),
+    "masked.by_time": (
+        lambda t: bounds.masked.by_time(*masked(t), 1.0).value, of_tokens, [LOGITS]
+    ),
+    "masked.cross_entropy": (
+        lambda t: bounds.masked.cross_entropy(*masked(t), 1.0), lambda t: -of_tokens(t), [LOGITS]
+    ),
+    "masked.terms": (
+        lambda t: bounds.masked.terms(*masked(t), jnp.ones(1)).reconstruction,
+        of_tokens, [LOGITS],
+    ),
+    "masked.token_log_probs": (
+        lambda t: jnp.sum(bounds.masked.token_log_probs(*masked(t)[:2], CODE, jnp.ones(512, bool))),
+        of_tokens, [LOGITS],
+    ),
     "surgery.aggregated_log_prob": (
         lambda z, *q: bounds.surgery.aggregated_log_prob(z, posteriors(*q)), aggregated,
         [POINT, MEANS, VARIANCES],

@@ -20,6 +20,7 @@ from configs import (
     diffusion_digits,
     estimators,
     evaluate,
+    masked_digits,
     reference_mnist,
     snr_gaussian,
     snr_phase,
@@ -161,6 +162,15 @@ CONFIGS = {
         "objective": {"beta_steps": 2, "temperature_steps": 2}, "optimizer": {"warmup_steps": 1},
         "prior": {"num_layers": 1, "width": 8, "num_heads": 2, "num_steps": 4},
         "evaluation": {"num_images": 6, "num_draws": 4, "sample_grid": 2},
+    })),
+    "masked": lambda: merged(masked_digits.get_config().to_dict(), merged(SHORT, {
+        "seeds": (0,), "optimizer": {"warmup_steps": 1},
+        "network": {"num_layers": 1, "width": 8, "num_heads": 2},
+        "training": {"validation_samples": 2},
+        "evaluation": {
+            "num_images": 6, "num_counts": 4, "steps": (4,), "num_orders": 2, "crop": (1, 2),
+            "sample_grid": 4,
+        },
     })),
     "surgery": _surgery,
     "advise": lambda: merged(advise.get_config().to_dict(), {

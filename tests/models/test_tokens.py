@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from oracles import moved
 
 import bounds
 from models import dvae, pixels, token_prior
@@ -18,16 +19,6 @@ def small_prior(**changes):
     settings = {"num_words": V, "text_length": T, "num_codes": K, "grid": GRID, "layers": 2,
                 "width": 16, "heads": 2}  # fmt: skip
     return token_prior.make_prior(**settings | changes)
-
-
-def moved(params, seed=1, scale=0.5):
-    """Away from the start, where logits hardly depend on anything."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return jax.tree.unflatten(
-        tree,
-        [v + scale * jax.random.normal(k, v.shape) for v, k in zip(leaves, keys, strict=True)],
-    )
 
 
 def small_dvae(shape=(4, 8, 1), **changes):

@@ -26,6 +26,7 @@ NUMBERS = {
     "CONTINUOUS_TIME": ("evaluation", END - 6),
     "RELAXATIONS": ("evaluation", END - 7),
     "MARGINAL": ("evaluation", END - 8),
+    "ORDERS": ("evaluation", END - 9),
     "VAE_IMAGES": ("evaluation of a VAE", END - 1),
     "VAE_ACTIVE_UNITS": ("evaluation of a VAE", END - 2),
     "VAE_SIMULATION": ("evaluation of a VAE", END - 3),

@@ -1,0 +1,1 @@
+"""Masked diffusion of pixels: what `experiments.masked` trains and scores."""

@@ -1,0 +1,104 @@
+"""The transformer that predicts masked tokens, and draws of what it predicts."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from oracles import moved
+
+import bounds
+from models import masked_tokens
+
+LEVELS, GRID = 3, (1, 3)
+MASK = LEVELS
+
+
+def small(**changes):
+    settings = {"levels": LEVELS, "grid": GRID, "layers": 1, "width": 8, "heads": 2}
+    return masked_tokens.make_masked(**settings | changes)
+
+
+@pytest.fixture(scope="module")
+def network():
+    made = small()
+    return made, moved(jax.jit(made.init)(jax.random.key(0)))
+
+
+def test_every_row_sees_all_tokens_and_a_mask_is_one_of_its_own(network):
+    made, theta = network
+    tokens = jnp.asarray([0, MASK, 2])
+    before = made.predict(theta, tokens)
+    assert before.shape == (3, LEVELS)
+    for place in range(3):
+        after = made.predict(theta, tokens.at[place].set((tokens[place] + 1) % (LEVELS + 1)))
+        assert np.all(np.abs(after - before).max(axis=1) > 1e-5)
+
+
+def shares(network, tokens, count=20_000):
+    """How often each sequence is drawn, of all."""
+    made, theta = network
+    keys = jax.random.split(jax.random.key(5), count)
+    draw = jax.jit(jax.vmap(lambda key: masked_tokens.reveal(made.made(), theta, key, tokens)))
+    return np.bincount(np.asarray(draw(keys)) @ [9, 3, 1], minlength=27) / count, count
+
+
+def largest_z(share, expected, count):
+    """Over sequences that come up often enough to have a normal law, and the others together."""
+    often = expected * count > 20
+    share, expected = (np.append(v[often], v[~often].sum()) for v in (share, expected))
+    error = np.sqrt(np.maximum(expected * (1 - expected), 1 / count) / count)
+    return np.max(np.abs(share - expected) / error)
+
+
+def test_draws_have_the_probabilities_of_the_mixture_over_orders(network):
+    made, theta = network
+    every = jnp.asarray(list(itertools.product(range(LEVELS), repeat=3)))
+    found = jax.jit(jax.vmap(lambda x: bounds.masked.enumerated(made.made(), theta, x)))(every)
+    np.testing.assert_allclose(np.exp(found.log_prob).sum(), 1.0, rtol=1e-5)
+    share, count = shares(network, jnp.full(3, MASK))
+    expected = np.exp(np.asarray(found.log_prob, np.float64))
+    assert largest_z(share, expected, count) < oracles.z_limit(28)
+    # All at once they would be independent.
+    at_once = jax.vmap(
+        lambda x: bounds.masked.token_log_probs(made.made(), theta, x, jnp.ones(3, bool))
+    )(every)
+    at_once = np.exp(np.asarray(at_once, np.float64).sum(axis=1))
+    assert largest_z(share, at_once, count) > oracles.z_limit(28)
+
+
+def test_visible_tokens_stay_and_the_others_are_drawn_given_them(network):
+    made, theta = network
+    share, count = shares(network, jnp.asarray([MASK, 1, MASK]))
+    pairs = list(itertools.product(range(LEVELS), repeat=2))
+    drawn = np.array([share[9 * a + 3 + c] for a, c in pairs])
+    np.testing.assert_allclose(drawn.sum(), 1.0)
+
+    def predict(theta, tokens):
+        return made.predict(theta, jnp.stack([tokens[0], jnp.asarray(1), tokens[1]]))[::2]
+
+    inside = bounds.masked.Masked(predict, 2, LEVELS)
+    found = jax.vmap(lambda x: bounds.masked.enumerated(inside, theta, x))(jnp.asarray(pairs))
+    expected = np.exp(np.asarray(found.log_prob, np.float64))
+    assert largest_z(drawn, expected, count) < oracles.z_limit(10)
+
+
+def test_dropout_acts_with_a_key_alone():
+    made = small(dropout=0.5)
+    theta, tokens = moved(made.init(jax.random.key(0))), jnp.asarray([0, MASK, 1])
+    keys = jax.random.split(jax.random.key(1))
+    plain, *dropped = (made.made(key).predict(theta, tokens) for key in (None, *keys))
+    assert jnp.array_equal(plain, made.predict(theta, tokens))
+    assert not jnp.allclose(plain, dropped[0])
+    assert not jnp.allclose(*dropped)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"heads": 3}, "multiple of heads"), ({"levels": 0}, "levels must be at least 1")],
+)
+def test_sizes_that_make_no_network(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small(**changes)
