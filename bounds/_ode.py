@@ -248,30 +248,31 @@ def ode_log_density(
     largest_error: float | int = 0.01,
     probes: Array | None = None,
     chunk_size: int | None = None,
-) -> Callable[[PyTree, Array, Array], Array]:
+    has_aux: bool = False,
+) -> Callable[[PyTree, Array, Array], Any]:
     r"""The ODE's density of integers with noise, as `dequantization.dequantized` takes it.
 
     .. math:: \log p(x + u) = \log p\Bigl(z_0 = \alpha_0 \Bigl[\frac{2 (x + u) - 1}{L - 1} - 1
        \Bigr]\Bigr) + D \log \frac{2 \alpha_0}{L - 1}
 
-    z_0 starts at gamma(0) and not at the data: the cell of a level reaches half a step to both
-    sides of where `densities.scale_levels` puts it, the noise u is all that z_0 has, and the last
-    term is the change of unit from z_0 to integers. With `dequantization.truncated_normal` z_0 is
-    the datum under the noise of gamma(0), cut off at the ends of the cell.
+    z_0 starts at gamma(0) and not at the data: cells reach half a step to both sides of where
+    `densities.scale_levels` puts their level, and the last term is the change of unit. With
+    `dequantization.truncated_normal` z_0 is the datum under the noise of gamma(0), cut off there.
 
     Args:
       model: of continuous time, of integers that it encodes as `densities.scale_levels` does.
       levels: L, as many as the data have.
-      num_steps: as in `ode_log_prob`, as are the others.
+      num_steps: as in `ode_log_prob`, as are path, tolerance and largest_error.
       path: see there.
       tolerance: see there.
       largest_error: see there.
       probes: fixed ones, [P, *shape of x]; None for the exact trace. With them it is a density no
         longer, and the bounds are bounds on nothing.
       chunk_size: see there.
+      has_aux: whether the `OdeLogProb` of z_0 is returned beside the value.
 
     Returns:
-      (theta, x, u) -> log p(x + u) in nats.
+      (theta, x, u) -> log p(x + u) in nats, with has_aux (value, `OdeLogProb`).
 
     Raises:
       TypeError: a count is not an integer.
@@ -313,7 +314,8 @@ def ode_log_density(
             largest_error=largest_error, trace="exact" if probes is None else "hutchinson",
             probes=probes, chunk_size=chunk_size,
         )  # fmt: skip
-        return found.value + u.size * (jnp.log(alpha) + math.log(width))
+        value = found.value + u.size * (jnp.log(alpha) + math.log(width))
+        return (value, found) if has_aux else value
 
     return log_density
 
