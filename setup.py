@@ -30,10 +30,12 @@ DOCS = [
     "sphinx>=8.2",
     "ziamath>=0.13",  # for its font
 ]
+ODE = ["diffrax>=0.7"]
 TEST = [
     *EXPERIMENTS,
     *DATA,
     *DOCS,
+    *ODE,
     "beartype>=0.20",
     "distrax>=0.1.9",
     "dm-haiku>=0.0.17",
@@ -65,6 +67,7 @@ setup(
     extras_require={
         "experiments": EXPERIMENTS,
         "data": DATA,
+        "ode": ODE,
         "test": TEST,
         "benchmark": [*EXPERIMENTS, "numpyro>=0.19", "torch==2.13.0"],
         "docs": [*EXPERIMENTS, *DOCS, "numpyro>=0.19"],

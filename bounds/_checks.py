@@ -109,7 +109,8 @@ def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
     except TypeError:
         raise TypeError(
             f"log_w must be an array of log-weights, got {type(log_w).__name__}; what is "
-            "an estimate (evidence.Value, diffusion.BoundEstimate) can only be averaged."
+            "an estimate (evidence.Value, diffusion.BoundEstimate, diffusion.OdeEstimate) can only "
+            "be averaged, and of diffusion.OdeLogProb the number is its value."
         ) from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
@@ -136,7 +137,14 @@ def check_axis(axis: int, ndim: int) -> int:
 
 def check_scalar(name: str, value: object) -> Float[Array, ""]:
     """Returns a floating scalar that a model function produced, or raises."""
-    array = jnp.asarray(value)  # type: ignore[arg-type]
+    try:
+        array = jnp.asarray(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{name} must return one number, got {type(value).__name__}; what is an estimate "
+            "(evidence.Value, diffusion.BoundEstimate, diffusion.OdeEstimate) can only be "
+            "averaged, and of diffusion.OdeLogProb the number is its value."
+        ) from None
     if array.shape != ():
         raise ValueError(
             f"{name} must return one number for one datum, got shape {array.shape}; "
@@ -237,6 +245,18 @@ def check_gamma(gamma: object) -> Float[Array, "T"]:
         return array
     falls = jnp.all(jnp.diff(array) > 0) & jnp.all(jnp.abs(array) <= GREATEST_GAMMA)
     return jnp.where(falls, array, jnp.nan)
+
+
+def check_continuous_gamma(user: str, gamma: object) -> Float[Array, "2"]:
+    """Returns the ends of a schedule of continuous time whose SNR falls all the way, or raises."""
+    if not callable(gamma):
+        raise ValueError(
+            f"{user} takes a model whose gamma is a function of t in [0, 1], such as "
+            "bounds.diffusion.linear_gamma, and not an array of steps, whose estimate is "
+            "bounds.diffusion.discrete_estimate."
+        )
+    with jax.ensure_compile_time_eval():  # under jit too the order can be looked at
+        return check_gamma(gamma(jnp.linspace(0.0, 1.0, 33)))[jnp.array([0, -1])]
 
 
 def is_known(value: object) -> bool:

@@ -32,7 +32,7 @@ from bounds._checks import at_least_float32, check_fits, check_gamma, check_scal
 from bounds._sampling import sample_key
 from bounds._types import Key, LatentModel
 
-PREDICTIONS = ("eps", "x", "v")
+PREDICTIONS = ("eps", "x", "v", "velocity")
 VARIANCES = ("fixed_small", "fixed_large", "learned")
 
 Denoise = Callable[[PyTree, Array, Array, Array], tuple[Array, Array]]
@@ -86,11 +86,17 @@ def denoiser(
 
     .. math:: \hat x = \frac{x_t - \sigma_t \hat\epsilon}{\alpha_t}
        \quad\text{or}\quad \hat x \quad\text{or}\quad \alpha_t x_t - \sigma_t \hat v
+       \quad\text{or}\quad \frac{x_t - \sigma_t \hat u}{\alpha_t + \sigma_t}
+
+    The last is that of flow matching, u_hat predicting u = eps - x: the velocity of the straight
+    path (1 - s) x + s eps, which at s = sigma_t / (alpha_t + sigma_t) is at
+    x_t / (alpha_t + sigma_t). A model that predicts it is this model in other coordinates.
 
     Args:
       predict: (theta, x_t, gamma_t) -> the prediction, shaped as x_t; with the learned variance
-        (prediction, share), the share in [0, 1] and broadcastable to x_t.
-      prediction: "eps", "x" or "v" = alpha_t eps - sigma_t x.
+        (prediction, share), the share in [0, 1] and broadcastable to x_t. For "velocity" it gets
+        x_t / (alpha_t + sigma_t) in place of x_t.
+      prediction: "eps", "x", "v" = alpha_t eps - sigma_t x or "velocity" = eps - x.
       variance: of p(x_s | x_t): "fixed_small" is that of q(x_s | x_t, x), "fixed_large" beta_t;
         "learned" lies between them, a `share` of the latter in log space.
 
@@ -108,7 +114,8 @@ def denoiser(
       ([0.5, 0.5], 0.0)
 
     Source: Ho et al. 2020 (arXiv 2006.11239), section 3.2; Salimans & Ho 2022 (arXiv 2202.00512)
-    for v; Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15 for the learned variance.
+    for v; Lipman et al. 2023 (arXiv 2210.02747) for the velocity; Nichol & Dhariwal 2021 (arXiv
+    2102.09672), eq. 15 for the learned variance.
     """
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {prediction!r}.")
@@ -116,7 +123,9 @@ def denoiser(
         raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, got {variance!r}.")
 
     def denoise(theta, x_t, gamma_s, gamma_t):
-        out = predict(theta, x_t, gamma_t)
+        alpha, sigma = signal_and_noise(gamma_t)
+        seen = x_t / (alpha + sigma) if prediction == "velocity" else x_t
+        out = predict(theta, seen, gamma_t)
         if isinstance(out, tuple) != (variance == "learned"):
             raise ValueError(
                 "predict must return (prediction, share) with variance='learned', and the "
@@ -127,11 +136,12 @@ def denoiser(
             raise ValueError(
                 f"predict must return an array shaped as x_t, {x_t.shape}, got {out.shape}."
             )
-        alpha, sigma = signal_and_noise(gamma_t)
         if prediction == "eps":
             out = (x_t - sigma * out) / alpha
         elif prediction == "v":
             out = alpha * x_t - sigma * out
+        elif prediction == "velocity":
+            out = seen - sigma / (alpha + sigma) * out
         # beta_t / var q(x_s | x_t, x) = sigma_t^2 / sigma_s^2
         largest = jax.nn.log_sigmoid(gamma_t) - jax.nn.log_sigmoid(gamma_s)
         return out, share * largest

@@ -15,8 +15,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_gamma, check_share, is_known, nan_unless
-from bounds._diffusion import Diffusion, kl_term, noised, normal, predicted, prior, reconstruction
+from bounds._checks import check_continuous_gamma, check_gamma, check_share, is_known, nan_unless
+from bounds._diffusion import (
+    Diffusion,
+    kl_term,
+    noised,
+    normal,
+    predicted,
+    prior,
+    reconstruction,
+    signal_and_noise,
+)
 from bounds._types import Key
 
 
@@ -130,19 +139,7 @@ def continuous_estimate(
 
     Source: Kingma et al. 2021 (arXiv 2107.00630), eq. 17.
     """
-    if not callable(model.gamma):
-        raise ValueError(
-            "continuous_estimate takes a model whose gamma is a function of t in [0, 1]; "
-            "use discrete_estimate for an array of steps."
-        )
-    if jnp.shape(time) != ():
-        raise ValueError(f"time must be one number, got {jnp.shape(time)}; jax.vmap over times.")
-    if is_known(time) and not 0 <= float(time) <= 1:  # type: ignore[arg-type]
-        raise ValueError(f"time must lie in [0, 1], got {float(time)}.")  # type: ignore[arg-type]
-    time = jnp.asarray(time, float)
-    time += nan_unless((time >= 0) & (time <= 1))
-    with jax.ensure_compile_time_eval():  # under jit too the order can be looked at
-        ends = check_gamma(model.gamma(jnp.linspace(0.0, 1.0, 33)))[jnp.array([0, -1])]
+    time, ends = _checked_time("continuous_estimate", model, time)
     decoder_key, noise_key = jax.random.split(key)
     data = jnp.asarray(model.encode(x), float)
     gamma, slope = jax.jvp(model.gamma, (time,), (jnp.ones_like(time),))
@@ -192,6 +189,62 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
     x_hat, _ = predicted(model.denoise, theta, x_t, gamma_s, gamma_t)
     wrong = nan_unless((t >= 1) & (t <= gamma.size))
     return jnp.exp(-gamma_t) * jnp.sum(jnp.square(data - x_hat)) + wrong
+
+
+def velocity_error(
+    model: Diffusion, theta: PyTree, key: Key, x: Any, time: ArrayLike
+) -> Float[Array, ""]:
+    r"""The loss of flow matching at one time: a weighting of the terms that bounds nothing.
+
+    .. math:: \|u - \hat u\|^2 = \frac{(\alpha + \sigma)^2}{\sigma^2} \|x - \hat x\|^2,
+       \qquad u = \epsilon - x
+
+    Flow matching draws s = sigma / (alpha + sigma) uniformly: with the times of `straight_gamma`.
+    The bound of continuous time weighs the error at s with (1 - s) / s.
+
+    Args:
+      model: its gamma is a function of t in [0, 1].
+      theta: its parameters.
+      key: PRNG key of x_t.
+      x: one datum.
+      time: t in [0, 1].
+
+    Returns:
+      The squared error, summed over the dimensions; NaN where a traced time is not in [0, 1].
+
+    Raises:
+      ValueError: gamma is no function or does not increase, or a known time is not one number in
+        [0, 1].
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bounds import diffusion
+      >>> model = diffusion.Diffusion(
+      ...     diffusion.straight_gamma, lambda x: x,
+      ...     diffusion.denoiser(lambda theta, x_t, g: theta * x_t, prediction="velocity"),
+      ...     lambda theta, x, z_0, x_hat: 0.0)
+      >>> diffusion.velocity_error(model, 0.5, jax.random.key(0), jnp.ones(3), 0.7).shape
+      ()
+
+    Source: Lipman et al. 2023 (arXiv 2210.02747), eq. 23.
+    """
+    time, _ = _checked_time("velocity_error", model, time)
+    data, gamma = jnp.asarray(model.encode(x), float), model.gamma(time)
+    alpha, sigma = signal_and_noise(gamma)
+    x_t = noised(data, normal(key, data), gamma)
+    x_hat, _ = predicted(model.denoise, theta, x_t, gamma, gamma)
+    return jnp.sum(jnp.square((alpha + sigma) / sigma * (data - x_hat)))
+
+
+def _checked_time(user: str, model: Diffusion, time: ArrayLike) -> tuple[Array, Array]:
+    """(time of a model of continuous time, ends of its gamma)."""
+    ends = check_continuous_gamma(user, model.gamma)
+    if jnp.shape(time) != ():
+        raise ValueError(f"time must be one number, got {jnp.shape(time)}; jax.vmap over times.")
+    if is_known(time) and not 0 <= float(time) <= 1:  # type: ignore[arg-type]
+        raise ValueError(f"time must lie in [0, 1], got {float(time)}.")  # type: ignore[arg-type]
+    time = jnp.asarray(time, float)
+    return time + nan_unless((time >= 0) & (time <= 1)), ends
 
 
 def check_time(t: ArrayLike, num_steps: int) -> Array:

@@ -167,6 +167,48 @@ def linear_gamma(
     return _between(gamma_min, gamma_max, jnp.asarray(time, float))
 
 
+def straight_gamma(
+    time: ArrayLike, *, gamma_min: float | int = -13.3, gamma_max: float | int = 5.0
+) -> Float[Array, "..."]:
+    r"""The schedule of straight paths (1 - s) x + s eps, in which s rises evenly.
+
+    .. math:: \gamma(t) = 2 \log \frac{s}{1 - s}, \qquad s = s_{\mathrm{min}}
+       + t (s_{\mathrm{max}} - s_{\mathrm{min}}), \qquad
+       s_{\mathrm{min}} = \frac{1}{1 + e^{-\gamma_{\mathrm{min}} / 2}}
+
+    and s_max of gamma_max likewise. The bound of continuous time depends on the ends alone, so that
+    a model has the same one with this schedule and with `linear_gamma`; what a time drawn uniformly
+    costs in variance differs.
+
+    Args:
+      time: t in [0, 1], of any shape.
+      gamma_min: minus log SNR at t = 0.
+      gamma_max: minus log SNR at t = 1.
+
+    Returns:
+      gamma, shaped as `time`.
+
+    Raises:
+      TypeError: an end point is no number.
+      ValueError: the end points are not in order, or beyond what float32 holds.
+
+    Example:
+      >>> import bounds
+      >>> round(float(bounds.diffusion.straight_gamma(0.5, gamma_min=-6.0, gamma_max=6.0)), 4)
+      0.0
+
+    Source: Lipman et al. 2023 (arXiv 2210.02747), eq. 20.
+    """
+    _check_ends(gamma_min, gamma_max)
+    time = jnp.asarray(time, float)
+
+    def share(sign):  # of s and of 1 - s, each without a difference of numbers near 1
+        first, last = (1 / (1 + math.exp(-0.5 * sign * end)) for end in (gamma_min, gamma_max))
+        return _between(first, last, time)
+
+    return 2 * (jnp.log(share(1)) - jnp.log(share(-1)))
+
+
 def monotone_gamma(
     params: PyTree, time: ArrayLike, *, gamma_min: float | int = -13.3, gamma_max: float | int = 5.0
 ) -> Float[Array, "..."]:

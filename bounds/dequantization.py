@@ -12,6 +12,7 @@ from bounds._dequantization import dequantized as dequantized
 from bounds._dequantization import flow as flow
 from bounds._dequantization import logistic as logistic
 from bounds._dequantization import normal as normal
+from bounds._dequantization import truncated_normal as truncated_normal
 from bounds._dequantization import uniform as uniform
 from bounds._level_logit import level_logit as level_logit
 
@@ -24,5 +25,6 @@ __all__ = [
     "level_logit",
     "logistic",
     "normal",
+    "truncated_normal",
     "uniform",
 ]

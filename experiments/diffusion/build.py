@@ -32,6 +32,7 @@ class Model(NamedTuple):
       num_latents: of the training, 0 for continuous time.
       continuous: whether there is a limit of many steps, so that 0 of them make sense.
       shape: of an image.
+      path: on which its ODE is solved, see `bounds.diffusion.ode_log_prob`.
     """
 
     init: Callable[[Array], PyTree]
@@ -41,6 +42,7 @@ class Model(NamedTuple):
     num_latents: int
     continuous: bool
     shape: tuple[int, int, int]
+    path: str = "vp"
 
     def evaluated(self, params: PyTree) -> IntegerDiffusion:
         """What is scored and sampled from: without dropout."""
@@ -131,8 +133,11 @@ def _vdm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
     learned = chain.schedule == "vdm_learned"
     start = bounds.diffusion.init_monotone_gamma(SCHEDULE_UNITS) if learned else ()
 
+    straight = chain.schedule == "straight"
+    fixed = bounds.diffusion.straight_gamma if straight else bounds.diffusion.linear_gamma
+
     def make(params, dropout, timesteps):
-        gamma = functools.partial(bounds.diffusion.linear_gamma, **ends)
+        gamma = functools.partial(fixed, **ends)
         if learned:
             gamma = functools.partial(bounds.diffusion.monotone_gamma, params["schedule"], **ends)
         return diffusion.vdm(
@@ -145,4 +150,5 @@ def _vdm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
 
     init = _init(denoiser, problem.shape, start)
     latents = chain.timesteps + 1 if chain.timesteps else 0
-    return Model(init, make, chain.timesteps, evaluation, latents, True, problem.shape)
+    path = "straight" if straight else "vp"
+    return Model(init, make, chain.timesteps, evaluation, latents, True, problem.shape, path)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from experiments.diffusion import build, evaluation, report, training
+from experiments.diffusion import build, evaluation, ode, report, training
 from experiments.diffusion.build import Model
 from experiments.diffusion.settings import Diffusion, Trained
 from experiments.runtime import settings
@@ -73,6 +73,8 @@ def train_and_score(
         at = {"model": point.name, "seed": seed}
         rows += evaluation.rows(problem, model, found, at, asked)
         rows += evaluation.single_time(problem, model, found, at, asked)
+        if asked.evaluation.ode is not None:
+            rows += ode.rows(problem, model, own, found, at, asked, folder)
         rows += study.size_and_time(found, at, seconds)
     return rows, params
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from experiments.diffusion import evaluation
+from experiments.diffusion import evaluation, ode
 from experiments.diffusion.build import Model
 from experiments.diffusion.published import PUBLISHED
 from experiments.diffusion.settings import Diffusion, Evaluation
@@ -23,6 +23,15 @@ COLUMNS = {
     "": "at.model", "term": "name", "kind": "kind", "unit": "unit", "value": "value",
     "standard error": "standard_error", "seeds": "n", "deviation of one": "deviation",
 }  # fmt: skip
+ODE_COLUMNS = {
+    "": "at.model", "noise": "at.noise", "k": "at.k", "term": "name", "kind": "kind",
+    "unit": "unit", "value": "value", "standard error": "standard_error", "seeds": "n",
+}  # fmt: skip
+COST_COLUMNS = {
+    "": "at.model", "seed": "at.seed", "noise": "at.noise", "k": "at.k", "bits/dim": "value",
+    "over images": "standard_error", "solver error": "solver_error", "evaluations": "evaluations",
+    "seconds per image": "seconds_per_image", "not converged": "not_converged",
+}  # fmt: skip
 STRIPS = 8  # images in a strip
 TERMS_DRAWN = {"prior": "gray", "diffusion": "blue", "reconstruction": "orange"}  # of the bound
 
@@ -35,6 +44,11 @@ def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, fol
     drawn, chains = evaluation.sampled(model, params, sample_key, wanted.sample_grid)
     grid = plots.tile(drawn / (problem.levels - 1), math.isqrt(wanted.sample_grid - 1) + 1)
     plots.save_image(folder, "samples", grid)
+    if wanted.ode is not None:
+        sample_key = keys.key_for(wanted.seed, Purpose.ODE_SAMPLES)
+        drawn = ode.sampled(model, params, sample_key, wanted.sample_grid, wanted.ode.num_steps)
+        grid = plots.tile(drawn / (problem.levels - 1), math.isqrt(wanted.sample_grid - 1) + 1)
+        plots.save_image(folder, "ode_samples", grid)
     noised = evaluation.noised(model, params, noise_key, problem.dataset.test[:STRIPS])
     for name, strips in (("denoising", chains[:STRIPS]), ("noising", noised)):
         picture = plots.tile((strips.reshape(-1, *strips.shape[2:]) + 1) / 2, strips.shape[1])
@@ -44,7 +58,8 @@ def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, fol
 def show(problem: Problem, rows: list[Row], settings: Diffusion, workdir: str) -> None:
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
-    print(results.table([r for r in summary if r["name"] != "KL of a step"], COLUMNS))
+    shown = [r for r in summary if r["name"] != "KL of a step"]
+    print(results.table([r for r in shown if not r["name"].startswith("ODE")], COLUMNS))
     num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
     described = images.describe(problem, num_images=num_images, num_seeds=num_seeds)
     print(
@@ -56,9 +71,24 @@ def show(problem: Problem, rows: list[Row], settings: Diffusion, workdir: str) -
         "one such estimate (importance: of low-discrepancy times, by the squares on these images); "
         "all times: the same bound by all steps, one draw of each."
     )
+    if settings.evaluation.ode is not None:
+        _print_ode(rows, summary)
     images.print_published(problem, PUBLISHED.get(settings.data.name))
     paths = plots.save(workdir, "figure", figure(summary, problem, num_seeds))
     results.print_written(workdir, paths)
+
+
+def _print_ode(rows: list[Row], summary: list[Row]) -> None:
+    """The bounds on the ODE's probability over seeds, then what each seed's took."""
+    print("\n" + results.table([r for r in summary if r["name"].startswith("ODE")], ODE_COLUMNS))
+    print(
+        "\n" + results.table([r for r in rows if r["name"] == "ODE" and "point" in r], COST_COLUMNS)
+    )
+    print(
+        "\nThe ODE is another model than the ELBO's, with the same network: its rows bound ITS "
+        "log P(x), up to the error of its solver (the mean difference from half as many steps, in "
+        "bits/dim), and may lie on either side of the ELBO's. The distance is of the same images."
+    )
 
 
 def figure(summary: list[Row], problem: Problem, num_seeds: int):

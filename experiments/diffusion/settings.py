@@ -4,12 +4,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from experiments.runtime.errors import UserError
 from experiments.runtime.settings import (
     BelowOne,
     Count,
     CountFrom0,
     Depth,
     DepthFrom0,
+    Distinct,
+    NotEmpty,
     Section,
     Seed,
     Width,
@@ -23,27 +26,28 @@ class Chain(Section):
     """How x becomes noise, and what is predicted on the way back.
 
     Attributes:
-      schedule: linear and cosine are DDPM's, of discrete time; those of VDM are of continuous time
-        from `gamma_min` to `gamma_max`, -log SNR at either end.
+      schedule: linear and cosine are DDPM's, of discrete time; those of VDM and straight, that of
+        flow matching, are of continuous time from `gamma_min` to `gamma_max`, -log SNR at either
+        end.
       timesteps: of training; 0: continuous time.
       evaluation_timesteps: of the bound and the samples; 0: those of training.
       variance: of a step backwards, of linear and cosine.
       decoder: of linear and cosine.
     """
 
-    schedule: Literal["linear", "cosine", "vdm_linear", "vdm_learned"]
+    schedule: Literal["linear", "cosine", "vdm_linear", "vdm_learned", "straight"]
     gamma_min: Annotated[float, Field(ge=-GREATEST_GAMMA, le=GREATEST_GAMMA)]
     gamma_max: Annotated[float, Field(ge=-GREATEST_GAMMA, le=GREATEST_GAMMA)]
     timesteps: Annotated[int, Field(ge=0, le=10**6)]
     evaluation_timesteps: Annotated[int, Field(ge=0, le=10**6)]
-    prediction: Literal["eps", "x", "v"]
+    prediction: Literal["eps", "x", "v", "velocity"]
     variance: Literal["fixed_small", "fixed_large", "learned"]
     decoder: Literal["gaussian", "logistic"]
 
     @property
     def continuous(self) -> bool:
         """Whether there is a limit of many steps."""
-        return self.schedule.startswith("vdm_")
+        return self.schedule.startswith("vdm_") or self.schedule == "straight"
 
     @model_validator(mode="after")
     def _gamma(self):
@@ -118,9 +122,9 @@ class Network(Section):
 
 
 class Objective(Section):
-    """What is minimised: the bound, or DDPM's L_simple, by drawn times."""
+    """What is minimised: the bound, DDPM's L_simple, or flow matching's loss, by drawn times."""
 
-    name: Literal["bound", "simple"]
+    name: Literal["bound", "simple", "flow_matching"]
     times: Literal["uniform", "low_discrepancy", "importance"]
 
 
@@ -141,10 +145,49 @@ class Trained(shared.Trained):
             )
         if name == "simple" and not chain.timesteps:
             raise ValueError("objective.name=simple needs steps; set chain.timesteps above 0")
-        if times == "importance" and (name == "simple" or not chain.timesteps):
+        if name == "flow_matching" and (chain.schedule != "straight" or chain.timesteps):
+            raise ValueError(
+                "objective.name=flow_matching draws its times evenly along a straight path; set "
+                "chain.schedule to straight and chain.timesteps to 0"
+            )
+        if times == "importance" and (name != "bound" or not chain.timesteps):
             raise ValueError(
                 "objective.times=importance needs steps (chain.timesteps above 0) and "
                 "objective.name=bound: it remembers the losses of every step"
+            )
+        return self
+
+
+class Ode(Section):
+    """How test images are scored by the probability-flow ODE, another model than the bound's.
+
+    Attributes:
+      noises: from integers to where the ODE starts.
+      num_samples: k of IWAE-k over the noise, from 1 to a multiple of all.
+      num_images: the first of the test images; 0: all.
+      num_steps: of equal size, even; half of them measure the error.
+      trace: exact, or hutchinson, a fresh probe for every draw, whose values bear no logsumexp.
+      noise_steps: of the training of the learned noise.
+    """
+
+    noises: Annotated[
+        tuple[Literal["uniform", "truncated_normal", "learned"], ...], NotEmpty, Distinct
+    ]
+    num_samples: Annotated[tuple[Count, ...], NotEmpty]
+    num_images: CountFrom0
+    num_steps: Annotated[int, Field(ge=2, le=10**6)]
+    trace: Literal["exact", "hutchinson"]
+    noise_steps: Count
+
+    @model_validator(mode="after")
+    def _legal(self):
+        shared.rising_divisors("num_samples", self.num_samples)
+        if self.num_steps % 2:
+            raise ValueError(f"num_steps must be even, got {self.num_steps}")
+        if self.trace == "hutchinson" and self.num_samples != (1,):
+            raise ValueError(
+                "num_samples must be (1,) with trace=hutchinson: probes drawn anew make a "
+                f"logsumexp too large, and no bound; got {self.num_samples}"
             )
         return self
 
@@ -157,12 +200,14 @@ class Evaluation(Section):
       num_times: of each image, for the bound of continuous time.
       seed: of the noise.
       sample_grid: images drawn; 0: none.
+      ode: the probability-flow ODE beside the bound; None: not.
     """
 
     num_images: CountFrom0
     num_times: Count
     seed: Seed
     sample_grid: CountFrom0
+    ode: Ode | None = None
 
 
 class Memory(Section):
@@ -177,3 +222,23 @@ class Diffusion(Trained, shared.Study):
     OF_MODEL: ClassVar[type[shared.Trained]] = Trained
     evaluation: Evaluation
     memory: Memory
+
+    def complete(self, where: str) -> None:
+        """Also refuses an ODE of a model that has none."""
+        super().complete(where)
+        ode = self.evaluation.ode
+        if ode is None:
+            return
+        for name in self.models:
+            trained = self.of_model(name)
+            if not trained.chain.continuous:
+                raise UserError(
+                    f"{where}.evaluation.ode is of continuous time, and the schedule of model "
+                    f"{name!r}, {trained.chain.schedule}, is not; leave the section out, or set "
+                    "chain.schedule to vdm_linear, vdm_learned or straight."
+                )
+            if "learned" in ode.noises:
+                try:
+                    shared.warmup_within("evaluation.ode", ode.noise_steps, trained.optimizer)
+                except ValueError as error:
+                    raise UserError(f"{where}: {error}") from None

@@ -60,7 +60,7 @@ def make_run(
 
 
 def make_loss(model: Model, trained: Trained) -> LossFn:
-    """Minus the bound, or L_simple, by one time for each example.
+    """Minus the bound, L_simple, or the loss of flow matching, by one time for each example.
 
     Times belong to places in the whole batch: they are the same on any number of devices.
     """
@@ -80,6 +80,15 @@ def make_loss(model: Model, trained: Trained) -> LossFn:
             dropout, key = jax.random.split(key)
             dropout = dropout if rate > 0 else None
             return model.make(params, dropout, model.timesteps).model, key
+
+        if trained.objective.name == "flow_matching":
+
+            def velocity_error(key, x, time):
+                made, key = prepared(key, params)
+                return bounds.diffusion.velocity_error(made, params, key, x, time) / x.size
+
+            loss = jnp.mean(jax.vmap(velocity_error)(keys, x, times))
+            return loss, (extra, {"squared_error": loss})
 
         if continuous:
 

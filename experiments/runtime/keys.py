@@ -30,6 +30,8 @@ class Purpose(enum.Enum):
 
     # The second of two stages of training, see `of_training`.
     PRIOR_STAGE = ("training", 2)
+    # The noise of a finished model's integers.
+    NOISE_STAGE = ("training", 3)
     VALIDATION = ("training", _END - 2)
     PICTURES = ("training", _END - 6)
 
@@ -45,7 +47,9 @@ class Purpose(enum.Enum):
     CONTINUOUS_TIME = ("evaluation", _END - 6)
     RELAXATIONS = ("evaluation", _END - 7)
     MARGINAL = ("evaluation", _END - 8)
-    ORDERS = ("evaluation", _END - 9)
+    ODE = ("evaluation", _END - 9)
+    ODE_SAMPLES = ("evaluation", _END - 10)
+    ORDERS = ("evaluation", _END - 11)
 
     VAE_IMAGES = ("evaluation of a VAE", _END - 1)
     VAE_ACTIVE_UNITS = ("evaluation of a VAE", _END - 2)

@@ -73,6 +73,8 @@ class Extra(TypedDict, total=False):
     # Of inverses, of a loss of single times, and of compiled programs.
     not_converged: int  # how many of the images
     deviation: float  # of one estimate
+    solver_error: Number  # of an ODE, a mean over images, in the unit of the value
+    evaluations: Number  # of its field, for one value
     counted: str  # what the operations are of: a step, or a pass
     compiler: str
     # Of a check, and of a part of a visit to an accelerator.

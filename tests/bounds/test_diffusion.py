@@ -284,11 +284,13 @@ def test_terms_are_the_textbook_formulas(prediction, variance):
     for t in range(2, 6):
         a, before, beta = abar[t - 1], abar[t - 2], betas[t - 1]
         x_t = math.sqrt(a) * x + math.sqrt(1 - a) * noise[t]
-        out = np.sin(x_t)
+        wide = math.sqrt(a) + math.sqrt(1 - a)
+        out = np.sin(x_t / wide if prediction == "velocity" else x_t)
         x_hat = {
             "eps": (x_t - math.sqrt(1 - a) * out) / math.sqrt(a),
             "x": out,
             "v": math.sqrt(a) * x_t - math.sqrt(1 - a) * out,
+            "velocity": (x_t - math.sqrt(1 - a) * out) / wide,
         }[prediction]
         small = beta * (1 - before) / (1 - a)
         c1, c2 = math.sqrt(before) * beta / (1 - a), (1 - before) * math.sqrt(1 - beta) / (1 - a)

@@ -33,11 +33,13 @@ WITHOUT_ARRAYS = {
     "audit.simulated",
     "dequantization.Dequantizer", "dequantization.autoregressive", "dequantization.dequantized",
     "dequantization.flow", "dequantization.uniform",
-    "diffusion.BoundEstimate", "diffusion.Diffusion", "diffusion.Terms",
+    "diffusion.BoundEstimate", "diffusion.Diffusion", "diffusion.OdeEstimate",
+    "diffusion.OdeLogProb", "diffusion.Terms",
     "evidence.Value", "evidence.multilevel",
     "diffusion.betas_schedule", "diffusion.cosine_schedule", "diffusion.denoiser",
     "diffusion.discretize", "diffusion.init_monotone_gamma", "diffusion.linear_schedule",
-    "diffusion.low_discrepancy_times", "diffusion.trajectory", "diffusion.uniform_times",
+    "diffusion.low_discrepancy_times", "diffusion.ode_log_density", "diffusion.trajectory",
+    "diffusion.uniform_times",
     "masked.Enumerated", "masked.Masked", "masked.any_order", "masked.enumerated",
     "masked.trajectory",
     "joint.JointModel", "joint.Terms", "joint.Values", "joint.enumerated", "joint.latent",
@@ -183,6 +185,24 @@ def reverse_step(x_t):
     return mean, np.log(special.expit(-1.0) * c)
 
 
+def cut_off(v):
+    law = stats.truncnorm(-0.5 / 0.3, 0.5 / 0.3, 0.5, 0.3)
+    return (law.logpdf(special.expit(v)) + stats.logistic.logpdf(v)).sum()
+
+
+def of_quarter(z, gamma):
+    """x_hat of data N(0, 1/4)."""
+    return 0.25 * jnp.sqrt(jax.nn.sigmoid(-gamma)) / (1 - 0.75 * jax.nn.sigmoid(-gamma)) * z
+
+
+QUARTER = bounds.diffusion.Diffusion(
+    lambda t: bounds.diffusion.linear_gamma(t, gamma_min=-4, gamma_max=5),
+    lambda x: x,
+    bounds.diffusion.denoiser(lambda theta, z, gamma: of_quarter(z, gamma), prediction="x"),
+    lambda theta, x, z_0, x_hat: 0.0,
+)
+OF_QUARTER = math.sqrt((1 - 0.75 * special.expit(4)) / (1 - 0.75 * special.expit(-5)))
+
 LEVEL = {"levels": LEVELS}
 
 
@@ -285,6 +305,10 @@ TABLE = {
         lambda v, *args: bounds.dequantization.normal(lambda phi, x: args).log_q(None, X, v),
         lambda v, m, a: stats.norm.logpdf(v, m, np.exp(a)).sum(), [3 * NORMAL, NORMAL, LOG_SCALE],
     ),
+    "dequantization.truncated_normal": (
+        lambda v: bounds.dequantization.truncated_normal(0.3).log_q(None, X, v), cut_off,
+        [3 * NORMAL],
+    ),
     "diffusion.bound": (
         lambda *terms: bounds.diffusion.bound(bounds.diffusion.Terms(*terms)),
         lambda prior, diffusion, decoder: decoder - prior - diffusion.sum(-1),
@@ -308,13 +332,25 @@ TABLE = {
             {"weights": w, "rates": r, "centres": c}, t, gamma_min=-4, gamma_max=6),
         monotone, [NORMAL[:64], 4 + NORMAL[64:128], SHARE[:64], TIMES],
     ),
+    "diffusion.ode_log_prob": (
+        lambda z: bounds.diffusion.ode_log_prob(QUARTER, None, None, z, num_steps=400).value,
+        lambda z: stats.norm.logpdf(z, 0, OF_QUARTER).sum(), [POINT],
+    ),
+    "diffusion.ode_transport": (
+        lambda z: bounds.diffusion.ode_transport(QUARTER, None, z, num_steps=400),
+        lambda z: z / OF_QUARTER, [POINT],
+    ),
     "diffusion.reverse_step": (
         lambda x_t: bounds.diffusion.reverse_step(
             HALVES, None, x_t, jnp.asarray(-1.0), jnp.asarray(1.0)),
         reverse_step, [NORMAL],
     ),
+    "diffusion.straight_gamma": (
+        lambda t: bounds.diffusion.straight_gamma(t, gamma_min=-4, gamma_max=6),
+        lambda t: 2 * special.logit(special.expit(-2) * (1 - t) + special.expit(3) * t), [TIMES],
+    ),
     "diffusion.continuous_estimate": None, "diffusion.discrete_estimate": None,
-    "diffusion.noise_error": None, "diffusion.terms": None,
+    "diffusion.noise_error": None, "diffusion.terms": None, "diffusion.velocity_error": None,
     "evidence.cubo": (
         lambda w: bounds.evidence.cubo(w, 2.0),
         lambda w: (log_mean_exp(2 * w) / 2, error_of(special.softmax(2 * w)) / 2), [LOG_W],
@@ -435,6 +471,9 @@ def test_a_diffusion_network_in_every_precision(dtype):
         lambda m: bounds.diffusion.terms(m, None, jax.random.clone(key), x),
         lambda m: bounds.diffusion.discrete_estimate(m, None, jax.random.clone(key), x, 2, 0.25),
         lambda m: bounds.diffusion.noise_error(m, None, jax.random.clone(key), x, 2),
+        lambda m: bounds.diffusion.velocity_error(
+            m._replace(gamma=bounds.diffusion.straight_gamma), None, jax.random.clone(key), x, 0.5
+        ),
     ):
         half, wide = run(model(lambda out: out)), run(model(lambda out: out.astype(float)))
         for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(wide), strict=True):

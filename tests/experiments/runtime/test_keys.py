@@ -13,6 +13,7 @@ from experiments.runtime.keys import Part, Purpose
 END = 2**32
 NUMBERS = {
     "PRIOR_STAGE": ("training", 2),
+    "NOISE_STAGE": ("training", 3),
     "VALIDATION": ("training", END - 2),
     "PICTURES": ("training", END - 6),
     "VALIDATION_BITS": ("binarization", 0),
@@ -26,7 +27,9 @@ NUMBERS = {
     "CONTINUOUS_TIME": ("evaluation", END - 6),
     "RELAXATIONS": ("evaluation", END - 7),
     "MARGINAL": ("evaluation", END - 8),
-    "ORDERS": ("evaluation", END - 9),
+    "ODE": ("evaluation", END - 9),
+    "ODE_SAMPLES": ("evaluation", END - 10),
+    "ORDERS": ("evaluation", END - 11),
     "VAE_IMAGES": ("evaluation of a VAE", END - 1),
     "VAE_ACTIVE_UNITS": ("evaluation of a VAE", END - 2),
     "VAE_SIMULATION": ("evaluation of a VAE", END - 3),

@@ -1,0 +1,56 @@
+"""Digits by the probability-flow ODE: a VDM and flow matching, ELBO and ODE side by side.
+
+Command: python -m experiments.diffusion --config=configs/diffusion_ode.py \
+    --workdir=runs/diffusion_ode
+"""
+
+from ml_collections import ConfigDict
+
+_STRAIGHT = {
+    "chain": {"schedule": "straight", "prediction": "velocity"},
+    "objective": {"name": "flow_matching"},
+}
+
+
+def get_config() -> ConfigDict:
+    """Two models whose divergence is exact: their network is a perceptron, which is quick."""
+    return ConfigDict({
+        "models": {"vdm": {}, "flow_matching": _STRAIGHT},
+        "compare": (("flow_matching", "vdm"),),  # pairs of names
+        "seeds": (0, 1, 2),
+        "together": False,  # True: all seeds of a model as one
+        "data_dir": "",
+        "data": {"name": "digits_shuffled"},
+        "chain": {  # see diffusion_digits; straight is the schedule of flow matching
+            "schedule": "vdm_linear", "gamma_min": -8.0, "gamma_max": 5.0, "timesteps": 0,
+            "evaluation_timesteps": 128, "prediction": "v", "variance": "fixed_small",
+            "decoder": "gaussian",
+        },
+        "network": {
+            "name": "mlp", "width": 128, "multipliers": (1,), "num_blocks": 2, "attention": (),
+            "fourier": (3, 4), "dropout": 0.1, "dtype": "float32",
+        },
+        "objective": {"name": "bound", "times": "low_discrepancy"},
+        "optimizer": {
+            "name": "adam_cosine", "learning_rate": 3e-3, "warmup_steps": 200, "clip_norm": 1.0,
+        },
+        "training": {
+            "batch_size": 32, "num_steps": 1600, "ema_decay": 0.995, "validation_samples": 16,
+        },
+        "records": {"log_every": 50, "save_every": 400, "keep_checkpoints": 1},
+        "evaluation": {
+            "num_images": 0,  # of the test set; 0: all
+            "num_times": 64,  # of each image, for the bound of continuous time
+            "seed": 0,
+            "sample_grid": 64,
+            "ode": {
+                "noises": ("uniform", "truncated_normal", "learned"),
+                "num_samples": (1, 8),  # k of IWAE-k over the noise
+                "num_images": 50,  # the first of the test set; 0: all
+                "num_steps": 32,  # of Runge-Kutta
+                "trace": "exact",  # or hutchinson, of one draw alone
+                "noise_steps": 800,  # of the training of the learned noise
+            },
+        },
+        "memory": {"images_per_pass": 50},
+    })  # fmt: skip
