@@ -53,6 +53,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     }),
     "dequantize_exact": ("dequantize_exact", "configs/dequantize_exact.py", {}),
     "estimators": ("estimators", "configs/estimators.py", {}),
+    "reproduced": ("reproduced", "configs/reproduced.py", {}),
     "diffusion": ("diffusion", "configs/diffusion_digits.py", {"network": {"width": 8}}),
     "diffusion_ddpm": ("diffusion", "configs/diffusion_digits.py", {
         "network": {"name": "mlp", "width": 8},
@@ -177,6 +178,7 @@ def program_of(name: str) -> Program:
     from experiments.diffusion.settings import Diffusion
     from experiments.estimators.settings import Estimators
     from experiments.explore.settings import Explore
+    from experiments.reproduced.settings import Reproduced
     from experiments.runtime import settings
     from experiments.snr.settings import parse
     from experiments.surgery.settings import Surgery
@@ -187,6 +189,7 @@ def program_of(name: str) -> Program:
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
         "accelerator": Visit, "explore": Explore, "estimators": Estimators,
+        "reproduced": Reproduced,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 
