@@ -94,7 +94,7 @@ def test_every_place_is_in_a_part_that_runs():
                      str(place.at["K"])]
                 )  # fmt: skip
                 job = programs.jobs(asked(order=(place.part,)), "")[place.part]
-                assert entry in job.asked.grid
+                assert entry in settings.dump(job.asked)["grid"]
 
 
 def test_parts_run_and_are_there_when_others_do(tmp_path, capsys):
