@@ -10,7 +10,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
 	dequantize dequantize-gap dequantize-exact diffusion masked dalle surgery compare audit accelerator \
-	explore estimators lint fast test bench docs clean
+	explore estimators reproduced lint fast test bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -67,6 +67,9 @@ evaluate: $(VENV)/.experiments ## all bounds of that VAE, and log p(x) between A
 
 reference: $(VENV)/.experiments ## the table of VAE, IWAE and DReG on MNIST (after make data): an hour
 	$(BIN)/python -m experiments.reference --config=configs/reference_mnist.py:short --workdir=$(WORKDIR)/reference_mnist
+
+reproduced: $(VENV)/.experiments ## published numbers, measured again (after make data): many hours, part by part
+	$(BIN)/python -m experiments.reproduced --config=configs/reproduced.py --workdir=$(WORKDIR)/reproduced --config.data_dir=data
 
 dequantize: $(VENV)/.experiments ## flows on digits: noise and couplings at matched parameters: half an hour
 	$(BIN)/python -m experiments.dequantize --config=configs/dequantize_digits.py --workdir=$(WORKDIR)/dequantize_digits

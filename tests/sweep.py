@@ -54,6 +54,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "dequantize_exact": ("dequantize_exact", "configs/dequantize_exact.py", {}),
     "estimators": ("estimators", "configs/estimators.py", {}),
     "advise": ("advise", "configs/advise.py", {}),
+    "reproduced": ("reproduced", "configs/reproduced.py", {}),
     "diffusion": ("diffusion", "configs/diffusion_digits.py", {"network": {"width": 8}}),
     "diffusion_ddpm": ("diffusion", "configs/diffusion_digits.py", {
         "network": {"name": "mlp", "width": 8},
@@ -181,6 +182,7 @@ def program_of(name: str) -> Program:
     from experiments.estimators.settings import Estimators
     from experiments.explore.settings import Explore
     from experiments.masked.settings import Masked
+    from experiments.reproduced.settings import Reproduced
     from experiments.runtime import settings
     from experiments.snr.settings import parse
     from experiments.surgery.settings import Surgery
@@ -191,7 +193,7 @@ def program_of(name: str) -> Program:
         "dequantize_exact": DequantizeExact, "diffusion": Diffusion, "dalle": Dalle,
         "surgery": Surgery, "compare": Compare, "compile": Compile, "audit": Audit,
         "accelerator": Visit, "explore": Explore, "estimators": Estimators, "advise": Advise,
-        "masked": Masked,
+        "masked": Masked, "reproduced": Reproduced,
     }  # fmt: skip
     parsed = parse if name == "snr" else functools.partial(settings.parse, kinds[name])
 

@@ -79,6 +79,7 @@ ROOMS = {
     "compare": SHARED | {"vae", "dequantize", "diffusion", "dalle", "masked"},
     "compile": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr"},
     "explore": SHARED | {"snr"},
+    "reproduced": SHARED | {"vae", "dequantize", "diffusion", "dalle", "snr", "surgery", "compare"},
     "accelerator": SHARED | {"vae", "diffusion", "snr", "compile"},
 }
 AT_THE_TOP = {

@@ -102,5 +102,9 @@ def repeated(found: Analysis, once: float | None, num_devices: int) -> float | N
 
 def exhausted(error: Exception) -> str:
     """How much memory XLA wanted of how much there is, in its own words."""
-    said = re.search(r"Used [^.]*\.\d+\w? of [^.]*\.\d+\w?( \w+)?", str(error))
+    said = re.search(
+        r"Used [^.]*\.\d+\w? of [^.]*\.\d+\w?( \w+)?|"
+        r"memory required for [^.]*\.\d+\w?\) exceeds available \w+ \([\d.]+\w?\)",
+        str(error),
+    )
     return said[0] if said else "XLA ran out of memory"

@@ -38,6 +38,8 @@ class Extra(TypedDict, total=False):
     part_of: str  # the row of which this is a summand
     data: str  # "test", or "simulated" from the model
     published: Number  # by others, of the same setting
+    published_error: Number  # its standard error
+    differs: str  # what is not as it was there
     # Added when the row is kept.
     point: str  # of a study; a row without is a summary of points
     part: str  # of a program that measures in parts
@@ -45,7 +47,7 @@ class Extra(TypedDict, total=False):
     weights: str
     checksum: str
     # Of a comparison.
-    over: str  # "images" or "seeds": what the standard error is over
+    over: str  # "images", "seeds" or another: what the standard error is over
     parameters: Number  # of one model, as the next
     training_seconds: Number
     above_exact: Number  # by how much it lies above the exact value of its model, image by image

@@ -111,6 +111,13 @@ def test_the_slowest_part_of_a_chip_bounds_a_program():
 def test_memory_that_xla_ran_out_of_is_told_in_its_words():
     said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.10G of 15.75G hbm."
     assert analysis.exhausted(RuntimeError(said)) == "Used 20.10G of 15.75G hbm"
+    said = (
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+        "required for HLO temporaries (54.51G) exceeds available HBM (31.24G). HLO module: jit_f."
+    )
+    assert analysis.exhausted(RuntimeError(said)) == (
+        "memory required for HLO temporaries (54.51G) exceeds available HBM (31.24G)"
+    )
     assert analysis.exhausted(RuntimeError("RESOURCE_EXHAUSTED")) == "XLA ran out of memory"
 
 

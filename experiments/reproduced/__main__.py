@@ -1,0 +1,38 @@
+r"""Published numbers, measured again: published, ours, the difference, and what differs.
+
+    python -m experiments.reproduced --config=configs/reproduced.py --workdir=runs/reproduced \
+        --config.data_dir=data
+
+Each of --config.parts is a program of this project with a config. It runs in a folder of --workdir,
+or continues there; the same command goes on where it was stopped, and '--config.order=("toy",)' is
+one part alone. The table, in results.json and table.md, has every part that is there, its misses
+too; figure.png has the curves of training.
+"""
+
+from absl import flags, logging
+
+from experiments.reproduced.settings import Reproduced
+from experiments.runtime import cli
+
+flags.adopt_module_key_flags(cli)
+
+
+def main(settings: Reproduced, workdir: str) -> None:
+    """Runs the parts one after another, and sets what is there beside what was published."""
+    from experiments.reproduced import programs, report, table
+    from experiments.runtime import results, subprograms
+
+    jobs = programs.jobs(settings, workdir)
+    # A run of some of the parts is continued by one of others.
+    whole = settings.model_copy(update={"order": tuple(settings.parts)})
+    record = results.open_record(workdir, "reproduced", whole)
+    for number, (name, job) in enumerate(jobs.items(), 1):
+        logging.info("%d/%d  %s", number, len(jobs), name)
+        subprograms.run(job.program, job.main, job.asked, job.folder)
+        record["rows"] = table.rows(workdir, tuple(settings.parts))
+        results.save_record(workdir, record)
+    report.show(record["rows"], workdir)
+
+
+if __name__ == "__main__":
+    cli.run(main, Reproduced)

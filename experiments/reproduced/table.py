@@ -1,0 +1,99 @@
+"""Published numbers beside ours: the difference in standard errors, and orders with theirs."""
+
+import math
+from typing import Any, NamedTuple
+
+from experiments.reproduced.published import SOURCES, Claim, Order, Place, Source
+from experiments.runtime import results
+from experiments.runtime.results import Row, row
+
+CERTAIN = 2.0  # standard errors by which an order is confirmed or refuted
+
+
+class _Found(NamedTuple):
+    """A number of ours: its standard error, what that is over, and the values of seeds."""
+
+    value: float
+    error: float | None
+    over: str
+    kind: results.Kind
+    unit: str
+    n: int | None
+    seeds: dict[int, float]
+
+
+def rows(workdir: str, parts: tuple[str, ...]) -> list[Row]:
+    """What the folders of parts have of what was published, in the order of `SOURCES`."""
+    there = {name: _rows_of(f"{workdir}/{name}") for name in parts}
+    out: list[Row] = []
+    for source in SOURCES:
+        out += [r for c in source.claims if (r := _of_claim(source, c, there)) is not None]
+        out += [r for o in source.orders if (r := _of_order(source, o, there)) is not None]
+    return out
+
+
+def _rows_of(folder: str) -> list[Row]:
+    try:
+        return results.load(folder)["rows"]
+    except FileNotFoundError:
+        return []
+
+
+def _of_claim(source: Source, claim: Claim, there: dict[str, list[Row]]) -> Row | None:
+    found = _find(claim.ours, there)
+    if found is None:
+        return None
+    errors = [e for e in (found.error, claim.error) if e is not None]
+    whole = math.hypot(*errors) if errors else math.nan
+    return row(
+        claim.of, {"paper": source.paper}, kind=found.kind, unit=found.unit, value=found.value,
+        standard_error=found.error, n=found.n, over=found.over, part=claim.ours.part,
+        published=claim.value, published_error=claim.error,
+        z_score=(found.value - claim.value) / whole if whole > 0 else math.nan,
+        differs=source.differs,
+    )  # fmt: skip
+
+
+def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row | None:
+    above, below = (_find(place, there) for place in (order.above, order.below))
+    if above is None or below is None:
+        return None
+    common = sorted(above.seeds.keys() & below.seeds.keys())
+    if len(common) > 1:
+        gaps = [above.seeds[s] - below.seeds[s] for s in common]
+        value = sum(gaps) / len(gaps)
+        error = math.sqrt(sum((g - value) ** 2 for g in gaps) / (len(gaps) - 1) / len(gaps))
+        over, n = "seeds, paired", len(common)
+    else:
+        value = above.value - below.value
+        error, over, n = math.hypot(above.error or 0, below.error or 0), above.over, above.n
+    verdict = "undecided"
+    if abs(value) > CERTAIN * error:
+        verdict = "confirmed" if value > 0 else "refuted"
+    return row(
+        order.of, {"paper": source.paper}, kind="estimate", unit=above.unit, value=value,
+        standard_error=error, n=n, over=over, part=order.above.part, verdict=verdict,
+        z_score=value / error if error > 0 else math.nan, differs=source.differs,
+    )  # fmt: skip
+
+
+def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
+    """A row of a part; one of a single seed has the standard error over its images."""
+    own = [
+        r for r in there.get(place.part, [])
+        if r["name"] == place.name and all(r["at"].get(k) == v for k, v in place.at.items())
+        and r["value"] is not None
+    ]  # fmt: skip
+    points = [r for r in own if "point" in r]
+    summary = [r for r in own if "point" not in r] or points
+    if not summary:
+        return None
+    chosen, over = summary[0], "seeds"
+    if len(points) == 1:
+        chosen, over = points[0], "images"
+    error = chosen["standard_error"]
+    if error is None and chosen["low"] is not None:
+        # An interval at 95%, by the standard error of a normal distribution.
+        error, over = (chosen["high"] - chosen["low"]) / (2 * 1.96), "replicates"
+    seeds: dict[int, Any] = {r["at"]["seed"]: r["value"] for r in points if "seed" in r["at"]}
+    return _Found(chosen["value"], error, over, chosen["kind"], chosen["unit"], chosen["n"], seeds)

@@ -1,0 +1,138 @@
+"""Published numbers beside ours: what the table says of the parts that are there."""
+
+import json
+import math
+
+import pytest
+
+from experiments.reproduced import __main__ as program
+from experiments.reproduced import programs, published, report, table
+from experiments.reproduced.settings import Reproduced
+from experiments.runtime import results, settings, subprograms
+from experiments.runtime.errors import UserError
+from experiments.studies.held_out import mean_row
+
+SMALL = {
+    "toy": {"num_data": 16, "num_dims": 2}, "num_samples": (16, 64), "elbo": False,
+    "replicates": {"number": 200, "num_blocks": 10}, "fit": {"first_dreg": 10},
+}  # fmt: skip
+
+
+def asked(**changes):
+    return settings.parse(Reproduced, subprograms.load_config("configs/reproduced.py", changes))
+
+
+def write(folder, values, n_images=4):
+    """Results of `reference`: (objective, K) -> the value of each seed."""
+    rows, summary = [], []
+    for (objective, k), seeds in values.items():
+        at = {"objective": objective, "M": 1, "K": k}
+        for seed, value in enumerate(seeds):
+            images = [value - 0.3, value + 0.3] * (n_images // 2)
+            of_seed = mean_row("IWAE-5000", {**at, "seed": seed}, images, "lower_bound")
+            rows.append({**of_seed, "point": f"{objective}{k}{seed}"})
+        summary.append(mean_row("IWAE-5000", at, list(seeds), "lower_bound"))
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps({"rows": rows + summary}))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
+    write(tmp_path / "burda_k5", {("elbo", 5): (-87.0, -87.4), ("iwae", 5): (-87.3, -87.7)})
+    write(tmp_path / "burda_k50", {("elbo", 50): (-87.2,), ("iwae", 50): (-86.0,)})
+    return table.rows(str(tmp_path), tuple(asked().parts))
+
+
+def of(rows, name):
+    return next(r for r in rows if r["name"] == name)
+
+
+def test_a_number_stands_beside_ours_with_its_difference_in_standard_errors(rows):
+    found = of(rows, "VAE, K = 1")
+    assert (found["published"], found["over"], found["n"]) == (-86.76, "seeds", 2)
+    assert found["value"] == pytest.approx(-88.1)
+    assert found["standard_error"] == pytest.approx(0.1)
+    assert found["z_score"] == pytest.approx((-88.1 + 86.76) / 0.1)
+    # Of a single seed there is only what its images say.
+    single = of(rows, "IWAE, K = 50")
+    assert (single["over"], single["n"]) == ("images", 4)
+    assert single["standard_error"] == pytest.approx(0.3 * math.sqrt(4 / 3) / 2)
+
+
+def test_an_order_is_confirmed_or_refuted_or_undecided_by_pairs_of_seeds(rows):
+    refuted = of(rows, "IWAE, K = 5, above VAE, K = 5")
+    assert refuted["value"] == pytest.approx(-0.3)
+    assert refuted["over"] == "seeds, paired"
+    assert refuted["standard_error"] == pytest.approx(0.0, abs=1e-9)
+    assert refuted["verdict"] == "refuted"
+    assert of(rows, "IWAE, K = 5, above VAE, K = 1")["verdict"] == "confirmed"
+    unpaired = of(rows, "VAE, K = 50, above VAE, K = 5")
+    assert (unpaired["over"], unpaired["verdict"]) == ("images", "undecided")
+
+
+def test_an_error_that_was_published_counts(tmp_path):
+    at = {"objective": "iwae", "M": 1, "K": 64}
+    row = mean_row("IWAE-64", at, [-86.0, -86.2], "lower_bound")
+    (tmp_path / "rainforth_table").mkdir()
+    (tmp_path / "rainforth_table/results.json").write_text(json.dumps({"rows": [row]}))
+    (found,) = table.rows(str(tmp_path), ("rainforth_table",))
+    assert found["published_error"] == 0.1
+    assert found["z_score"] == pytest.approx((-86.1 + 86.11) / math.hypot(0.1, 0.1))
+
+
+def test_every_place_is_in_a_part_that_runs():
+    parts = asked().parts
+    for source in published.SOURCES:
+        places = [c.ours for c in source.claims]
+        places += [p for o in source.orders for p in (o.above, o.below)]
+        for place in places:
+            part = parts[place.part]
+            if part.program == "reference":
+                entry = ":".join(
+                    [place.at["objective"], *([str(place.at["M"])] * (place.at["M"] > 1)),
+                     str(place.at["K"])]
+                )  # fmt: skip
+                job = programs.jobs(asked(order=(place.part,)), "")[place.part]
+                assert entry in settings.dump(job.asked)["grid"]
+
+
+def test_parts_run_and_are_there_when_others_do(tmp_path, capsys):
+    parts = {"toy": {"changes": SMALL}}
+    given = asked(parts=parts, order=("toy",))
+    program.main(given, str(tmp_path))
+    printed = capsys.readouterr().out
+    first = results.load(str(tmp_path))["rows"]
+    names = [r["name"] for r in first]
+    assert "exponent of the SNR of theta in K, IWAE" in names
+    # The interval of the program at 95%, as a standard error.
+    slope = next(r for r in first if r["name"] == names[0])
+    assert slope["over"] == "replicates"
+    assert abs(slope["z_score"]) == pytest.approx(
+        abs(slope["value"] - 0.5) / slope["standard_error"]
+    )
+    assert "| exponent of the SNR of theta in K, IWAE | 0.5 |" in printed
+    assert (tmp_path / report.TABLE).read_text() in printed
+    measured = (tmp_path / "toy/results.json").stat().st_mtime_ns
+    write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
+    program.main(given, str(tmp_path))
+    assert (tmp_path / "toy/results.json").stat().st_mtime_ns >= measured
+    again = results.load(str(tmp_path))["rows"]
+    assert [r for r in again if r["part"] == "toy"] == first
+    assert "VAE, K = 1" in [r["name"] for r in again]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"parts": {"toy": {"program": "nope"}}}, r"parts\.toy\.program must be one of snr, "),
+        ({"parts": {"toy": {"config": "nope.py"}}}, r"parts\.toy: config file nope\.py is not"),
+        ({"parts": {"toy": {"changes": {"sed": 1}}}}, r"parts\.toy: .*sed"),
+        ({"order": ("nope",)}, "order names 'nope', which is none of parts"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(changes, said, tmp_path):
+    with pytest.raises(UserError, match=said) as error:
+        program.main(asked(**{"order": ("toy",), **changes}), str(tmp_path / "new"))
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "new").exists()
