@@ -46,7 +46,7 @@ class Advice(NamedTuple):
             "SNR^2/s theta",
             "phi",
         )
-        cells = [head]
+        cells: list[tuple[str, ...]] = [head]
         for _, same in itertools.groupby(
             self.rows, lambda r: (r.bound, r.estimator, r.num_samples)
         ):
