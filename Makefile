@@ -10,7 +10,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
 	dequantize dequantize-gap dequantize-exact diffusion masked dalle surgery compare audit accelerator \
-	explore estimators reproduced lint fast test bench docs clean
+	explore estimators advise reproduced lint fast test bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ snr-phase: $(VENV)/.experiments ## phase diagram of VR-IWAE over alpha, K and D
 
 estimators: $(VENV)/.experiments ## bias, variance and SNR of every estimator, summed exactly
 	$(BIN)/python -m experiments.estimators --config=configs/estimators.py --workdir=$(WORKDIR)/estimators
+
+advise: $(VENV)/.experiments ## which estimator at which K buys most per second, on six models
+	$(BIN)/python -m experiments.advise --config=configs/advise.py --workdir=$(WORKDIR)/advise
 
 data: $(VENV)/.data ## download one data set into data/: make data DATASET=mnist
 	$(BIN)/python -m experiments.download --dataset=$(DATASET) --data_dir=data

@@ -1,7 +1,9 @@
 """Advice: which estimator, at how many samples, buys most of a gradient per second or FLOP."""
 
+import concurrent.futures
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from jaxtyping import PyTree
 
 from bounds._advise_catalogue import BOUNDS, candidates
 from bounds._advise_choices import COSTS, Choice, Measured, choices, measured, timed
-from bounds._advise_measured import NUM_BLOCKS, Blocks, Numbers, blocks_of, compiled, seconds
+from bounds._advise_measured import NUM_BLOCKS, Blocks, Numbers, blocks_of, seconds, traced
 from bounds._checks import check_betas, check_count
 from bounds._sampling import log_weights, sample_key
 from bounds._thermodynamic import Betas
@@ -44,7 +46,7 @@ class Advice(NamedTuple):
             "SNR^2/s theta",
             "phi",
         )
-        cells = [head]
+        cells: list[tuple[str, ...]] = [head]
         for _, same in itertools.groupby(
             self.rows, lambda r: (r.bound, r.estimator, r.num_samples)
         ):
@@ -160,7 +162,7 @@ def advise(
     Source: Rainforth et al. 2018 (arXiv 1802.04537) for the ratio; the criterion follows from the
     variance of a mean. Choices are multiple comparisons with the best (Hsu 1981) by Bonferroni.
     """
-    counts = tuple(check_count("num_samples", k) for k in num_samples)
+    counts = sorted({check_count("num_samples", k) for k in num_samples})
     if not counts:
         raise ValueError("num_samples must name at least one K, such as (1, 4, 16).")
     if check_count("num_replicates", num_replicates, minimum=2 * NUM_BLOCKS) % NUM_BLOCKS:
@@ -180,22 +182,28 @@ def advise(
     keys = [each[r] for r in range(num_replicates)]
     refused: dict[str, str] = {}
     found: list[tuple[Callable, list[tuple[Measured, Numbers]]]] = []
-    for of_bound, count in itertools.product((bound,) if bound else BOUNDS, sorted(set(counts))):
-        reference: dict[str, Blocks] = {}
-        for candidate in candidates(of_bound, path, logits):
-            if candidate.name in refused or not candidate.takes(count):
-                continue
-            try:
-                objective = candidate.make(model, count)
-                gradient = compiled(objective, params, keys[0], x)
-            except (TypeError, ValueError) as error:
-                refused[candidate.name] = str(error).strip().splitlines()[0]
-                continue
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        todo = []
+        for of_bound, count in itertools.product((bound,) if bound else BOUNDS, counts):
+            for candidate in candidates(of_bound, path, logits):
+                if candidate.name in refused or not candidate.takes(count):
+                    continue
+                try:
+                    compiled = traced(candidate.make(model, count), params, keys[0], x)
+                except (TypeError, ValueError) as error:
+                    refused[candidate.name] = str(error).strip().splitlines()[0]
+                    continue
+                todo.append((of_bound, count, candidate, pool.submit(compiled)))
+        references: dict[tuple[str, int], dict[str, Blocks]] = {}  # that of one bound and K
+        for of_bound, count, candidate, compiling in todo:
+            gradient = compiling.result()
             blocks = blocks_of(gradient.run, keys)
             if not all(np.isfinite(part).all() for both in blocks.values() for part in both):
                 refused[f"{candidate.name} at K = {count}"] = "its gradient is not finite."
                 continue
-            reference = reference or blocks
+            if (of_bound, count) not in references:
+                references = {(of_bound, count): blocks}
+            reference = references[of_bound, count]
             where = of_bound, candidate.name, count, candidate.biased
             rows = [
                 measured(of, *where, blocks[of], reference[of], gradient.flops, level)

@@ -20,6 +20,7 @@ from bounds._advise_measured import (
 )
 
 COSTS = ("seconds", "flops")
+_SHOWN = 3  # of those between which there is no choice
 _PLAIN = ("pathwise", "reinforce")
 UNKNOWN = Interval(math.nan, 0.0, math.inf)
 
@@ -154,8 +155,11 @@ def _choice(entries: Sequence[Entry], count: int | None, cost: str, level: float
         reason = f"{where}: {called(best)} is the only one."
         return Choice(row.of, row.bound, count, tuple(names), UNKNOWN, reason)
     if tied:
-        listed = " and ".join([", ".join(map(called, [best, *tied[:-1]])), called(tied[-1])])
-        ratio = ratios[rivals.index(tied[0])]
+        shown = [called(e) for e in (best, *tied)][:_SHOWN]
+        others = len(names) - len(shown)
+        shown += [f"{others} others"] if others else []
+        listed = " and ".join([", ".join(shown[:-1]), shown[-1]])
+        ratio = next(r for r in ratios if not r.low > 1)
         reason = (
             f"{where}: no choice between {listed}: {called(best)} gives {_times(ratio)} the "
             f"squared SNR per {unit} of {called(tied[0])}."

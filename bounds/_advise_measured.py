@@ -63,8 +63,8 @@ class Gradient(NamedTuple):
     flops: float
 
 
-def compiled(objective: Objective, params: Params, key: Key, x: PyTree) -> Gradient:
-    """The gradient of an objective: one program, which the clock and the moments share.
+def traced(objective: Objective, params: Params, key: Key, x: PyTree) -> Callable[[], Gradient]:
+    """What compiles the gradient of an objective, for the clock and for the moments.
 
     Raises:
       TypeError, ValueError: the objective refuses the model.
@@ -80,10 +80,15 @@ def compiled(objective: Objective, params: Params, key: Key, x: PyTree) -> Gradi
 
         return jax.grad(value)(arrays)
 
-    one = jax.jit(gradient).lower(arrays, key, x).compile()
-    counted: Any = one.cost_analysis()
-    flops = float(counted.get("flops", math.nan)) if counted else math.nan
-    return Gradient(lambda key: one(arrays, key, x), flops)
+    lowered = jax.jit(gradient).lower(arrays, key, x)
+
+    def compiled():
+        one = lowered.compile()
+        counted: Any = one.cost_analysis()
+        flops = float(counted.get("flops", math.nan)) if counted else math.nan
+        return Gradient(lambda key: one(arrays, key, x), flops)
+
+    return compiled
 
 
 def blocks_of(run: Callable[[Key], Any], keys: Sequence[Key]) -> dict[str, Blocks]:

@@ -42,8 +42,7 @@ def main(settings: Advise, workdir: str) -> None:
             add(check.rows(name, record["rows"], settings))
     for name in ("VAE", subjects.OF_RUN):
         if settings.chains.gradients and lacks("chains", name):
-            subject = made[name]()
-            add(chains.rows(name, subject.images, subject.params, settings))
+            add(chains.rows(name, made[name](), settings))
     print(report.text(record["rows"]))
     paths = []
     if any(r["name"] == rows.SNR for r in record["rows"]):

@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 import bounds
 from experiments.advise.settings import Advise
-from experiments.advise.subjects import Images
+from experiments.advise.subjects import Images, Subject
 from experiments.data import batches
 from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.results import Row
@@ -24,9 +24,10 @@ from experiments.studies import held_out
 _BATCH, _RATE, _IMAGES_PER_PASS = 50, 2e-2, 10
 
 
-def rows(name: str, of_images: Images, params: bounds.Params, asked: Advise) -> list[Row]:
+def rows(name: str, subject: Subject, asked: Advise) -> list[Row]:
     """A row for each value and each number of gradients."""
-    wanted, model = asked.chains, of_images.model
+    wanted, model, params, of_images = asked.chains, subject.model, subject.params, subject.images
+    assert of_images is not None  # it is a VAE
     chains = bounds.annealed(model, num_bridges=wanted.num_bridges)
     path = _trained_path(of_images, chains, params, asked)
     key = key_for(asked.seed, Purpose.ADVICE_TEST)

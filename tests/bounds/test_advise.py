@@ -68,7 +68,7 @@ def drawn():
 
 def test_blocks_are_those_of_the_gradients_key_by_key():
     keys = jax.random.split(jax.random.key(2), 60)
-    gradient = measured.compiled(bounds.dreg(GAUSSIAN, num_samples=K), PARAMS, KEY, X)
+    gradient = measured.traced(bounds.dreg(GAUSSIAN, num_samples=K), PARAMS, KEY, X)()
     got, wanted = measured.blocks_of(gradient.run, list(keys)), blocks(gradients("dreg", keys))
     np.testing.assert_allclose(got["phi"].mean, wanted.mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(got["phi"].variance, wanted.variance, rtol=1e-3)
