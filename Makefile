@@ -9,8 +9,8 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
 .PHONY: help snr snr-far snr-digits snr-phase data train evaluate reference \
-	dequantize dequantize-gap dequantize-exact diffusion masked dalle surgery compare audit accelerator \
-	explore estimators advise reproduced lint fast test bench docs clean
+	dequantize dequantize-gap dequantize-exact diffusion diffusion-ode masked dalle surgery compare \
+	audit accelerator explore estimators advise reproduced lint fast test bench docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -85,6 +85,9 @@ dequantize-exact: $(VENV)/.experiments ## one and two pixels by quadrature, and 
 
 diffusion: $(VENV)/.experiments ## a diffusion model on digits, its bound term by term: eight minutes
 	$(BIN)/python -m experiments.diffusion --config=configs/diffusion_digits.py --workdir=$(WORKDIR)/diffusion_digits
+
+diffusion-ode: $(VENV)/.experiments ## likelihood by the probability-flow ODE, and flow matching, on digits
+	$(BIN)/python -m experiments.diffusion --config=configs/diffusion_ode.py --workdir=$(WORKDIR)/diffusion_ode
 
 masked: $(VENV)/.experiments ## masked diffusion of digits, the ELBO in three forms, all orders of a crop
 	$(BIN)/python -m experiments.masked --config=configs/masked_digits.py --workdir=$(WORKDIR)/masked_digits
