@@ -4,7 +4,8 @@ Command: python -m experiments.dalle --config=configs/dalle_digits.py --workdir=
 Machine and time: 2 cores of a Xeon at 2.10 GHz, 14 min 55 s with other work beside it.
 Expected at beta = 1, nats per test image, standard error over 3 seeds: log p(x, y) -88.01 (.32),
 joint bound -91.11 (.25), variational gap 3.11 (.08); captions found .888 (.016). Published: none.
-A second study, of the prior alone: --config=configs/dalle_digits.py:prior
+Further studies, of the prior alone: --config=configs/dalle_digits.py:prior, and :masked, a prior
+that predicts masked tokens beside the causal one.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ STUDIES = {
         "argmax": {"prior": {"tokens": "argmax"}},
         "paper_weights": {"prior": {"text_weight": 1 / 8, "image_weight": 7 / 32}},
     },
+    "masked": {"causal": {}, "masked": {"prior": {"network": "masked"}}},
 }
 
 
@@ -28,11 +30,11 @@ def get_config(study: str = "beta") -> ConfigDict:
     """Three models, three seeds; 2x2 tokens of 16 codes, 65,536 sequences."""
     if study not in STUDIES:
         raise ValueError(f"the study must be one of {', '.join(STUDIES)}, got {study!r}.")
-    first, middle, last = STUDIES[study]
-    base = first if study == "prior" else middle
+    names = tuple(STUDIES[study])
+    base = "beta1" if study == "beta" else names[0]
     return ConfigDict({
         "models": STUDIES[study],
-        "compare": tuple((name, base) for name in (first, middle, last) if name != base),
+        "compare": tuple((name, base) for name in names if name != base),
         "seeds": (0, 1, 2),
         "together": False,  # True: all seeds of a model as one
         "data_dir": "",
@@ -61,8 +63,9 @@ def get_config(study: str = "beta") -> ConfigDict:
             "temperature_end": 0.0625,
             "temperature_steps": 800,
         },
-        # Second stage: a causal transformer over text and image tokens.
+        # Second stage: a transformer over text and image tokens.
         "prior": {
+            "network": "causal",  # or masked
             "num_layers": 2,
             "width": 64,
             "num_heads": 4,

@@ -18,14 +18,14 @@ def get_config() -> ConfigDict:
         "together": False,  # True: all seeds of a model as one
         "data_dir": "",
         "data": {"name": "digits_shuffled"},
-        "network": {"num_layers": 3, "width": 64, "num_heads": 4, "dropout": 0.2},
+        "network": {"num_layers": 3, "width": 64, "num_heads": 4, "dropout": 0.1},
         # Or time; sum and mean are losses without the weight 1/t. draws: or uniform.
         "objective": {"name": "count", "draws": "low_discrepancy"},
         "optimizer": {
             "name": "adam_cosine", "learning_rate": 3e-3, "warmup_steps": 100, "clip_norm": 1.0,
         },
         "training": {  # validation_samples: masks of each image
-            "batch_size": 64, "num_steps": 1500, "ema_decay": 0.995, "validation_samples": 16,
+            "batch_size": 64, "num_steps": 1000, "ema_decay": 0.995, "validation_samples": 16,
         },
         "records": {"log_every": 50, "save_every": 250, "keep_checkpoints": 1},
         "evaluation": {

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 import bounds
-from models.token_prior import EMBED, Layer, check_transformer
+from models.token_prior import EMBED, Layer, TokenPrior, check_tokens, check_transformer
 
 
 class MaskedTokens(NamedTuple):
@@ -132,3 +132,75 @@ def reveal(
         return tokens.at[place].set(jnp.where(hidden[place], drawn, tokens[place])), None
 
     return jax.lax.scan(add, tokens, order)[0]
+
+
+def make_masked_prior(
+    *,
+    num_words: int,
+    text_length: int,
+    num_codes: int,
+    grid: tuple[int, int],
+    layers: int,
+    width: int,
+    heads: int,
+    dropout: float = 0.0,
+) -> TokenPrior:
+    """A prior of captions and image tokens by a network that predicts masked ones.
+
+    Its logits are those of one order, from left to right with everything after a token masked, by
+    one evaluation for each token: p(y, z) of that order. Its draws are in any order.
+
+    Args, Raises: as `token_prior.make_prior`.
+
+    Returns:
+      A `TokenPrior` whose `masked` is not None.
+    """
+    words, num_tokens = num_words + 1, math.prod(grid)
+    net = make_masked(
+        levels=words + num_codes,
+        grid=(1, text_length + num_tokens),
+        layers=layers,
+        width=width,
+        heads=heads,
+        dropout=dropout,
+    )
+
+    def predict(theta: PyTree, y: Array, z: Array, key: Any) -> tuple[Array, Array]:
+        """(text logits, image logits), where y of V + 1 and z of K are masked."""
+        text = jnp.where(y == words, net.levels, y)
+        image = jnp.where(z == num_codes, net.levels, z + words)
+        found = net.predict(theta, jnp.concatenate([text, image]), key)
+        return found[:text_length, :words], found[text_length:, words:]
+
+    nothing = jnp.full(text_length, words), jnp.full(num_tokens, num_codes)
+
+    def masked(y: Array, key: Any = None):
+        of_text = bounds.masked.Masked(
+            lambda theta, tokens: predict(theta, tokens, nothing[1], key)[0], text_length, words
+        )
+        of_image = bounds.masked.Masked(
+            lambda theta, tokens: predict(theta, y, tokens, key)[1], num_tokens, num_codes
+        )
+        return of_text, of_image
+
+    def logits(theta: PyTree, y: Any, z: Any, key: Any = None):
+        y = check_tokens("y", y, text_length, words)
+        z = check_tokens("z", z, num_tokens, num_codes)
+
+        def row_of_text(place):
+            seen = jnp.where(jnp.arange(text_length) < place, y, words)
+            return predict(theta, seen, nothing[1], key)[0][place]
+
+        def row_of_image(place):
+            seen = jnp.where(jnp.arange(num_tokens) < place, z, num_codes)
+            return predict(theta, y, seen, key)[1][place]
+
+        text = jax.vmap(row_of_text)(jnp.arange(text_length))
+        return text, jax.vmap(row_of_image)(jnp.arange(num_tokens))
+
+    def sample(theta: PyTree, key: Array, y: Array) -> Array:
+        return reveal(masked(y)[1], theta, key, nothing[1])
+
+    return TokenPrior(
+        net.init, logits, sample, num_words, text_length, num_codes, num_tokens, masked
+    )

@@ -33,6 +33,8 @@ class TokenPrior(NamedTuple):
       logits: (theta, y, z, dropout key or None) -> (text logits [T, V + 1], image logits [N, K]);
         row n is of token n given those before it.
       sample: (theta, key, y) -> z ~ p(z | y).
+      masked: (y, dropout key or None) -> (the text, the image tokens given y) as models of masked
+        tokens; None of a causal network.
       num_words: V.
       text_length: T.
       num_codes: K.
@@ -46,6 +48,7 @@ class TokenPrior(NamedTuple):
     text_length: int
     num_codes: int
     num_tokens: int
+    masked: Callable[..., tuple[bounds.masked.Masked, bounds.masked.Masked]] | None = None
 
     def __call__(self, theta: PyTree, y: Any, z: Any, dropout: Any = None) -> tuple[Array, Array]:
         """(log p(y), image logits [N, K]): the `prior` of a `bounds.joint.JointModel`."""

@@ -18,6 +18,7 @@ from experiments.runtime.errors import UserError
 from experiments.studies.images import Problem, make_problem
 from models import pixels
 from models.dvae import DVAE, make_dvae
+from models.masked_tokens import make_masked_prior
 from models.token_prior import TokenPrior, make_prior
 
 LIKELIHOODS: dict[str, Callable[[int], pixels.PixelLikelihood]] = {
@@ -26,6 +27,8 @@ LIKELIHOODS: dict[str, Callable[[int], pixels.PixelLikelihood]] = {
     "discretized_logit_laplace": pixels.discretized_logit_laplace,
     "logit_laplace": pixels.logit_laplace,
 }
+
+PRIORS = {"causal": make_prior, "masked": make_masked_prior}
 
 
 class Data(NamedTuple):
@@ -134,7 +137,7 @@ def make_model(data: Data, trained: settings.Trained) -> Model:
             blocks=wanted.num_blocks,
             embedding=wanted.embedding,
         )
-        prior = make_prior(
+        prior = PRIORS[of_prior.network](
             num_words=len(data.vocabulary.words),
             text_length=data.vocabulary.length,
             num_codes=wanted.num_codes,

@@ -48,16 +48,51 @@ def all_codes(num_tokens: int, num_codes: int) -> np.ndarray:
     return np.array(list(itertools.product(range(num_codes), repeat=num_tokens)), np.int32)
 
 
-def log_priors(model: Model, params: bounds.Params, captions: np.ndarray) -> tuple[Array, Array]:
+def log_priors(
+    model: Model, params: bounds.Params, captions: np.ndarray, *, all_orders: bool = False
+) -> tuple[Array, Array]:
     """(log p(y) [C], log p(z | y) [C, K^N]) of captions [C, T].
 
-    Token n depends on those before it alone, so the K^(N-1) prefixes give them all.
+    Token n depends on those before it alone, so the K^(N-1) prefixes give them all. With
+    `all_orders` p(z | y) is the mixture over the orders of its tokens, of a masked prior.
     """
     prefixes = all_codes(model.dvae.num_tokens - 1, model.num_codes)
     whole = np.pad(prefixes, ((0, 0), (0, 1)))
     found = [_prior_of(model)(params.theta, jnp.asarray(y), whole) for y in captions]
     text, image = (jnp.stack(part) for part in zip(*found, strict=True))
+    if all_orders:
+        image = jnp.stack([_all_orders_of(model)(params.theta, jnp.asarray(y)) for y in captions])
     return text, image.reshape(len(captions), -1)
+
+
+@functools.cache
+def _all_orders_of(model: Model):
+    """Jitted (theta, one caption) -> log p(z | y) [K^N] of the mixture over orders.
+
+    What the network says depends on the visible tokens, and of those there are (K + 1)^N.
+    """
+    num_tokens, num_codes = model.dvae.num_tokens, model.num_codes
+    seen = all_codes(num_tokens, num_codes + 1)
+    places = (num_codes + 1) ** jnp.arange(num_tokens - 1, -1, -1)
+    table = bounds.masked.Masked(
+        lambda said, tokens: said[jnp.sum(tokens * places)], num_tokens, num_codes
+    )
+
+    masked: Any = model.prior.masked
+
+    @jax.jit
+    @precise
+    def log_prob(theta, y):
+        _, image = masked(y)
+        said = jax.lax.map(
+            lambda z: image.predict(theta["prior"], z), jnp.asarray(seen), batch_size=CHUNK
+        )
+        codes = jnp.asarray(all_codes(num_tokens, num_codes))
+        return jax.lax.map(
+            lambda z: bounds.masked.enumerated(table, said, z).log_prob, codes, batch_size=CHUNK
+        )
+
+    return log_prob
 
 
 @functools.cache
@@ -78,7 +113,12 @@ def _prior_of(model: Model):
 
 
 def enumerated(
-    model: Model, params: bounds.Params, images: np.ndarray, captions: np.ndarray
+    model: Model,
+    params: bounds.Params,
+    images: np.ndarray,
+    captions: np.ndarray,
+    *,
+    all_orders: bool = False,
 ) -> Enumerated:
     """Sums over all codes for every image.
 
@@ -87,13 +127,14 @@ def enumerated(
       params: its parameters.
       images: float32 [M, h, w, c].
       captions: tokens [M, T].
+      all_orders: see `log_priors`.
 
     Returns:
       `Enumerated`.
     """
     distinct, own = np.unique(captions, axis=0, return_inverse=True)
     own = own.reshape(-1)
-    text, image = log_priors(model, params, distinct)
+    text, image = log_priors(model, params, distinct, all_orders=all_orders)
     return _sums(model, params, images, own, text, image)
 
 

@@ -95,6 +95,12 @@ def exact_rows(
             n=len(rest),
         ),
     ]
+    if model.prior.masked is not None:
+        mixed = enumeration.enumerated(model, params, images, captions, all_orders=True).values
+        out += [
+            mean_row("log p(x, y), all orders", at, mixed.log_p, "exact"),
+            mean_row("joint bound, all orders", at, mixed.bound, "lower_bound"),
+        ]
     total = prior_total(data, model, params)
     if total is not None:
         out.append(

@@ -79,7 +79,7 @@ def train_and_score(
 
     runs = [training.make_dvae_run(data, model, own, seed) for seed in point.seeds]
     # The first stage ends the same whatever the second is trained on; its size is in the state.
-    sizes = own.prior.model_dump(include={"num_layers", "width", "num_heads"})
+    sizes = own.prior.model_dump(include={"network", "num_layers", "width", "num_heads"})
     first, seconds = fit("dvae", runs, {**named, "prior": sizes})
     runs = [
         training.make_prior_run(data, model, own, seed, params)

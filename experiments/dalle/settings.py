@@ -82,9 +82,10 @@ class Objective(Section):
 
 
 class Prior(Section):
-    """The second stage: a causal transformer over text and image tokens.
+    """The second stage: a transformer over text and image tokens.
 
     Attributes:
+      network: causal, or masked: it predicts masked tokens, in any order.
       dropout: while it is trained.
       tokens: those it is trained on.
       text_weight: of log p(y) in nats.
@@ -93,6 +94,7 @@ class Prior(Section):
       learning_rate: of the second stage, in place of that of the first.
     """
 
+    network: Literal["causal", "masked"] = "causal"
     num_layers: Depth
     width: Width
     num_heads: Width

@@ -5,6 +5,7 @@ Parameters are those of the whole model in both; each stage moves its own part o
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,8 +148,23 @@ def make_prior_loss(data: Data, model: Model, wanted: Prior) -> LossFn:
     Sampled tokens have their mean over each token in closed form: the terms of the joint bound.
     """
     captions = jnp.asarray(data.tokens["train"])
+    masked: Any = model.prior.masked
+
+    def masked_terms(params, key, x, y):
+        """The ELBO of all orders by one count of masked tokens, of y and of z given y."""
+        z_key, text_key, image_key, dropout = jax.random.split(key, 4)
+        encoded = jax.lax.stop_gradient(model.dvae.encode(params.phi, x))
+        sampled = wanted.tokens == "sampled"
+        z = jax.random.categorical(z_key, encoded) if sampled else jnp.argmax(encoded, axis=-1)
+        parts = masked(y, dropout if wanted.dropout > 0 else None)
+        return tuple(
+            _by_one_count(part, params.theta["prior"], own, tokens)
+            for part, own, tokens in zip(parts, (text_key, image_key), (y, z), strict=True)
+        )
 
     def terms(params, key, x, y):
+        if masked is not None:
+            return masked_terms(params, key, x, y)
         z_key, dropout = jax.random.split(key)
         joint = model.with_dropout(dropout if wanted.dropout > 0 else None)
         fixed = params._replace(phi=jax.lax.stop_gradient(params.phi))
@@ -168,6 +184,12 @@ def make_prior_loss(data: Data, model: Model, wanted: Prior) -> LossFn:
         return loss, (extra, {"log_text": jnp.mean(text), "log_image": jnp.mean(image)})
 
     return loss_fn
+
+
+def _by_one_count(part: bounds.masked.Masked, theta: PyTree, key: Array, tokens: Array) -> Array:
+    count_key, key = jax.random.split(key)
+    count = jax.random.randint(count_key, (), 1, part.length + 1)
+    return bounds.masked.by_count(part, theta, key, tokens, count, 1 / part.length).value
 
 
 def _validation(

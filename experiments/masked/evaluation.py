@@ -24,7 +24,7 @@ from experiments.studies.study import UNIT
 from models.masked_tokens import MaskedTokens, reveal
 
 VARIED = 8  # images whose estimates are repeated
-REPLICATES = 32
+REPLICATES = 16
 FORMS = ("time", "time, spread", "count", "every count", "order")
 
 

@@ -9,6 +9,7 @@ from experiments.runtime.settings import (
     Count,
     CountFrom0,
     Depth,
+    Distinct,
     NotEmpty,
     Section,
     Seed,
@@ -70,7 +71,7 @@ class Evaluation(Section):
 
     num_images: CountFrom0
     num_counts: Count
-    steps: Annotated[tuple[Count, ...], NotEmpty]
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=10**4)], ...], NotEmpty, Distinct]
     num_orders: Count
     crop: Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_OF_CROP)], ...], NotEmpty]
     seed: Seed

@@ -138,8 +138,9 @@ def test_what_is_reported_as_the_elbo_and_is_not():
     times = eps + (1 - eps) * (nodes + 1) / 2
     cut = sum(w / 2 * (1 - eps) * exact.mean_at(t) / t for t, w in zip(times, weights, strict=True))
     np.testing.assert_allclose(cut - elbo, -eps * exact.at_count(1).sum(), rtol=3e-3)
-    other = np.mean([(length + 1) / m * exact.at_count(m).mean() for m in (1, 2, 3)])
-    np.testing.assert_allclose(other / elbo, (length + 1) / length, rtol=1e-12)
+    # The weight of counts for masks by time, of which m = 0 is one in L + 1.
+    other = sum(length / m * exact.at_count(m).mean() for m in (1, 2, 3)) / (length + 1)
+    np.testing.assert_allclose(other / elbo, length / (length + 1), rtol=1e-12)
     tokens = np.mean([exact.at_count(m).mean() / m for m in (1, 2, 3)])
     np.testing.assert_allclose(tokens * length, elbo, rtol=1e-12)  # a mean of tokens, per token
     both = np.polynomial.legendre.leggauss(60)
@@ -151,7 +152,16 @@ def test_what_is_reported_as_the_elbo_and_is_not():
         means = [exact.c(b) / sum(b) for b in inside]
         mean_and_weight += weight / 2 * np.dot(chance, means) / t
     unweighted = sum(exact.at_count(m).mean() for m in (1, 2, 3)) / (length + 1)
-    for wrong in (cut, other, tokens, mean_and_weight, mean_and_weight * length, unweighted):
+    one_rate = exact.mean_at(0.5) / 0.5
+    for wrong in (
+        cut,
+        other,
+        tokens,
+        mean_and_weight,
+        mean_and_weight * length,
+        unweighted,
+        one_rate,
+    ):
         assert abs(wrong - elbo) > 1e-4 * abs(elbo)
 
 

@@ -10,7 +10,7 @@ import pytest
 from oracles import moved
 
 import bounds
-from models import masked_tokens
+from models import masked_tokens, token_prior
 
 LEVELS, GRID = 3, (1, 3)
 MASK = LEVELS
@@ -102,3 +102,41 @@ def test_dropout_acts_with_a_key_alone():
 def test_sizes_that_make_no_network(changes, message):
     with pytest.raises(ValueError, match=message):
         small(**changes)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    made = masked_tokens.make_masked_prior(
+        num_words=2, text_length=2, num_codes=2, grid=(1, 2), layers=1, width=8, heads=2
+    )
+    return made, moved(jax.jit(made.init)(jax.random.key(0)))
+
+
+def test_a_masked_prior_in_one_order_sums_to_one(prior):
+    made, theta = prior
+    y = jnp.asarray(list(itertools.product(range(3), repeat=2)))
+    z = jnp.asarray(list(itertools.product(range(2), repeat=2)))
+
+    def log_p(y, z):
+        text, image = made(theta, y, z)
+        return text + token_prior.picked(image, z)
+
+    each = jax.jit(jax.vmap(jax.vmap(log_p, (None, 0)), (0, None)))(y, z)
+    np.testing.assert_allclose(np.exp(np.asarray(each, np.float64)).sum(), 1.0, atol=1e-5)
+
+
+def test_its_rows_are_those_of_the_orders_from_left_to_right(prior):
+    made, theta = prior
+    y, z = jnp.asarray([2, 0]), jnp.asarray([1, 0])
+    of_text, of_image = made.masked(y)
+    text, image = made(theta, y, z)
+    left_to_right = jnp.arange(2)
+    for part, tokens, found in (
+        (of_text, y, text), (of_image, z, token_prior.picked(image, z)),
+    ):  # fmt: skip
+        latent = bounds.masked.any_order(part)
+        log_w = latent.log_p(theta, tokens, left_to_right) - latent.log_q((), tokens, left_to_right)
+        np.testing.assert_allclose(found, log_w, rtol=1e-5)
+    drawn = made.sample(theta, jax.random.key(3), y)
+    assert drawn.shape == (2,)
+    assert drawn.max() < 2
