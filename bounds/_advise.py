@@ -92,6 +92,8 @@ def advise(
        \text{what is compared:} \quad \frac{\mathrm{SNR}^2}{\text{seconds}}
        \;\text{ or }\; \frac{\mathrm{SNR}^2}{\text{FLOPs}}
 
+    for one gradient g, whose tr Cov(g) is the sum of the variances of its entries.
+
     Every legal estimator of the library is measured: its squared SNR in theta and in phi, its bias
     where it has one, and the cost of one compiled gradient of the mean over the batch. The mean of
     R gradients has a relative squared error of 1 / (R SNR^2), so squared SNR per cost is the rate
