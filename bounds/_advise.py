@@ -193,7 +193,8 @@ def advise(
                 try:
                     compiled = traced(candidate.make(model, count), params, keys[0], x)
                 except (TypeError, ValueError) as error:
-                    refused[candidate.name] = str(error).strip().splitlines()[0]
+                    sentence = str(error).strip().splitlines()[0].partition(". ")[0]
+                    refused[candidate.name] = f"{sentence.rstrip('.')}."
                     continue
                 todo.append((of_bound, count, candidate, pool.submit(compiled)))
         references: dict[tuple[str, int], dict[str, Blocks]] = {}  # that of one bound and K

@@ -92,7 +92,7 @@ def draw(rows: list[Row], asked: Advise):
     own = [r for r in rows if r["name"] == made.SNR and r["at"]["of"] == "phi"]
     models = list(dict.fromkeys(r["at"]["model"] for r in own)) or [""]
     figure, panels = new_figure(
-        len(models), len(BOUNDS), (10, 2.6 * len(models) + 0.8), squeeze=False, sharex=True
+        len(models), len(BOUNDS), (9, 2.1 * len(models) + 0.8), squeeze=False
     )
     for model, of_model in zip(models, panels, strict=True):
         for bound, axes in zip(BOUNDS, of_model, strict=True):
@@ -110,10 +110,15 @@ def draw(rows: list[Row], asked: Advise):
                     lw=1, color=COLORS[color], ls=":" if biased else "-",
                     mfc="none" if biased else None,
                 )  # fmt: skip
-            axes.set(xscale="log", yscale="log", title=f"{model}: {bound}" if here else "")
-            axes.title.set_fontsize(9)
             if not here:
                 axes.set_axis_off()
+                continue
+            counts = sorted({r["at"]["K"] for r in here})
+            axes.set(xscale="log", yscale="log", xticks=counts, xticklabels=counts)
+            axes.minorticks_off()
+            # What is more than four decades below the best only presses the others together.
+            axes.set_ylim(bottom=max(map(rate, here)) * 1e-4)
+            axes.set_title(f"{model}: {bound}", fontsize=9)
     for axes in panels[:, 0]:
         axes.set_ylabel("SNR$^2$ of $\\phi$ per second")
     for axes in panels[-1]:

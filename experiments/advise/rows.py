@@ -30,6 +30,7 @@ def of(name: str, make: Callable[[], Subject], asked: Advise) -> list[Row]:
         num_replicates=wanted.num_replicates,
         num_calls=wanted.num_calls,
         betas=wanted.betas,
+        logits=None if subject.images is None else subject.images.logits,
     )
     key = key_for(asked.seed, Purpose.ADVICE_GRADIENTS)
     advice = precise(lambda: ask(subject.model, subject.params, key, subject.x))()

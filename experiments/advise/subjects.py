@@ -20,17 +20,16 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.mesh import DATA, device_mesh
 from experiments.runtime.trainer import Stream, from_objective, init_state, train
-from experiments.studies.images import check_images
 from experiments.vae import build as vae_build
 from experiments.vae import evaluation as vae_evaluation
 from models import pixels
-from models.dvae import make_dvae
 from models.exact import linear_gaussian
-from models.vae import make_vae
+from models.vae import PixelNet, make_vae
 
 OF_RUN = "VAE of a run"
 NUM_DIMS, NUM_DATA = 20, 1024  # of the toy of Rainforth et al.
 PERTURBATIONS = {"Gaussian, near": 0.01, "Gaussian, far": 0.5}
+BITS = (20, (100,))  # of z, and the widths of the perceptrons
 SIZES: dict[str, Any] = {
     "VAE": {"latents": (20,), "hidden": ((100, 100),)},
     "two-layer VAE": {"latents": (20, 10), "hidden": ((100, 100), (50, 50))},
@@ -46,6 +45,7 @@ class Images(NamedTuple):
       prepare: (key, one image as uint8) -> x.
       plain: K -> the objective of IWAE-K that is usual for the model.
       dataset: the images.
+      logits: of q, as `bounds.disarm` takes them, where z is independent bits.
     """
 
     model: bounds.LatentModel
@@ -53,6 +53,7 @@ class Images(NamedTuple):
     prepare: Callable[[Array, Array], Any]
     plain: Callable[[int], bounds.Objective]
     dataset: sets.Dataset
+    logits: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
 class Subject(NamedTuple):
@@ -151,41 +152,41 @@ def _vae(dataset: sets.Dataset, **sizes: Any) -> Images:
 
 
 def _dvae(dataset: sets.Dataset) -> Images:
-    """The discrete VAE of DALL-E with a uniform prior: squares of 4x4 pixels, 16 codes."""
-    check_images(dataset)
-    shape = batches.image_shape(dataset.train.shape[1:])
-    try:
-        dvae = make_dvae(
-            shape,
-            likelihood=pixels.discretized_logistic(dataset.levels),
-            num_codes=16,
-            groups=3,
-            width=16,
-            blocks=1,
-            embedding=16,
-        )
-    except ValueError as error:
-        raise UserError(
-            f"--config.models must not have dVAE with {dataset.name}: {error}"
-        ) from None
-    flat = jnp.zeros((dvae.num_tokens, dvae.num_codes))
-    model = bounds.joint.latent(
-        bounds.joint.JointModel(
-            dvae.encode,
-            lambda theta, y, z: (jnp.zeros(()), flat),
-            lambda theta, x, y, codes: dvae.log_px(theta, x, codes),
-        )
-    )
-    moments = [
-        jnp.asarray(f(dataset.train, axis=0, dtype=np.float64), jnp.float32).reshape(shape)
-        for f in (np.mean, np.std)
-    ]
+    """A discrete VAE: independent bits in q, fair coins a priori, perceptrons between."""
+    intensities = dataset.train.reshape(len(dataset.train), -1) / (dataset.levels - 1)
+    num_pixels, num_bits, widths = intensities.shape[1], *BITS
+    encoder, decoder = PixelNet(widths, num_bits), PixelNet(widths, num_pixels)
+
+    def log_prob(logits, value):
+        return jnp.sum(bounds.densities.bernoulli_log_prob(logits, value))
+
+    def logits(phi, x):
+        found: Any = encoder.apply(phi, x)
+        return found[:, 0]
+
+    def propose(phi, key, x):
+        z = jax.random.bernoulli(key, jax.nn.sigmoid(logits(phi, x))).astype(jnp.int32)
+        return z, log_prob(logits(phi, x), z)
+
+    def log_p(theta, x, z):
+        pixels: Any = decoder.apply(theta, z.astype(jnp.float32))
+        return log_prob(jnp.zeros(num_bits), z) + log_prob(pixels[:, 0], x)
+
+    def init(key):
+        first, second = jax.random.split(key)
+        theta: Any = decoder.init(first, jnp.zeros(num_bits))
+        mean = jnp.asarray(intensities.mean(0), jnp.float32)[:, None]
+        theta["params"]["outputs"]["bias"] = pixels.bernoulli().bias(mean, mean).reshape(-1)
+        return bounds.Params(theta, encoder.init(second, jnp.zeros(num_pixels)))
+
+    model = bounds.LatentModel(propose, lambda phi, x, z: log_prob(logits(phi, x), z), log_p)
     return Images(
         model,
-        jax.jit(lambda key: dvae.init(key, *moments)),
-        lambda key, image: (batches.as_image(key, image), ()),
+        init,
+        batches.binarize(dataset.levels),
         lambda k: bounds.vimco(model, num_samples=k),
         dataset,
+        logits,
     )
 
 

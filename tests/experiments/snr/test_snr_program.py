@@ -182,6 +182,8 @@ def test_counts_of_replicates_that_cannot_work(number, num_blocks):
         (snr_phase, {"toy": {"num_dims": 3}}, r"toy\.num_dims is no field"),
         (snr_gaussian, {"estimators": ("dreg", "dreg")}, "estimators.* must .*twice"),
         (snr_vae, {"estimators": ("vimco",)}, "estimators.* must be .*pathwise.*got 'vimco'"),
+        (snr_gaussian, {"elbo": False}, "elbo must be True for rloo"),
+        (snr_vae, {"estimators": ("ovis",)}, "num_samples must be at least 2 for ovis"),
         (snr_vae, {"num_samples": (4, 0)}, "num_samples.* must be .*1, got 0"),
         (snr_vae, {"training": {"learning_rate": 0.0}}, r"learning_rate must be .*got 0\.0"),
         (snr_vae, {"fit": {"first": 1}}, "fit is no field"),
@@ -223,6 +225,26 @@ def test_a_point_of_the_phase_diagram_is_that_of_the_toy_of_its_size():
         a, b = found[one], wanted[other]
         error = math.hypot(a["squared_standard_error"], b["squared_standard_error"])
         assert abs(a["squared"] - b["squared"]) < 4 * error
+
+
+def test_estimators_that_were_added_moved_no_key_of_those_before_them():
+    """The place of a name is folded into its keys."""
+    assert list(ESTIMATORS)[:4] == ["pathwise", "dreg", "stl", "elbo"]
+    sizes = {**SMALL, "num_samples": (1, 2), "toy": {"num_data": 16, "num_dims": 2}}
+    few = gaussian.problem(
+        parsed(snr_gaussian.get_config(), estimators=("pathwise", "dreg"), **sizes)
+    )
+    all_of_them = gaussian.problem(parsed(snr_gaussian.get_config(), **sizes))
+    own = {p.label: {r["name"]: r["value"] for r in p.run()} for p in all_of_them.points}
+    for point in few.points:
+        for r in point.run():
+            assert own[point.label][r["name"]] == r["value"]
+    new = {"phi ovis", "phi left sum", "theta left sum", "phi tvo"}
+    assert own["K=1"].keys() >= {"phi left sum"}
+    assert "phi ovis" not in own["K=1"]  # which takes two samples
+    assert own["K=2"].keys() >= new
+    assert "phi rloo" in own["M=2"]
+    assert "phi rloo" not in own["M=1"]
 
 
 # --- a VAE on data ----------------------------------------------------------------------------
