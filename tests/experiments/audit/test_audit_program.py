@@ -1,5 +1,7 @@
 """The program on a tiny run of every other program: tables, rows, exit codes and refusals."""
 
+import shutil
+
 import dalle_cases
 import dequantize_cases
 import diffusion_cases
@@ -118,6 +120,38 @@ def test_a_violation_ends_with_3_and_says_what_it_means(trained, tmp_path, capsy
 def test_what_is_not_there_is_refused(name, changes, says, trained, tmp_path):
     with pytest.raises(UserError, match=says):
         program.main(asked(trained(name), **changes), str(tmp_path))
+
+
+def _flipped(checkpoints):
+    for path in checkpoints.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000 and "METADATA" not in path.name:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 0xFF
+            path.write_bytes(content)
+
+
+def _renamed(checkpoints):
+    for path in checkpoints.glob("*/_CHECKPOINT_METADATA"):
+        path.write_text(path.read_text().replace('"latents"', '"of_another_version"'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_flipped, r"cannot be read \(step \d+: .*; choose another one"),
+        (_renamed, r"is of another config, which differs in .*of_another_version"),
+        (shutil.rmtree, "there is no folder .*; train first"),
+    ],
+)
+def test_a_checkpoint_that_is_damaged_or_of_another_version_is_refused(
+    damage, says, trained, tmp_path
+):
+    shutil.copytree(trained("VAE"), tmp_path / "run")
+    damage(tmp_path / "run/checkpoints")
+    with pytest.raises(UserError, match=says) as error:
+        program.main(asked(tmp_path / "run"), str(tmp_path / "audit"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "audit").exists()
 
 
 @pytest.mark.slow
