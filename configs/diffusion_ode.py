@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
             "decoder": "gaussian",
         },
         "network": {
-            "name": "mlp", "width": 128, "multipliers": (1,), "num_blocks": 2, "attention": (),
+            "name": "gated_mlp", "width": 128, "num_blocks": 2, "multipliers": (), "attention": (),
             "fourier": (3, 4), "dropout": 0.1, "dtype": "float32",
         },
         "objective": {"name": "bound", "times": "low_discrepancy"},
@@ -35,9 +35,9 @@ def get_config() -> ConfigDict:
             "name": "adam_cosine", "learning_rate": 3e-3, "warmup_steps": 200, "clip_norm": 1.0,
         },
         "training": {
-            "batch_size": 32, "num_steps": 1600, "ema_decay": 0.995, "validation_samples": 16,
+            "batch_size": 64, "num_steps": 4000, "ema_decay": 0.995, "validation_samples": 16,
         },
-        "records": {"log_every": 50, "save_every": 400, "keep_checkpoints": 1},
+        "records": {"log_every": 200, "save_every": 1000, "keep_checkpoints": 1},
         "evaluation": {
             "num_images": 0,  # of the test set; 0: all
             "num_times": 64,  # of each image, for the bound of continuous time
@@ -46,11 +46,13 @@ def get_config() -> ConfigDict:
             "ode": {
                 "noises": ("uniform", "truncated_normal", "learned"),
                 "num_samples": (1, 8),  # k of IWAE-k over the noise
-                "num_images": 50,  # the first of the test set; 0: all
-                "num_steps": 32,  # of Runge-Kutta
+                "num_images": 10,  # the first of the test set; 0: all
+                "path": "vp",  # or straight: the coordinates of the solver, for all models
+                "num_steps": 64,  # of Runge-Kutta
+                "largest_error": 0.05,  # of the solver, in nats per dimension
                 "trace": "exact",  # or hutchinson, of one draw alone
-                "noise_steps": 800,  # of the training of the learned noise
+                "noise_steps": 400,  # of the training of the learned noise
             },
         },
-        "memory": {"images_per_pass": 50},
+        "memory": {"images_per_pass": 100},
     })  # fmt: skip

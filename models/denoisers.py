@@ -48,7 +48,11 @@ def with_fourier_features(x: Float[Array, "h w c"], powers: Sequence[int]):
 
 
 class MLP(nn.Module):
-    """Residual blocks over all pixels at once; each is scaled and shifted by gamma."""
+    """Residual blocks over all pixels at once; each is scaled and shifted by gamma.
+
+    With `gated` every output also has a sum over its own pixel's features, whose factors come from
+    all of them: what is left of the noise in a pixel then need not pass through the blocks.
+    """
 
     width: int
     num_blocks: int
@@ -56,6 +60,7 @@ class MLP(nn.Module):
     dropout: float
     fourier: Sequence[int]
     dtype: Any
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Array, gamma: Array, *, train: bool) -> Array:
@@ -63,6 +68,7 @@ class MLP(nn.Module):
         time = nn.silu(nn.Dense(self.width, name="time")(_as(self.dtype, embed(gamma, 64))))
         features = _as(self.dtype, with_fourier_features(x, self.fourier))
         h = nn.Dense(self.width, name="in")(features.reshape(-1))
+        zeros = nn.initializers.zeros
         for index in range(self.num_blocks):
             both = nn.Dense(2 * self.width, name=f"time_{index}")(time)
             scale, shift = jnp.split(both, 2)
@@ -71,8 +77,13 @@ class MLP(nn.Module):
             inner = nn.Dropout(self.dropout, deterministic=not train)(inner)
             h += nn.Dense(self.width, name=f"second_{index}")(inner)
         h = nn.silu(nn.LayerNorm(name="norm")(h))
-        out = nn.Dense(x.size * self.num_outputs, kernel_init=nn.initializers.zeros, name="out")(h)
-        return out.reshape(*x.shape[:2], -1)
+        out = nn.Dense(x.size * self.num_outputs, kernel_init=zeros, name="out")(h)
+        out = out.reshape(*x.shape[:2], -1)
+        if not self.gated:
+            return out
+        count = out.size * features.shape[-1]
+        factors = nn.Dense(count, kernel_init=zeros, name="gate")(jnp.concatenate([time, h]))
+        return out + jnp.sum(factors.reshape(*out.shape, -1) * features[:, :, None, :], axis=-1)
 
 
 class ResidualBlock(nn.Module):
@@ -175,12 +186,13 @@ def mlp(
     dropout: float = 0.0,
     fourier: Sequence[int] = (),
     learned_variance: bool = False,
+    gated: bool = False,
     dtype: Any = None,
 ) -> Denoiser:
     """An `MLP`."""
 
     def make(count: int, dtype: Any) -> MLP:
-        return MLP(width, num_blocks, count, dropout, tuple(fourier), dtype)
+        return MLP(width, num_blocks, count, dropout, tuple(fourier), dtype, gated)
 
     return _denoiser(make, learned_variance, dtype)
 

@@ -32,7 +32,6 @@ class Model(NamedTuple):
       num_latents: of the training, 0 for continuous time.
       continuous: whether there is a limit of many steps, so that 0 of them make sense.
       shape: of an image.
-      path: on which its ODE is solved, see `bounds.diffusion.ode_log_prob`.
     """
 
     init: Callable[[Array], PyTree]
@@ -42,7 +41,6 @@ class Model(NamedTuple):
     num_latents: int
     continuous: bool
     shape: tuple[int, int, int]
-    path: str = "vp"
 
     def evaluated(self, params: PyTree) -> IntegerDiffusion:
         """What is scored and sampled from: without dropout."""
@@ -75,6 +73,7 @@ def make_model(problem: Problem, trained: Trained) -> Model:
             dropout=wanted.dropout,
             fourier=wanted.fourier,
             learned_variance=learned,
+            gated=wanted.name == "gated_mlp",
             dtype=dtype,
         )
     make = _vdm if trained.chain.continuous else _ddpm
@@ -150,5 +149,4 @@ def _vdm(problem: Problem, chain: Chain, denoiser: denoisers.Denoiser) -> Model:
 
     init = _init(denoiser, problem.shape, start)
     latents = chain.timesteps + 1 if chain.timesteps else 0
-    path = "straight" if straight else "vp"
-    return Model(init, make, chain.timesteps, evaluation, latents, True, problem.shape, path)
+    return Model(init, make, chain.timesteps, evaluation, latents, True, problem.shape)

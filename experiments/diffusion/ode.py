@@ -113,6 +113,8 @@ def _scores_of(
     gamma_min: float,
     counts: tuple[int, ...],
     num_steps: int,
+    path: str,
+    largest_error: float,
     trace: str,
 ):
     dequantizer = noise.make_noise(name, levels, gamma_min).make(None)
@@ -128,7 +130,7 @@ def _scores_of(
                 probes = jax.random.rademacher(probe_key, (1, *x.shape), x.dtype)
             density = bounds.diffusion.ode_log_density(
                 model.make(params, None, 0).model, levels=levels, num_steps=num_steps,
-                path=model.path, probes=probes, has_aux=True,
+                path=path, largest_error=largest_error, probes=probes, has_aux=True,
             )  # fmt: skip
             v, log_q = dequantizer.propose(phi, noise_key, x)
             value, found = density(params, x, jax.nn.sigmoid(v))
@@ -142,14 +144,14 @@ def _scores_of(
     return held_out.compiled(one)
 
 
-def sampled(model: Model, params: PyTree, key: Array, count: int, num_steps: int) -> np.ndarray:
+def sampled(model: Model, params: PyTree, key: Array, count: int, ode: Ode) -> np.ndarray:
     """Integers [count, H, W, C] that the ODE makes of noise, backward from z_1 to z_0."""
     drawn = jax.random.split(key, count)
-    return np.asarray(_sampler_of(model, num_steps)(params, drawn))
+    return np.asarray(_sampler_of(model, ode.num_steps, ode.path)(params, drawn))
 
 
 @functools.lru_cache(maxsize=8)
-def _sampler_of(model: Model, num_steps: int):
+def _sampler_of(model: Model, num_steps: int, path: str):
     @jax.jit
     @precise
     def sample(params, keys):
@@ -158,7 +160,7 @@ def _sampler_of(model: Model, num_steps: int):
         def one(key):
             z_1 = jax.random.normal(key, model.shape)
             z_0 = bounds.diffusion.ode_transport(
-                made.model, params, z_1, num_steps=num_steps, backward=True, path=model.path
+                made.model, params, z_1, num_steps=num_steps, backward=True, path=path
             )
             return made.decode(params, z_0)
 

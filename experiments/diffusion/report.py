@@ -46,7 +46,7 @@ def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, fol
     plots.save_image(folder, "samples", grid)
     if wanted.ode is not None:
         sample_key = keys.key_for(wanted.seed, Purpose.ODE_SAMPLES)
-        drawn = ode.sampled(model, params, sample_key, wanted.sample_grid, wanted.ode.num_steps)
+        drawn = ode.sampled(model, params, sample_key, wanted.sample_grid, wanted.ode)
         grid = plots.tile(drawn / (problem.levels - 1), math.isqrt(wanted.sample_grid - 1) + 1)
         plots.save_image(folder, "ode_samples", grid)
     noised = evaluation.noised(model, params, noise_key, problem.dataset.test[:STRIPS])

@@ -13,6 +13,7 @@ from experiments.runtime.settings import (
     DepthFrom0,
     Distinct,
     NotEmpty,
+    Positive,
     Section,
     Seed,
     Width,
@@ -88,6 +89,7 @@ class Network(Section):
     """What predicts.
 
     Attributes:
+      name: unet, or a perceptron; the gated one lets the noise of a pixel pass by its blocks.
       width: of the perceptron, or filters at full resolution.
       multipliers: of the width, one for each resolution; unet.
       num_blocks: for each resolution.
@@ -96,7 +98,7 @@ class Network(Section):
       dtype: what layers compute in; parameters and the bound around them stay in float32.
     """
 
-    name: Literal["unet", "mlp"]
+    name: Literal["unet", "mlp", "gated_mlp"]
     width: Width
     multipliers: tuple[Depth, ...]
     num_blocks: Depth
@@ -165,7 +167,9 @@ class Ode(Section):
       noises: from integers to where the ODE starts.
       num_samples: k of IWAE-k over the noise, from 1 to a multiple of all.
       num_images: the first of the test images; 0: all.
+      path: in whose coordinates the solver takes its steps, of every model: vp or straight.
       num_steps: of equal size, even; half of them measure the error.
+      largest_error: of the solver, in nats per dimension; an image beyond it has no value.
       trace: exact, or hutchinson, a fresh probe for every draw, whose values bear no logsumexp.
       noise_steps: of the training of the learned noise.
     """
@@ -175,7 +179,9 @@ class Ode(Section):
     ]
     num_samples: Annotated[tuple[Count, ...], NotEmpty]
     num_images: CountFrom0
+    path: Literal["vp", "straight"]
     num_steps: Annotated[int, Field(ge=2, le=10**6)]
+    largest_error: Positive
     trace: Literal["exact", "hutchinson"]
     noise_steps: Count
 
