@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 LIBRARY = {"jax", "jaxtyping", "numpy"}  # all that `bounds` may use
 # What an adapter is for, in a file that is imported when the adapter is called.
-ADAPTED = {"bounds/_numpyro_sites.py": {"numpyro"}}
+ADAPTED = {"bounds/_numpyro_sites.py": {"numpyro"}, "bounds/_ode_solver.py": {"diffrax"}}
 
 
 def imports_of(package: str) -> dict[str, set[str]]:
