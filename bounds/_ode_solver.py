@@ -141,14 +141,14 @@ def adaptive(
 ) -> Solved:
     """diffrax's Dormand-Prince of order 5, whose steps keep to a tolerance; at most `num_steps`."""
     try:
-        import diffrax  # pyright: ignore[reportMissingImports]
+        import diffrax
     except ImportError:
         raise ImportError(
             "a tolerance needs the adaptive solver of diffrax; install "
             "variational-bounds[ode], or leave tolerance=None for steps of equal size."
         ) from None
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda time, both, _: field(time, both[0])),
+        diffrax.ODETerm(lambda time, both, _: field(jnp.asarray(time), both[0])),
         diffrax.Dopri5(),
         start,
         end,

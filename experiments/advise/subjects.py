@@ -235,21 +235,22 @@ def _numpyro(asked: Advise) -> Subject:
     import numpyro
     from numpyro.distributions import Categorical, Gamma, LogNormal, Poisson, constraints
 
-    # Their stubs say that a parameter may be None.
+    # Their stubs say that a parameter or a distribution may be None.
     param: Any = numpyro.param
+    categorical: Any = Categorical
     positive = constraints.positive
 
     def model(x):
         shape = param("shape", 2.0, constraint=positive)
         rate = numpyro.sample("rate", Gamma(shape))
         odds = jnp.array([0.0, param("odds", -1.0)])
-        busy = numpyro.sample("busy", Categorical(logits=odds))
+        busy = numpyro.sample("busy", categorical(logits=odds))
         numpyro.sample("x", Poisson(rate * (1.0 + 4.0 * busy)), obs=x)
 
     def guide(x):
         weight, offset = param("weight", 0.3), param("offset", -1.5)
         logits = jnp.array([0.0, weight * x + offset])
-        busy = numpyro.sample("busy", Categorical(logits=logits))
+        busy = numpyro.sample("busy", categorical(logits=logits))
         scale = param("scale", 0.7, constraint=positive)
         numpyro.sample("rate", LogNormal(jnp.log(x + 1.0) - busy, scale))
 
