@@ -107,7 +107,8 @@ def _gap(objective: str, k: int, m: int = 1) -> Place:
 SOURCES: tuple[Source, ...] = (
     Source(
         "Rainforth et al. 2018 (arXiv 1802.04537), Gaussian toy, theorem 1",
-        "gradients of one datum in place of all 1,024",
+        "gradients of one datum in place of all 1,024; limits of large K, ours are "
+        "fitted to K = 16 .. 1,000",
         (
             Claim("exponent of the SNR of theta in K, IWAE",
                   Place("toy", "slope of theta pathwise"), 0.5),
@@ -118,7 +119,7 @@ SOURCES: tuple[Source, ...] = (
     ),
     Source(
         "Tucker et al. 2018 (arXiv 1810.04152), the variance of DReG over K",
-        "the toy of Rainforth et al.; K from 100 on",
+        "the toy of Rainforth et al.; a limit of large K, ours is fitted to K = 128 .. 1,000",
         (Claim("exponent of the SNR of phi in K, DReG", Place("toy", "slope of phi dreg"), 0.5),),
     ),
     Source(

@@ -42,9 +42,10 @@ def _cells(r: Row) -> list[str]:
     published = r.get("published")
     beside = "" if published is None else _number(published, r.get("published_error"))
     score = r.get("z_score")
+    over = [r.get("over", ""), *([] if r["n"] is None else [str(r["n"])])]
     return [
         r["name"], beside, _number(r["value"], r["standard_error"]), r["unit"],
-        f"{r.get('over', '')}, {r['n']}", "" if score is None else f"{score:+.1f}",
+        ", ".join(over), "" if score is None else f"{score:+.1f}",
         r.get("verdict") or "", r.get("part", ""),
     ]  # fmt: skip
 

@@ -95,5 +95,6 @@ def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
     if error is None and chosen["low"] is not None:
         # An interval at 95%, by the standard error of a normal distribution.
         error, over = (chosen["high"] - chosen["low"]) / (2 * 1.96), "replicates"
+        chosen = {**chosen, "n": None}  # points of a fit
     seeds: dict[int, Any] = {r["at"]["seed"]: r["value"] for r in points if "seed" in r["at"]}
     return _Found(chosen["value"], error, over, chosen["kind"], chosen["unit"], chosen["n"], seeds)

@@ -14,6 +14,7 @@ from experiments.studies.held_out import mean_row
 
 SMALL = {
     "toy": {"num_data": 16, "num_dims": 2}, "num_samples": (16, 64), "elbo": False,
+    "estimators": ("pathwise", "dreg"),
     "replicates": {"number": 200, "num_blocks": 10}, "fit": {"first_dreg": 10},
 }  # fmt: skip
 
