@@ -89,7 +89,7 @@ def test_a_plate_below_a_shared_latent_is_part_of_the_datum():
 
     def local(x):  # a latent of each element, beside the shared one
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-        with numpyro.plate("data", 4):
+        with numpyro.plate("data", 4, subsample_size=4):  # of all
             own = numpyro.sample("own", dist.Normal(z, 1.0))
             numpyro.sample("x", dist.Normal(own, 1.0), obs=x)
 
@@ -99,6 +99,13 @@ def test_a_plate_below_a_shared_latent_is_part_of_the_datum():
     covariance = jnp.eye(4) + jnp.ones((4, 4))
     exact = jax.scipy.stats.multivariate_normal.logpdf(x, jnp.zeros(4), covariance)
     np.testing.assert_allclose(log_w, jnp.full(5, exact), **PRECISION)
+
+    def alone(x):  # in a plate of one, which is one datum
+        with numpyro.plate("data", 1):
+            numpyro.sample("x", dist.Normal(numpyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+
+    found = bounds.adapters.from_numpyro(alone, guide).model.log_p({}, x[:1], {"z": x[:1]})
+    np.testing.assert_allclose(found, norm.logpdf(x[0]) + norm.logpdf(0.0), **PRECISION)
     z, own = jnp.array(0.2), jnp.array([0.1, -0.5, 2.0, 0.0])
     found = bounds.adapters.from_numpyro(local, guide).model.log_p({}, x, {"z": z, "own": own})
     expected = norm.logpdf(z) + jnp.sum(norm.logpdf(own, z) + norm.logpdf(x, own))

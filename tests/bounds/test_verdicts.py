@@ -82,6 +82,16 @@ def test_a_mean_that_no_bet_has_proved_off_is_not_said_to_hold():
     assert [test(1e-4).verdict for test in (rounded, below)] == ["holds"] * 2
 
 
+def test_what_one_term_decides_is_undecided_but_for_a_mistake_that_all_terms_share():
+    values = np.full(200, 0.01)
+    values[0] = -1.0
+    check = _verdicts.mean_zero("", values)(1e-4)
+    assert (check.verdict, "1 of its 200 terms" in check.why) == ("undecided", True)
+    shared = np.full(200, 2.0)
+    shared[0] += 1e-9  # rounding
+    assert _verdicts.mean_zero("", shared, tolerance=1e-6)(1e-4).verdict == "violated"
+
+
 def test_levels_sides_and_skewness_are_those_of_the_formulas():
     levels = []
 
