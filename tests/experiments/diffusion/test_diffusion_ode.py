@@ -99,7 +99,7 @@ def test_flow_matching_trains_the_velocity(problem):
 
 def test_program_prints_the_ode_beside_the_bound(tmp_path, capsys):
     asked = tiny(
-        seeds=(0,), models={"vdm": {}, "flow": STRAIGHT}, network=DRY,
+        seeds=(0,), models={"flow": STRAIGHT}, network=DRY,
         evaluation={"ode": {**ODE, "noises": ("uniform", "learned"), "num_images": 2}},
     )  # fmt: skip
     workdir = str(tmp_path)
@@ -109,10 +109,9 @@ def test_program_prints_the_ode_beside_the_bound(tmp_path, capsys):
     with open(os.path.join(workdir, "results.json")) as file:
         rows = json.load(file)["rows"]
     shown = {(r["at"]["model"], r["name"]) for r in comparable.rows(rows)}
-    for model in ("vdm", "flow"):
-        assert os.path.getsize(os.path.join(workdir, f"{model}_seed0", "ode_samples.png")) > 0
-        assert {(model, "ODE, uniform noise"), (model, "ODE, learned noise")} <= shown
-        assert (model, "ODE - ELBO, T = infinity") not in shown
+    assert os.path.getsize(os.path.join(workdir, "flow_seed0", "ode_samples.png")) > 0
+    assert {("flow", "ODE, uniform noise"), ("flow", "ODE, learned noise")} <= shown
+    assert ("flow", "ODE - ELBO, T = infinity") not in shown
 
 
 @pytest.mark.parametrize(
