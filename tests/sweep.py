@@ -63,6 +63,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "variance": "learned",
         },
     }),
+    "diffusion_ode": ("diffusion", "configs/diffusion_ode.py", {
+        "models": {"one": {}}, "compare": (), "network": {"width": 8},
+    }),
     "dalle": ("dalle", "configs/dalle_digits.py", {"models": {"one": {}}, "compare": ()}),
     "masked": ("masked", "configs/masked_digits.py", {"network": {"width": 8}}),
     "surgery": ("surgery", "configs/surgery_digits.py", {

@@ -159,6 +159,7 @@ def test_library_imports_only_jax_numpy_and_jaxtyping():
 
 def test_importing_the_library_loads_none_of_the_experiments_libraries():
     unwanted = [
+        "diffrax",
         "flax",
         "optax",
         "absl",

@@ -62,6 +62,8 @@ def rows(
                 trained.chain.gamma_min,
                 ode.num_samples,
                 ode.num_steps,
+                ode.path,
+                ode.largest_error,
                 ode.trace,
             ),
             (params, phi),

@@ -35,12 +35,13 @@ def test_patches_and_xlas_convolution_agree(shape, window, strides):
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8, 1), (7, 9, 3)])
 @pytest.mark.parametrize("learned", [False, True])
-@pytest.mark.parametrize("kind", ["unet", "mlp"])
+@pytest.mark.parametrize("kind", ["unet", "mlp", "gated"])
 def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
     if kind == "unet":
         net = denoisers.unet(8, (1, 2), 1, attention=(1,), learned_variance=learned)
     else:
-        net = denoisers.mlp(16, 2, fourier=(1,), learned_variance=learned)
+        gated = kind == "gated"
+        net = denoisers.mlp(16, 2, fourier=(1,), learned_variance=learned, gated=gated)
     theta = jax.jit(net.init, static_argnums=1)(jax.random.key(0), shape)
     out = jax.jit(net.predict)(theta, jnp.ones(shape), jnp.array(0.5))
     if learned:

@@ -21,8 +21,8 @@ from models.diffusion import DECODERS
     ("section", "changes", "said"),
     [
         ("chain", {"schedule": "sigmoid"}, r"chain\.schedule must be 'linear', .*, got 'sigmoid'"),
-        ("network", {"name": "resnet"}, "must be 'unet' or 'mlp', got 'resnet'"),
-        ("chain", {"prediction": "score"}, r"chain\.prediction must be 'eps', 'x' or 'v', got"),
+        ("network", {"name": "resnet"}, "must be 'unet', 'mlp' or 'gated_mlp', got 'resnet'"),
+        ("chain", {"prediction": "score"}, r"chain\.prediction must be 'eps', 'x', .*, got"),
         ("chain", {"gamma_min": 5.0, "gamma_max": -5.0}, "gamma_min must be below gamma_max"),
         ("chain", {"gamma_min": -61.0}, r"chain\.gamma_min must be .* -60, got -61"),
         ("chain", {"evaluation_timesteps": 0}, "at least 1 where timesteps is 0"),
@@ -33,7 +33,7 @@ from models.diffusion import DECODERS
         ("chain", {"timesteps": -1}, r"chain\.timesteps must be at least 0, got -1"),
         ("chain", {"decoder": "tanh"}, r"chain\.decoder must be 'gaussian' or 'logistic', got"),
         ("objective", {"name": "simple"}, "needs steps"),
-        ("objective", {"name": "elbow"}, r"objective\.name must be 'bound' or 'simple', got"),
+        ("objective", {"name": "elbow"}, r"objective\.name must be 'bound', 'simple' or .*, got"),
         ("objective", {"times": "importance"}, r"objective\.times=importance needs steps"),
         ("objective", {"times": "often"}, r"objective\.times must be 'uniform', .*, got 'often'"),
         ("network", {"attention": ("a",)}, r"network\.attention\[0\] must be a whole number, got"),
@@ -72,6 +72,14 @@ def test_mistaken_fields_are_named(section, changes, said):
             {"chain": DDPM, "objective": {"name": "simple", "times": "importance"}},
             "importance needs",
         ),
+        ({"objective": {"name": "flow_matching"}}, "evenly along a straight path"),
+        (
+            {
+                "chain": {"schedule": "straight", "timesteps": 4},
+                "objective": {"name": "flow_matching"},
+            },
+            "evenly along a straight path",
+        ),
     ],
 )
 def test_sections_that_do_not_fit_each_other_are_named(changes, said):
@@ -104,7 +112,7 @@ def test_models_that_do_not_fit_are_refused_before_any_trains(changes, said):
 def test_choices_of_the_settings_are_those_of_the_code():
     chain, objective = Chain.model_fields, Objective.model_fields
     for field, table in (
-        (chain["schedule"], {*build.DISCRETE, "vdm_linear", "vdm_learned"}),
+        (chain["schedule"], {*build.DISCRETE, "vdm_linear", "vdm_learned", "straight"}),
         (chain["decoder"], set(DECODERS)),
         (chain["prediction"], set(_diffusion.PREDICTIONS)),
         (chain["variance"], set(_diffusion.VARIANCES)),
