@@ -4,6 +4,7 @@ Command: python -m experiments.advise --config=configs/advise.py --workdir=runs/
 Machine and time: 2 cores of an AMD EPYC busy with other work, 12 minutes.
 Expected of the VAE for phi, 95% intervals: under IWAE-8 dreg has 8.8 [6.3, 14] times the squared
 SNR per second of the next best, rloo, and 23 [20, 33] times that of pathwise. Published: none.
+Two studies: advise.py:training (13 minutes there) and advise.py:chains (one).
 """
 
 from ml_collections import ConfigDict

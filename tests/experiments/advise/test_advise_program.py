@@ -90,8 +90,10 @@ def test_a_vae_of_a_run_and_values_at_equal_gradients(tmp_path, capsys):
     found = read(tmp_path / "advice")["rows"]
     assert {r["at"]["model"] for r in found} == {subjects.OF_RUN}
     values = {(r["name"], r["at"]["gradients"]): r for r in found if r["part"] == "chains"}
-    assert {name for name, _ in values} == {"ELBO", "IWAE", "UHA", "AIS"}
-    assert {r["kind"] for r in values.values()} == {"lower_bound"}
+    four = {"ELBO", "IWAE", "UHA", "AIS"}
+    assert {name for name, _ in values} == four | {f"{v} - IWAE" for v in four - {"IWAE"}}
+    assert {r["kind"] for (name, _), r in values.items() if name in four} == {"lower_bound"}
+    assert values["UHA - IWAE", 8]["kind"] == "estimate"
     assert values["UHA", 8]["at"]["chains"] == 4
     for gradients in (4, 8):  # of the same draws
         assert values["ELBO", gradients]["value"] < values["IWAE", gradients]["value"]
