@@ -23,7 +23,15 @@ from bounds._checks import (
     check_scalar,
 )
 from bounds._gradient_paths import check_gradient_paths
-from bounds._sampling import drawn, log_weight, over_samples, propose, sample_key, stop
+from bounds._sampling import (
+    drawn,
+    log_weight,
+    over_samples,
+    propose,
+    sample_key,
+    stop,
+    varying_with,
+)
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae, renyi
 from bounds._weights import normalized_weights
@@ -257,15 +265,6 @@ def dreg(
 def scale_cotangent(z: PyTree, scale: Array) -> PyTree:
     """Identity in value; multiplies the cotangent of every leaf of z by `scale`."""
     return _scale_cotangent(varying_with(z, scale), scale)
-
-
-def varying_with(z: PyTree, other: Array) -> PyTree:
-    """z, made to vary over whatever `other` varies over (vmap's batch, shard_map's devices).
-
-    Cotangents of a z that does not vary are summed over the batch or the devices BEFORE they
-    reach a rule of ours; they have to meet their own weight first. XLA removes the select.
-    """
-    return jax.tree.map(lambda leaf: jnp.where(jnp.isnan(other), leaf, leaf), z)
 
 
 @jax.custom_vjp

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from bounds._checks import check_chunk_size, check_count, check_reparameterized
-from bounds._estimators import path_objective, varying_with
+from bounds._estimators import path_objective
 from bounds._gradient_paths import check_gradient_paths
 from bounds._sampling import (
     add_gradient_of,
@@ -17,6 +17,7 @@ from bounds._sampling import (
     propose,
     sample_key,
     stop,
+    varying_with,
 )
 from bounds._types import Aux, LatentModel, Objective, Params
 from bounds._values import iwae

@@ -109,7 +109,8 @@ def ode_log_prob(
       path: in which coordinates and time steps are taken: "vp", z and gamma, or "straight", those
         of flow matching, z / (alpha + sigma) and t = sigma / (alpha + sigma). Both have one
         density; their solvers' errors differ.
-      tolerance: relative and absolute of a step of diffrax's adaptive solver; None for equal steps.
+      tolerance: relative and absolute of a step of diffrax; None for equal steps. diffrax does not
+        run under `jax.shard_map`.
       largest_error: the largest `solver_error` that is let through, in nats per dimension.
       trace: "exact", by as many products J v as z has dimensions, or "hutchinson", the mean of
         v^T J v over probes v, which stay the same all along the flow.

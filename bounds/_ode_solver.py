@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from bounds._diffusion import Diffusion, predicted, signal_and_noise
-from bounds._sampling import over_samples
+from bounds._sampling import over_samples, varying_with
 
 PATHS = ("vp", "straight")
 
@@ -95,6 +95,7 @@ def with_divergence(
         directions = probes
         if directions is None:
             directions = jnp.eye(state.size, dtype=state.dtype).reshape(-1, *state.shape)
+        directions = varying_with(directions, jnp.sum(state))
         products = over_samples(lambda v: jnp.sum(v * push(v)), directions, chunk_size)
         return value, jnp.sum(products) if probes is None else jnp.mean(products)
 
@@ -127,7 +128,7 @@ def rk4(
         return after, None
 
     numbers = jnp.arange(num_steps).astype(state.dtype)
-    (state, integral), _ = jax.lax.scan(one, (state, jnp.zeros((), state.dtype)), numbers)
+    (state, integral), _ = jax.lax.scan(one, _first(field, state, start), numbers)
     return Solved(state, integral, jnp.asarray(4 * num_steps), jnp.isfinite(integral))
 
 
@@ -153,7 +154,7 @@ def adaptive(
         start,
         end,
         None,
-        (state, jnp.zeros((), state.dtype)),
+        _first(field, state, start),
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         max_steps=num_steps,
         throw=False,
@@ -163,3 +164,11 @@ def adaptive(
     # Six new evaluations a step: the last of one is the first of the next.
     evaluations = 6 * solution.stats["num_steps"] + 1
     return Solved(last, integral, evaluations, arrived)
+
+
+def _first(
+    field: Callable[[Array, Array], tuple[Array, Array]], state: Array, start: Array
+) -> tuple[Array, Array]:
+    """State and integral at the start, of the type that a step gives them, as shard_map asks."""
+    slope, divergence = field(start, state)
+    return varying_with((state, jnp.zeros((), state.dtype)), jnp.sum(slope) + divergence)

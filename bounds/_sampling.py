@@ -140,6 +140,15 @@ def drawn(
     return indices, draw
 
 
+def varying_with(z: PyTree, other: Array) -> PyTree:
+    """z, made to vary over whatever `other` varies over (vmap's batch, shard_map's devices).
+
+    Cotangents of a z that does not vary are summed over the batch or the devices BEFORE they
+    reach a rule of ours; they have to meet their own weight first. XLA removes the select.
+    """
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isnan(other), leaf, leaf), z)
+
+
 def add_gradient_of(value: Array, surrogate: Array) -> Array:
     """`value`, with the gradient of `surrogate` added to its own."""
     # inf - inf would make a NaN of a value that is fine.

@@ -166,6 +166,26 @@ def compute():
         chains, mesh=mesh, in_specs=(P(), P(), P(AXIS)), out_specs=P(AXIS)
     )
     save("own chains", jax.jit(sharded_chains)(params, key, data))
+
+    flow = bounds.diffusion.Diffusion(
+        lambda t: bounds.diffusion.linear_gamma(t, gamma_min=-4, gamma_max=5), lambda x: x,
+        bounds.diffusion.denoiser(lambda theta, z, gamma: theta * z, prediction="x"),
+        lambda theta, x, z_0, x_hat: 0.0,
+    )  # fmt: skip
+
+    def densities(theta, z):
+        """One z on all devices under a theta of each, too."""
+        one = functools.partial(bounds.diffusion.ode_log_prob, flow, num_steps=64)
+        fixed = jnp.ones(DIMS)
+        return (
+            jax.vmap(lambda z: one(theta, None, z).value)(z),
+            jax.vmap(lambda z: one(jnp.sum(z) ** 2 / 100, None, fixed).value)(z),
+            jax.vmap(lambda z: one(theta, key, z, trace="hutchinson", num_probes=2).value)(z),
+        )
+
+    save("plain densities", jax.jit(densities)(0.5, data))
+    sharded = jax.shard_map(densities, mesh=mesh, in_specs=(P(), P(AXIS)), out_specs=P(AXIS))
+    save("own densities", jax.jit(sharded)(0.5, data))
     for name in SHARED_KEY:
         save(f"shared key total {name}", totals[name])
         save(f"shared key singles {name}", singles[name])
@@ -326,6 +346,14 @@ def test_chains_with_one_start_follow_the_slopes_of_their_own_datum(results, num
     expected = leaves(results[1], "plain chains")
     assert np.all(np.std(expected[0]) > 0)
     actual = leaves(results[num_devices], "own chains")
+    assert_close(actual, expected, [np.abs(e).max() for e in expected])
+
+
+@on_one_and_eight
+def test_densities_of_an_ode_are_those_of_one_device(results, num_devices):
+    expected = leaves(results[1], "plain densities")
+    assert all(np.std(e) > 0 for e in expected)
+    actual = leaves(results[num_devices], "own densities")
     assert_close(actual, expected, [np.abs(e).max() for e in expected])
 
 
