@@ -1,6 +1,5 @@
 """Settings of `experiments.advise`."""
 
-import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -15,7 +14,7 @@ from experiments.runtime.settings import (
     Seed,
     matching,
 )
-from experiments.studies.settings import Data
+from experiments.studies.settings import Betas, Data
 
 ModelName = Literal[
     "Gaussian, near", "Gaussian, far", "VAE", "two-layer VAE", "dVAE", "NumPyro",
@@ -38,14 +37,7 @@ class Asked(Section):
     cost: Literal["seconds", "flops"]
     num_replicates: Annotated[int, Field(ge=2 * BLOCKS, le=2**31 - 1, multiple_of=BLOCKS)]
     num_calls: Count
-    betas: Annotated[tuple[float, ...], Field(min_length=2, max_length=100)]
-
-    @model_validator(mode="after")
-    def _betas(self):
-        b = self.betas
-        if b[0] != 0 or b[-1] != 1 or any(low >= high for low, high in itertools.pairwise(b)):
-            raise ValueError(f"betas must start at 0, increase and end at 1, got {b}")
-        return self
+    betas: Betas
 
 
 class Training(Section):

@@ -1,11 +1,11 @@
 """Settings of `experiments.estimators`."""
 
-import itertools
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from experiments.runtime.settings import Distinct, NotEmpty, Section
+from experiments.studies.settings import Betas
 
 
 class Estimators(Section):
@@ -20,11 +20,4 @@ class Estimators(Section):
 
     num_samples: Annotated[tuple[Annotated[int, Field(ge=1, le=8)], ...], NotEmpty, Distinct]
     most_outcomes: Annotated[int, Field(ge=10, le=10**7)]
-    betas: Annotated[tuple[float, ...], Field(min_length=2, max_length=100)]
-
-    @model_validator(mode="after")
-    def _betas(self):
-        b = self.betas
-        if b[0] != 0 or b[-1] != 1 or any(low >= high for low, high in itertools.pairwise(b)):
-            raise ValueError(f"betas must start at 0, increase and end at 1, got {b}")
-        return self
+    betas: Betas

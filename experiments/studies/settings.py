@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from experiments.runtime import settings
 from experiments.runtime.errors import UserError
@@ -30,6 +30,17 @@ ObjectiveName = Literal[
     "elbo", "iwae", "ciwae", "renyi", "miwae", "piwae", "stl", "dreg", "vimco", "rloo", "ovis",
     "reinforce", "rws",
 ]  # fmt: skip
+
+
+def _a_path(betas: tuple[float, ...]) -> tuple[float, ...]:
+    rises = all(low < high for low, high in itertools.pairwise(betas))
+    if betas[0] != 0 or betas[-1] != 1 or not rises:
+        raise ValueError(f"must start at 0, increase and end at 1, got {betas}")
+    return betas
+
+
+Betas = Annotated[tuple[float, ...], Field(min_length=1, max_length=100), AfterValidator(_a_path)]
+"""Inverse temperatures of a thermodynamic bound."""
 
 
 class Data(Section):
