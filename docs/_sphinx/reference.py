@@ -93,10 +93,25 @@ def as_written(app, what, name, obj, options, signature, returns):
         return None
     node = ast.parse(textwrap.dedent(inspect.getsource(obj))).body[0]
     if isinstance(node, ast.FunctionDef):
+        module = name.rpartition(".")[0]
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and len(NAMES.get(part.id, [])) > 1:
+                part.id = of_its_module(part.id, module, obj.__globals__.get(part.id))
         return f"({ast.unparse(node.args)})", node.returns and ast.unparse(node.returns)
     assert isinstance(node, ast.ClassDef)
     fields = [ast.unparse(field) for field in node.body if isinstance(field, ast.AnnAssign)]
     return f"({', '.join(fields)})" if fields else "", None
+
+
+def of_its_module(name: str, module: str, meant: object) -> str:
+    """A name that several modules have, with its own before it where that is not the page's."""
+    if f"{module}.{name}" in NAMES[name]:
+        return name
+    for full in NAMES[name]:
+        home = full.rpartition(".")[0]
+        if getattr(importlib.import_module(home), name) is meant:
+            return full.removeprefix("bounds.")
+    return name
 
 
 def resolve(app, env, node, content):
