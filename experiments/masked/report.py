@@ -102,7 +102,7 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
     axes[0].set_xlabel("steps T (dashed: their limit)")
     axes[0].set_ylabel("test bits/dim, upper bound")
     axes[0].legend(fontsize=8)
-    axes[1].set_xticks(range(len(evaluation.FORMS)), [f"by {f}" for f in evaluation.FORMS])
+    axes[1].set_xticks(range(len(evaluation.FORMS)), [f"by\n{f}" for f in evaluation.FORMS])
     axes[1].set_ylabel("deviation of one estimate, bits/dim")
     axes[1].set_axisbelow(True)
     plot.suptitle(f"{problem.dataset.name}, {num_seeds} seeds")
