@@ -356,7 +356,6 @@ def test_parameters_may_have_other_leaves_or_none():
 BAD = {
     "at least one K": {"num_samples": []},
     "num_samples must be at least 1": {"num_samples": [0]},
-    r"num_samples must be each K to try, such as \(1, 4\), got 8": {"num_samples": 8},
     "num_calls must be at least 2": {"num_calls": 1},
     "not empty, got shapes": {"x": jnp.zeros((0, 1))},
     "num_replicates must be a multiple of 20, got 50": {"num_replicates": 50},
