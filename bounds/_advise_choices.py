@@ -113,7 +113,7 @@ def measured(
 
 def timed(row: Measured, squared: Numbers, spent: Numbers, cost: str, level: float) -> Entry:
     time, own = median(spent, level), interval(squared, level)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         rates = [np.float64(v) / t for v in own[1:] for t in time[1:]]
     row = row._replace(
         seconds=time,
