@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from bounds._advise_catalogue import BOUNDS, candidates
 from bounds._advise_choices import COSTS, Choice, Measured, choices, measured, timed
 from bounds._advise_measured import NUM_BLOCKS, Blocks, Numbers, blocks_of, seconds, traced
-from bounds._checks import check_betas, check_count
+from bounds._checks import check_betas, check_count, is_known
 from bounds._sampling import log_weights, sample_key
 from bounds._thermodynamic import Betas
 from bounds._types import Key, LatentModel, Params
@@ -112,7 +112,9 @@ def advise(
 
     What is not in it. The batch is fixed, so the noise of drawing batches is not there: where that
     is the larger one, training cannot tell estimators apart. The parameters are fixed as well, and
-    q comes closer to the posterior in training: ask again then.
+    q comes closer to the posterior in training: ask again then. Draws rarer than one in
+    `num_replicates` are not seen: where they make most of a variance, as where weights have heavy
+    tails (`pareto_k_hat`), its intervals are too narrow and too high, and more replicates tell.
 
     It times programs, so it is a host function and not for `jax.jit`. Most of its time is that of
     the compiler, which sees each estimator once at each K. All of them get the same draws, one
@@ -129,7 +131,8 @@ def advise(
       cost: "seconds" or "flops": what the choices divide by; the rows have both. The compiler
         counts the body of a loop once, so FLOPs of a model that loops are too few.
       num_replicates: gradients of each estimator, a multiple of 20, at least 40.
-      num_calls: timed gradients of each, in turns.
+      num_calls: timed gradients of each, in turns, at least 2. At a level of 95% fewer than 6 tell
+        nothing of seconds, and 15 are enough for choices among hundreds.
       betas: of the thermodynamic bound, see `thermodynamic`.
       logits: (phi, x) -> log-odds of independent Bernoulli z, see `disarm`, which is not tried
         without them.
@@ -164,6 +167,8 @@ def advise(
     Source: Rainforth et al. 2018 (arXiv 1802.04537) for the ratio; the criterion follows from the
     variance of a mean. Choices are multiple comparisons with the best (Hsu 1981) by Bonferroni.
     """
+    if not isinstance(num_samples, Iterable):
+        raise TypeError(f"num_samples must be each K to try, such as (1, 4), got {num_samples!r}.")
     counts = sorted({check_count("num_samples", k) for k in num_samples})
     if not counts:
         raise ValueError("num_samples must name at least one K, such as (1, 4, 16).")
@@ -171,7 +176,7 @@ def advise(
         raise ValueError(
             f"num_replicates must be a multiple of {NUM_BLOCKS}, got {num_replicates}."
         )
-    rounds = check_count("num_calls", num_calls)
+    rounds = check_count("num_calls", num_calls, minimum=2)
     for name, given, known in (("bound", bound, (None, *BOUNDS)), ("cost", cost, COSTS)):
         if given not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {given!r}.")
@@ -229,10 +234,12 @@ def advise(
 def _check_batch(model: LatentModel, params: Params, key: Key, x: PyTree) -> None:
     """Raises where x is no batch, or what the model raises for one of its data."""
     leaves = jax.tree.leaves(x)
+    if not is_known((params, x)):
+        raise TypeError("advise times programs, so it cannot be called under jax.jit or jax.vmap.")
     sizes = {leaf.shape[0] if getattr(leaf, "ndim", 0) else None for leaf in leaves}
-    if len(sizes) != 1 or None in sizes:
+    if len(sizes) != 1 or sizes & {None, 0}:
         raise TypeError(
-            "x must be a batch: arrays with one leading axis of data, got shapes "
+            "x must be a batch: arrays with one leading axis of data, not empty, got shapes "
             f"{[getattr(leaf, 'shape', None) for leaf in leaves]}."
         )
     first = jax.tree.map(lambda leaf: leaf[0], x)

@@ -113,10 +113,11 @@ def measured(
 
 def timed(row: Measured, squared: Numbers, spent: Numbers, cost: str, level: float) -> Entry:
     time, own = median(spent, level), interval(squared, level)
-    rates = [v / t for v in own[1:] for t in time[1:]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = [np.float64(v) / t for v in own[1:] for t in time[1:]]
     row = row._replace(
         seconds=time,
-        per_second=Interval(own.value / time.value, min(rates), max(rates)),
+        per_second=Interval(own.value / time.value, float(min(rates)), float(max(rates))),
         per_flop=Interval(*(v / row.flops for v in own)),
     )
     return Entry(row, squared, spent if cost == "seconds" else np.full(1, row.flops))
@@ -134,7 +135,13 @@ def choices(entries: Sequence[Entry], cost: str, level: float) -> Iterable[Choic
 
 def _choice(entries: Sequence[Entry], count: int | None, cost: str, level: float) -> Choice:
     """Of estimators of one bound, at one K or at all."""
-    worth = [ratio_of(e, entries[0], level).value for e in entries]
+    rates = [e.squared[0] / np.median(e.cost) for e in entries]
+    # Relative to one whose ratio is not drowned in noise, if there is one.
+    known = entries[int(np.argmax(np.nan_to_num(rates, nan=-np.inf)))]
+    worth = [
+        math.inf if rate == math.inf else ratio_of(e, known, level).value
+        for e, rate in zip(entries, rates, strict=True)
+    ]
     order = sorted(range(len(entries)), key=lambda i: -np.nan_to_num(worth[i], nan=-np.inf))
     best, *rivals = (entries[i] for i in order)
     # Each comparison may be wrong with its share, so that the choice is wrong with all of it.
@@ -182,7 +189,9 @@ def _choice(entries: Sequence[Entry], count: int | None, cost: str, level: float
 def ratio_of(above: Entry, below: Entry, level: float) -> Interval:
     """Squared SNR per cost of one over that of another: ratios of blocks times ratios of rounds."""
     gain = _gain(above, below, level)
-    price = median(below.cost / above.cost, level)
+    prices = below.cost / above.cost
+    # FLOPs are one number, and exact.
+    price = median(prices, level) if len(prices) > 1 else Interval(*[float(prices[0])] * 3)
     return Interval(gain.value * price.value, gain.low * price.low, gain.high * price.high)
 
 
@@ -200,8 +209,12 @@ def _gain(above: Entry, below: Entry, level: float) -> Interval:
         return Interval(*(math.exp(v) for v in interval(np.log(quotient), level)))
     # A ratio that may be 0, or has no noise: what the two intervals alone say.
     low = a.low / b.high if a.low > 0 and b.high > 0 else 0.0
-    return Interval(a.value / b.value if b.value > 0 else math.nan, low, math.inf)
+    if b.value > 0:
+        return Interval(max(a.value, 0.0) / b.value, low, math.inf)
+    return Interval(math.inf if a.value > 0 else math.nan, low, math.inf)
 
 
 def _times(ratio: Interval) -> str:
+    if not math.isfinite(ratio.value):
+        return f"at least {ratio.low:.2g}x" if ratio.low > 0 else "an unknown multiple of"
     return f"{ratio.value:.2g}x [{ratio.low:.2g}, {ratio.high:.2g}]"

@@ -161,7 +161,8 @@ def seconds(calls: Sequence[Callable[[], Any]], rounds: int) -> Numbers:
     """Of each call in each round, [calls, rounds], in turns after a first call to warm up.
 
     Whatever else the machine does then falls on all of them. The fastest of three tries makes a
-    round, or the scheduler of a busy machine would.
+    round, or the scheduler of a busy machine would. Each round has an order of its own, or what a
+    call gains by its place would pass for its speed.
     """
 
     def timed(call, times):
@@ -174,19 +175,25 @@ def seconds(calls: Sequence[Callable[[], Any]], rounds: int) -> Numbers:
         return min(tries)
 
     times = [max(1, math.ceil(_LEAST_SECONDS / timed(call, 1))) for call in calls]
-    found = [[timed(*pair) for pair in zip(calls, times, strict=True)] for _ in range(rounds)]
-    return np.array(found).T
+    found, orders = np.zeros((len(calls), rounds)), np.random.default_rng(0)
+    for r in range(rounds):
+        for i in orders.permutation(len(calls)):
+            found[i, r] = timed(calls[i], times[i])
+    return found
 
 
 def median(values: Numbers, level: float) -> Interval:
-    """The median, between order statistics; between the extremes where there are too few."""
+    """The median of positive values, between order statistics.
+
+    Of so few that not even the extremes hold it at that level nothing is known.
+    """
     count, cut, tail = len(values), 0, 0
     while tail + math.comb(count, cut) <= 0.5 * (1 - level) * 2**count:
         tail, cut = tail + math.comb(count, cut), cut + 1
-    ordered, first = np.sort(values), max(cut, 1) - 1
-    return Interval(
-        float(np.median(values)), float(ordered[first]), float(ordered[count - 1 - first])
-    )
+    middle, ordered = float(np.median(values)), np.sort(values)
+    if cut == 0:
+        return Interval(middle, 0.0, math.inf)
+    return Interval(middle, float(ordered[cut - 1]), float(ordered[count - cut]))
 
 
 def _t_quantile(level: float, freedom: int) -> float:

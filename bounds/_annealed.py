@@ -175,6 +175,11 @@ def annealed(model: LatentModel, *, num_bridges: int, num_leapfrog: int = 1) -> 
 
 def _checked(path: Annealing, num_bridges: int) -> tuple[Array, Array, Array]:
     """(betas, step sizes, damping) of an `Annealing`, or raises."""
+    if not isinstance(path, Annealing):
+        raise TypeError(
+            "the theta of an annealed model must be an Annealing(params, step_sizes, betas), got "
+            f"{type(path).__name__}."
+        )
     betas = check_betas(path.betas)
     if betas.shape[0] != num_bridges + 2:
         raise ValueError(

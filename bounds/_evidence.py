@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from bounds._checks import check_at_least, check_log_w
+from bounds._checks import check_at_least, check_log_w, is_known, nan_unless
 from bounds._leave_one_out import lost_without
 from bounds._thermodynamic import Betas, riemann_sum, sum_influence
 from bounds._values import finite_or_zero, iwae, log_mean_exp, log_sum_exp
@@ -93,7 +93,7 @@ def cubo(
     Raises:
       TypeError: `log_w` is not floating-point.
       ValueError: `axis` is not there or holds no sample, a known order is below 1, or
-        `probabilities` are not shaped as `log_w`.
+        `probabilities` are not shaped as `log_w` or do not sum to 1 (traced ones give NaN).
 
     Example:
       >>> import jax.numpy as jnp, bounds
@@ -119,9 +119,17 @@ def cubo(
             f"probabilities must be those of every outcome, shaped as log_w, {log_w.shape}, got "
             f"{probabilities.shape}."
         )
+    total = jnp.sum(probabilities, axis=axis)
+    whole = jnp.all(probabilities >= 0) & jnp.all(jnp.abs(total - 1) < 1e-3)
+    if is_known(whole) and not whole:
+        raise ValueError(
+            "probabilities must be those of every outcome, none negative and with a sum of 1: "
+            "without an outcome there is no bound."
+        )
     present = probabilities > 0
     log_q = jnp.where(present, jnp.log(jnp.where(present, probabilities, 1.0)), -jnp.inf)
     value = log_sum_exp(jnp.where(present, powers + log_q, -jnp.inf), axis) / order
+    value = value + nan_unless(whole)  # where they are traced
     return Value(value, jnp.zeros_like(value), "upper_bound")
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_chunk_size, check_count, check_log_q
+from bounds._checks import check_chunk_size, check_count, check_log_q, check_number
 from bounds._estimators import Bound, finish
 from bounds._sampling import add_gradient_of, stop
 from bounds._score_function import fixed_samples, log_sum_of_others, score
@@ -149,6 +149,7 @@ def ovis(
     :math:`\mathbb E[\gamma \tilde w_k \nabla \log q(z_k | x)]` not being zero.
     """
     _check("ovis", model, num_samples, chunk_size)
+    check_number("gamma", gamma)
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must be a number from 0, unbiased, to 1, got {gamma}.")
 

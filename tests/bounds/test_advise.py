@@ -11,6 +11,7 @@ from scipy import stats
 
 import bounds
 from bounds import _advise
+from bounds import _advise_catalogue as catalogue
 from bounds import _advise_choices as choices
 from bounds import _advise_measured as measured
 from models.exact import enumerable, every_draw, linear_gaussian
@@ -138,7 +139,10 @@ def test_the_median_lies_between_order_statistics():
     values = np.arange(15.0)
     assert measured.median(values, 0.95) == (7.0, 3.0, 11.0)
     assert stats.binom.cdf(3, 15, 0.5) < 0.025 < stats.binom.cdf(4, 15, 0.5)
-    assert measured.median(values[:3], 0.95) == (1.0, 0.0, 2.0)
+    # Of six the extremes miss with 2 / 64; of five with 2 / 32, so nothing is known at 95%.
+    assert measured.median(values[:6], 0.95) == (2.5, 0.0, 5.0)
+    assert measured.median(values[:5], 0.95) == (2.0, 0.0, np.inf)
+    assert measured.median(values[:5], 0.9) == (2.0, 0.0, 4.0)
 
 
 @pytest.mark.parametrize("level", [0.95, 0.999])
@@ -146,6 +150,61 @@ def test_quantiles_are_those_of_student(level):
     np.testing.assert_allclose(
         measured._t_quantile(level, 19), stats.t.ppf(0.5 * (1 + level), 19), rtol=3e-3
     )
+
+
+def made_up(name, count, length, variance, spent=1.0):
+    """An entry of 20 blocks with such a squared length and variance, and 2% noise in each."""
+    noise = 1 + 0.02 * np.random.default_rng(0).standard_normal(20)
+    squared = np.append(length, length * noise) / np.append(variance, variance * noise**2)
+    row = choices.Measured(
+        "phi", "iwae", name, count, *[measured.Interval(1.0, 1.0, 1.0)] * 3, False, 1.0,
+        *[choices.UNKNOWN] * 3,
+    )  # fmt: skip
+    return choices.timed(row, squared, spent * np.ones(15), "seconds", 0.95)
+
+
+def test_each_rival_takes_its_share_of_what_a_choice_may_be_wrong():
+    """Clocks that tell two apart at 95% do not tell one from thirty."""
+    best, spent = made_up("best", K, 1.0, 1.0), 1 + 0.1 * (np.arange(15.0) - 2.5)
+    near = made_up("near", K, 1.0, 1.0, spent)
+    far = [made_up(f"far {i}", K, 1.0, 9.0) for i in range(29)]
+    (alone,) = choices.choices([best, near], "seconds", 0.95)
+    assert alone.best == (("best", K),)
+    (among,) = choices.choices([best, near, *far], "seconds", 0.95)
+    assert among.best == (("best", K), ("near", K))
+
+
+def test_what_drowns_in_noise_is_named_last_and_no_sentence_has_a_nan():
+    drowned = [made_up("dreg", 2, -0.1, 1.0), made_up("pathwise", 2, -0.1, 3.0)]
+    clear = [made_up("dreg", 8, 0.5, 1.0), made_up("pathwise", 8, 0.5, 4.0)]
+    for entries in (drowned + clear, clear + drowned):
+        over = list(choices.choices(entries, "seconds", 0.95))[-1]
+        assert over.best[0] == ("dreg", 8)
+    none = [made_up("dreg", 2, -0.1, 1.0), made_up("dreg", 8, -0.2, 1.0)]
+    over = list(choices.choices(none, "seconds", 0.95))[-1]
+    assert len(over.best) == 2
+    assert "gives an unknown multiple of the squared SNR" in over.reason
+    assert "nan" not in over.reason
+
+
+def test_few_rounds_of_the_clock_leave_no_choice():
+    """However far two estimators are apart; FLOPs have no noise, and need no rounds."""
+    two = [made_up("best", K, 1.0, 1.0), made_up("far", K, 1.0, 9.0)]
+    few = [e._replace(cost=np.ones(3)) for e in two]
+    exact = [e._replace(cost=np.ones(1)) for e in two]
+    (choice,) = choices.choices(few, "seconds", 0.95)
+    assert len(choice.best) == 2
+    (choice,) = choices.choices(exact, "flops", 0.95)
+    assert choice.best == (("best", K),)
+
+
+def test_biased_are_those_that_the_exact_table_says():
+    biased = {
+        (bound, c.name) for bound in catalogue.BOUNDS
+        for c in catalogue.candidates(bound, (0.0, 1.0), None) if c.biased
+    }  # fmt: skip
+    of_iwae = {("iwae", name) for name in ("stl", "piwae", "ovis, gamma 1", "rws")}
+    assert biased == {*of_iwae, ("thermodynamic", "tvo")}
 
 
 def advised(model=GAUSSIAN, params=PARAMS, x=X, **options):
@@ -297,6 +356,8 @@ def test_parameters_may_have_other_leaves_or_none():
 BAD = {
     "at least one K": {"num_samples": []},
     "num_samples must be at least 1": {"num_samples": [0]},
+    "num_calls must be at least 2": {"num_calls": 1},
+    "not empty, got shapes": {"x": jnp.zeros((0, 1))},
     "num_replicates must be a multiple of 20, got 50": {"num_replicates": 50},
     "num_replicates must be at least 40": {"num_replicates": 20},
     "bound must be one of None, elbo, iwae, thermodynamic, got 'vae'": {"bound": "vae"},

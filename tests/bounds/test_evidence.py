@@ -53,7 +53,11 @@ def test_cubo_bounds_where_it_is_exact_and_not_where_it_is_estimated():
         values.append(exact)
     np.testing.assert_allclose(values[0], LOG_P, rtol=1e-9)
     assert LOG_P < values[1] < values[2]
-    assert evidence.cubo(log_w, 2.0).kind == "estimate"
+    drawn = evidence.cubo(log_w, 2.0)
+    assert drawn.kind == "estimate"
+    squares = np.exp(2 * LOG_W)  # half the relative error of their mean
+    error = np.std(squares, ddof=1) / math.sqrt(len(squares)) / np.mean(squares) / 2
+    np.testing.assert_allclose(drawn.standard_error, error, rtol=1e-5)
     means = [expectation(lambda lw: evidence.cubo(lw, 2.0).value, k) for k in (1, 2, 5)]
     assert np.all(np.diff([*means, values[1]]) > 0), "biased low, less so with K"
     assert means[0] < LOG_P, "and below log p(x) at small K"
@@ -195,6 +199,11 @@ def test_bad_arguments():
         evidence.cubo(jnp.zeros(3), 0.5)
     with pytest.raises(ValueError, match="probabilities must be those of every outcome"):
         evidence.cubo(jnp.zeros(3), 2, probabilities=jnp.ones(2))
+    for wrong in (jnp.array([0.25, 0.25]), jnp.array([1.5, -0.5])):
+        with pytest.raises(ValueError, match="with a sum of 1: without an outcome there is no"):
+            evidence.cubo(jnp.zeros(2), 2, probabilities=wrong)
+        traced = jax.jit(lambda p: evidence.cubo(jnp.zeros(2), 2, probabilities=p).value)(wrong)
+        assert np.isnan(traced)
     with pytest.raises(ValueError, match="jackknife leaves one sample out"):
         evidence.jackknife(jnp.zeros(1))
 
