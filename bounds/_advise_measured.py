@@ -125,8 +125,8 @@ def _with_one(moments: Moments, gradient: PyTree) -> Moments:
 def _summed(moments: Moments) -> tuple[dict[str, Array], dict[str, Array]]:
     """The mean of each part as one vector, and its variance summed over entries."""
     mean = {n: jnp.concatenate([jnp.ravel(v) for v in vs]) for n, vs in moments.mean.items()}
-    squares = {n: sum(jnp.sum(v) for v in vs) for n, vs in moments.m2.items()}
-    return mean, {n: v / (moments.count - 1) for n, v in squares.items()}
+    squares = {n: sum((jnp.sum(v) for v in vs), jnp.zeros(())) for n, vs in moments.m2.items()}
+    return mean, {n: v / jnp.asarray(moments.count - 1, v.dtype) for n, v in squares.items()}
 
 
 def squared_length(mean: Numbers) -> Numbers:

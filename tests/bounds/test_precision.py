@@ -22,7 +22,8 @@ DIMS, LEVELS, BATCH = 65_536, 17, 24
 # What has no arrays of its own to sum: it takes the user's functions, whose scalars `check_scalar`
 # widens, or Python numbers, or is a type; moments and their ratios are float32 as they are made.
 WITHOUT_ARRAYS = {
-    "Annealing", "Aux", "Diagnostics", "Estimate", "LatentModel", "Moments", "Objective", "Params",
+    "Advice", "Annealing", "Aux", "Choice", "Diagnostics", "Estimate", "Interval", "LatentModel",
+    "Measured", "Moments", "Objective", "Params", "advise",
     "ais", "annealed", "annealing_schedule", "disarm", "dreg", "dsnr", "elbo_analytic_entropy",
     "elbo_analytic_kl", "elbo_log_ratio", "gradient_moments", "k_hat_threshold", "log_likelihood",
     "log_weights", "merge_moments", "miwae", "ovis", "pathwise", "piwae", "power_law", "reinforce",
