@@ -120,7 +120,7 @@ def ode_log_prob(
 
     Returns:
       `OdeLogProb`; an `OdeEstimate` where probes are drawn. Where the solver did not converge
-      and that cannot be raised because values are traced, the value is NaN.
+      and that cannot be raised because values are traced, the value and its gradient are NaN.
 
     Raises:
       ImportError: `tolerance` is given without diffrax.
@@ -145,6 +145,10 @@ def ode_log_prob(
     Source: Song et al. 2021 (arXiv 2011.13456), eq. 39 and 40, in terms of gamma.
     """
     ends, z = _checked(model, z, num_steps, tolerance)
+    if tolerance is None and num_steps % 2:
+        raise ValueError(
+            f"num_steps must be even, because half of them measure the error; got {num_steps}."
+        )
     drawn = probes is None and trace == "hutchinson"
     if trace not in TRACES:
         raise ValueError(f"trace must be one of {', '.join(TRACES)}, got {trace!r}.")
@@ -175,7 +179,7 @@ def ode_log_prob(
     control, other = solve(2)
     error = jnp.abs(value - control)
     small = error <= allowed.astype(z.dtype) * max(z.size, 1)
-    value += _refuse_unless(found.arrived & other.arrived & small, error, num_steps)
+    value *= _one_unless_refused(found.arrived & other.arrived & small, error, num_steps)
     if drawn:
         return OdeEstimate(value, error, found.evaluations)
     of = "log p" if probes is None else "log p with v^T J v for the divergence"
@@ -202,7 +206,7 @@ def ode_transport(
       model: of continuous time.
       theta: its parameters.
       z: z_0 at gamma(0), or z_1 at gamma(1) where `backward`.
-      num_steps: as in `ode_log_prob`.
+      num_steps: as in `ode_log_prob`, even or odd.
       backward: from gamma(1) to gamma(0).
       path: as in `ode_log_prob`.
       tolerance: as in `ode_log_prob`.
@@ -236,7 +240,8 @@ def ode_transport(
         return flow.field(time, state), jnp.zeros((), z.dtype)
 
     found = _solve(field, flow.to_state(z, start), start, end, num_steps, tolerance, 1)
-    return flow.to_z(found.state, end) + nan_unless(found.arrived).astype(z.dtype)
+    # A factor, so that the gradient is NaN where the value is.
+    return flow.to_z(found.state, end) * (1 + nan_unless(found.arrived)).astype(z.dtype)
 
 
 def ode_log_density(
@@ -307,7 +312,7 @@ def ode_log_density(
                     f"{np.ravel(found)[0]:g} and not at {wanted:g}; scale_levels(x, levels=...) "
                     "and this number must be those of the data."
                 )
-        alpha, _ = signal_and_noise(ends[0])
+        alpha, _ = signal_and_noise(ends[0].astype(u.dtype))
         width = 2 / (levels - 1)
         z_0 = alpha * (jnp.asarray(model.encode(x), u.dtype) + width * (u - 0.5))
         found = ode_log_prob(
@@ -325,11 +330,7 @@ def _checked(
     model: Diffusion, z: Any, num_steps: int, tolerance: float | None
 ) -> tuple[Array, Array]:
     """(ends of gamma, z in at least float32)."""
-    check_count("num_steps", num_steps, 2)
-    if tolerance is None and num_steps % 2:
-        raise ValueError(
-            f"num_steps must be even, because half of them measure the error; got {num_steps}."
-        )
+    check_count("num_steps", num_steps)
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance must be a positive number, got {tolerance}.")
     return check_continuous_gamma("the ODE", model.gamma), at_least_float32(z)
@@ -341,12 +342,15 @@ def _solve(field, state, start, end, num_steps, tolerance, coarser) -> Solved:
     return adaptive(field, state, start, end, num_steps, tolerance * (1 if coarser == 1 else 10))
 
 
-def _refuse_unless(converged: Bool[Array, ""], error: Array, num_steps: int) -> Array:
-    """0, or NaN where values are traced; raises where they can be looked at."""
+def _one_unless_refused(converged: Bool[Array, ""], error: Array, num_steps: int) -> Array:
+    """1, or NaN where values are traced; raises where they can be looked at.
+
+    It is a factor, because a NaN that is added has no part in a gradient.
+    """
     if is_known((converged, error)) and not bool(converged):
         raise ValueError(
             f"the solver did not converge within num_steps={num_steps}: its error is "
             f"{float(error):g} nats; take more steps or a smaller tolerance, or allow a larger "
             "largest_error per dimension."
         )
-    return nan_unless(converged).astype(error.dtype)
+    return (1 + nan_unless(converged)).astype(error.dtype)

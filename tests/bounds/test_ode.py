@@ -206,7 +206,7 @@ def test_a_straight_path_is_the_same_model_in_other_coordinates():
 
 
 @functools.cache
-def with_probes():
+def with_probes(num_probes=1, count=8000):
     """(exact value, estimates [N]) at one z of four dimensions."""
     data = mixture(4, 4, seed=3)
     model = model_of(data.x_hat, linear(*ENDS))
@@ -214,9 +214,11 @@ def with_probes():
     exact = diffusion.ode_log_prob(model, None, None, z, num_steps=40)
 
     def drawn(key):
-        return diffusion.ode_log_prob(model, None, key, z, num_steps=40, trace="hutchinson").value
+        return diffusion.ode_log_prob(
+            model, None, key, z, num_steps=40, trace="hutchinson", num_probes=num_probes
+        ).value
 
-    keys = jax.random.split(jax.random.key(5), 8000)
+    keys = jax.random.split(jax.random.key(5), count)
     return float(exact.value), np.asarray(jax.jit(jax.vmap(drawn))(keys), np.float64)
 
 
@@ -227,6 +229,8 @@ def test_drawn_probes_are_unbiased_for_log_p_and_too_large_in_a_logsumexp():
     fresh = np.asarray(bounds.iwae(jnp.asarray(values.reshape(-1, 16), float)), np.float64)
     excess = (fresh.mean() - exact) / (fresh.std(ddof=1) / math.sqrt(fresh.size))
     assert excess > 10
+    _, of_sixteen = with_probes(16, 400)
+    assert values.std() / of_sixteen.std() == pytest.approx(4, rel=0.3)
 
 
 def test_fixed_probes_say_what_they_are_the_value_of():
@@ -289,7 +293,7 @@ def test_an_estimate_enters_no_logsumexp():
     ("settings", "wanted"),
     [
         ({"num_steps": 7}, "must be even"),
-        ({"num_steps": 0}, "at least 2"),
+        ({"num_steps": 0}, "at least 1"),
         ({"tolerance": 0.0}, "tolerance must be a positive number"),
         ({"tolerance": -1e-5}, "tolerance must be a positive number"),
         ({"path": "subvp"}, "path must be one of vp, straight"),
@@ -324,6 +328,17 @@ def test_models_without_an_ode_and_solvers_that_do_not_arrive():
     found = jax.jit(functools.partial(of_z, model, num_steps=2))(jnp.ones(2))
     assert np.isnan(found.value)
     assert found.solver_error > 0.02
+    slope = jax.grad(lambda theta: of_z(model, jnp.ones(2), theta=theta, num_steps=2).value)
+    assert np.isnan(slope(1.0))  # without a value that could be looked at
+
+
+def test_the_largest_error_is_of_one_dimension():
+    model = model_of(mixture(2, 3).x_hat, linear(*ENDS))
+    find = functools.partial(of_z, model, jnp.ones(2), num_steps=8)
+    error = float(find(largest_error=9.0).solver_error)
+    find(largest_error=0.75 * error)
+    with pytest.raises(ValueError, match="did not converge"):
+        find(largest_error=0.4 * error)
 
 
 def test_a_gradient_flows_through_the_ode():
@@ -351,11 +366,17 @@ def test_the_adaptive_solver_agrees_with_equal_steps():
     z = points(data)[0]
     find = functools.partial(diffusion.ode_log_prob, model, None, None, z)
     fixed = find(num_steps=400)
+    transport = functools.partial(diffusion.ode_transport, model, None, z)
+    z_1 = transport(num_steps=401)
     tolerance = 1e-9 if X64 else 1e-5
     for path in ("vp", "straight"):
         found = find(num_steps=4000, tolerance=tolerance, path=path)
         np.testing.assert_allclose(found.value, fixed.value, atol=1e-7 if X64 else 5e-4)
         assert found.num_evaluations > 6
+        assert found.solver_error > 0
+        moved = transport(num_steps=4000, tolerance=tolerance, path=path)
+        np.testing.assert_allclose(moved, z_1, atol=1e-7 if X64 else 5e-4)
+    assert np.isnan(transport(num_steps=3, tolerance=tolerance)).all()
     with pytest.raises(ValueError, match="did not converge within num_steps=3"):
         find(num_steps=3, tolerance=tolerance)
 
