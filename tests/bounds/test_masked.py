@@ -137,7 +137,10 @@ def test_what_is_reported_as_the_elbo_and_is_not():
     nodes, weights = np.polynomial.legendre.leggauss(40)
     times = eps + (1 - eps) * (nodes + 1) / 2
     cut = sum(w / 2 * (1 - eps) * exact.mean_at(t) / t for t, w in zip(times, weights, strict=True))
-    np.testing.assert_allclose(cut - elbo, -eps * exact.at_count(1).sum(), rtol=3e-3)
+    single = exact.at_count(1).sum()
+    np.testing.assert_allclose(cut - elbo, -eps * single, rtol=3e-3)
+    # As code averages it, over times from eps to 1 without their density.
+    np.testing.assert_allclose(cut / (1 - eps), (elbo - eps * single) / (1 - eps), rtol=1e-5)
     # The weight of counts for masks by time, of which m = 0 is one in L + 1.
     other = sum(length / m * exact.at_count(m).mean() for m in (1, 2, 3)) / (length + 1)
     np.testing.assert_allclose(other / elbo, length / (length + 1), rtol=1e-12)
@@ -151,6 +154,13 @@ def test_what_is_reported_as_the_elbo_and_is_not():
         chance = [t ** sum(b) * (1 - t) ** (length - sum(b)) for b in inside]
         means = [exact.c(b) / sum(b) for b in inside]
         mean_and_weight += weight / 2 * np.dot(chance, means) / t
+    # Per token below the ELBO, since m of every mask is at most L.
+    squared = sum(exact.at_count(m).mean() / m**2 for m in (1, 2, 3))
+    np.testing.assert_allclose(mean_and_weight, squared, rtol=1e-12)
+    assert mean_and_weight < elbo / length
+    # Over a large batch the weighted sum and the number of masked tokens have their own means.
+    of_batch = exact.by_time / np.mean(np.arange(length + 1))
+    np.testing.assert_allclose(of_batch, 2 * elbo / length, rtol=1e-12)
     unweighted = sum(exact.at_count(m).mean() for m in (1, 2, 3)) / (length + 1)
     one_rate = exact.mean_at(0.5) / 0.5
     for wrong in (
