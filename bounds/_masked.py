@@ -105,7 +105,7 @@ def by_time(
     where every token is in M_t with probability t, and t has the density r. Its mean is the ELBO
     whatever r > 0 is; where r = 1 its variance is infinite but for a network that knows every
     token from all others: 1/t is squared where one token alone is masked. A smallest time above 0
-    drops a part of the bound; `by_count` needs none.
+    leaves out a part of the integral; `by_count` needs none.
 
     Args:
       model: the model.
@@ -131,7 +131,7 @@ def by_time(
       >>> round(float(found.value), 4)  # all tokens masked: 3 log 1/2
       -2.0794
 
-    Source: Sahoo et al. 2024 (arXiv 2406.07524), eq. 10, in terms of t.
+    Source: Sahoo et al. 2024 (arXiv 2406.07524), the bound in continuous time, in terms of t.
     """
     x, time = check_tokens(model, x), _check_time(time)
     density = check_at_least("density", density, 0.0, strictly=True)
@@ -181,7 +181,7 @@ def by_count(
       >>> round(float(found.value), 4)  # 3/2 times 2 log 1/2
       -2.0794
 
-    Source: Hoogeboom et al. 2022 (arXiv 2110.02037), eq. 3.
+    Source: Hoogeboom et al. 2022 (arXiv 2110.02037), the objective of one step.
     """
     x, count = check_tokens(model, x), _check_count(count, model.length)
     probability = check_share("probability", probability)
@@ -220,7 +220,7 @@ def by_order(model: Masked, theta: PyTree, key: Key, x: ArrayLike) -> BoundEstim
       >>> round(float(found.value), 4)  # 3 log 1/2
       -2.0794
 
-    Source: Uria et al. 2014 (arXiv 1310.1757), section 3.
+    Source: Uria et al. 2014 (arXiv 1310.1757).
     """
     rank = jax.random.permutation(key, model.length)
     value = in_stages(model, theta, check_tokens(model, x), rank, model.length)
@@ -238,8 +238,8 @@ def cross_entropy(
     for the set M_t that holds every token with probability t. Over uniform times the sum is
     - sum_m E c(M_m) / (L + 1), smaller than minus the ELBO. The `mean` over masked tokens is
     minus the ELBO divided by L + 1: per token it is too small by L / (L + 1), the share of masks
-    that mask a token, and with a weight 1/t beside it, or averaged over all masked tokens of a
-    batch together, it is no multiple of a bound.
+    that mask a token. Averaged over all masked tokens of a batch together it is no multiple of a
+    bound; with a weight 1/t beside that it is, in a large batch, twice minus the ELBO per token.
 
     Args:
       model: the model.
@@ -264,7 +264,7 @@ def cross_entropy(
       >>> round(float(found), 4)  # log 2
       0.6931
 
-    Source: Chang et al. 2022 (arXiv 2202.04200), section 3.1.
+    Source: Chang et al. 2022 (arXiv 2202.04200), masked visual token modeling.
     """
     x, time = check_tokens(model, x), _check_time(time)
     masked = masked_at(key, time, model.length)

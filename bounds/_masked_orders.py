@@ -85,8 +85,8 @@ def any_order(model: Masked) -> LatentModel:
       >>> [round(float(v), 4) for v in log_w]  # log 1/2 + log 3/4 in either order
       [-0.9808, -0.9808, -0.9808]
 
-    Source: Hoogeboom et al. 2022 (arXiv 2110.02037), eq. 2; for the mixture over orders Uria et
-    al. 2014 (arXiv 1310.1757).
+    Source: Hoogeboom et al. 2022 (arXiv 2110.02037), order-agnostic models; for the mixture over
+    orders Uria et al. 2014 (arXiv 1310.1757).
     """
     log_q = -math.lgamma(model.length + 1)
 
@@ -132,7 +132,7 @@ def trajectory(model: Masked, times: ArrayLike) -> LatentModel:
       >>> [round(float(v), 4) for v in log_w]  # 3 log 1/2
       [-2.0794, -2.0794]
 
-    Source: Austin et al. 2021 (arXiv 2107.03006), section 3.1, absorbing state.
+    Source: Austin et al. 2021 (arXiv 2107.03006), absorbing state.
     """
     times = _check_times(times)
     log_steps = jnp.log(jnp.diff(times, prepend=0.0))
@@ -185,7 +185,7 @@ def terms(model: Masked, theta: PyTree, key: Key, x: ArrayLike, times: ArrayLike
       >>> round(float(terms.diffusion[-1]), 4)  # half of 3 log 2
       1.0397
 
-    Source: Austin et al. 2021 (arXiv 2107.03006), eq. 1 and section 3.1.
+    Source: Austin et al. 2021 (arXiv 2107.03006), the variational bound, absorbing state.
     """
     times, x = _check_times(times), check_tokens(model, x)
 

@@ -151,6 +151,13 @@ def test_what_is_reported_as_the_elbo_and_is_not():
         chance = [t ** sum(b) * (1 - t) ** (length - sum(b)) for b in inside]
         means = [exact.c(b) / sum(b) for b in inside]
         mean_and_weight += weight / 2 * np.dot(chance, means) / t
+    # Per token below the ELBO, since m of every mask is at most L.
+    squared = sum(exact.at_count(m).mean() / m**2 for m in (1, 2, 3))
+    np.testing.assert_allclose(mean_and_weight, squared, rtol=1e-12)
+    assert mean_and_weight < elbo / length
+    # Over a large batch the weighted sum and the number of masked tokens have their own means.
+    of_batch = exact.by_time / np.mean(np.arange(length + 1))
+    np.testing.assert_allclose(of_batch, 2 * elbo / length, rtol=1e-12)
     unweighted = sum(exact.at_count(m).mean() for m in (1, 2, 3)) / (length + 1)
     one_rate = exact.mean_at(0.5) / 0.5
     for wrong in (

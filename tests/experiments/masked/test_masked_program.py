@@ -74,6 +74,46 @@ def test_losses_are_minus_the_bound_and_those_without_the_weight_are_not(problem
         assert z < 4.5 if right else z > 20
 
 
+def test_dropout_is_on_while_it_is_trained(problem, model, theta):
+    x = problem.dataset.train[:2]
+    batch = {"x": jnp.asarray(images.as_images(x)), "index": jnp.arange(2)}
+    dropping = build.make_model(problem, tiny(network={"dropout": 0.5}))
+    plain, dropped = (
+        training.make_loss(of, tiny(network={"dropout": rate}))(
+            theta, (), batch, jax.random.key(3), 0
+        )[0]
+        for of, rate in ((model, 0.0), (dropping, 0.5))
+    )
+    assert abs(plain - dropped) > 1e-3
+
+
+def test_variances_of_a_crop_are_those_at_as_many_evaluations_as_it_has_pixels(
+    problem, model, theta
+):
+    asked = tiny(evaluation={"crop": (1, 2)})
+    x = build.tokens_of(problem.dataset.test[:3])
+    rows = evaluation.crop_rows(problem, model, theta, x, {}, asked)
+    found = {r["name"]: r["value"] for r in rows}
+    expected = []
+    for image in x:
+        inside, of_crop = build.part_of(
+            model, jnp.asarray(image), build.places_of_crop(problem, (1, 2))
+        )
+        own = of_crop(jnp.asarray(image))
+        first, second, both = (
+            np.asarray(bounds.masked.token_log_probs(inside, theta, own, jnp.array(m)), float)
+            for m in ((True, False), (False, True), (True, True))
+        )
+        # Weights L/m of two masks of one pixel, each half as likely as that of both.
+        one = np.var([2 * first[0], 2 * second[1], both.sum(), both.sum()])
+        orders = np.var([both[0] + second[1], both[1] + first[0]])
+        expected.append([one / 2, np.var([first[0], second[1]]), orders])
+    names = ("count", "every count", "order")
+    np.testing.assert_allclose(
+        [found[f"variance by {name}"] for name in names], np.mean(expected, axis=0), rtol=2e-3
+    )
+
+
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     asked, workdir = tiny(), str(tmp_path)
     monkeypatch.setattr(evaluation, "VARIED", 2)
