@@ -20,7 +20,7 @@ COUNTS = {"": (2, 8, 32), "training": (8,), "chains": ()}
 def get_config(study: str = "") -> ConfigDict:
     """Advice on all; the check by training of two; values of chains of one."""
     if study not in MODELS:
-        raise ValueError(f"the study must be training, chains or nothing, got {study!r}.")
+        raise ValueError(f"the study must be training or chains, got {study!r}.")
     return ConfigDict({
         "models": MODELS[study],
         "run": "",  # --workdir of experiments.train: its VAE in their place
