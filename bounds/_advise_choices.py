@@ -23,6 +23,7 @@ COSTS = ("seconds", "flops")
 _SHOWN = 3  # of those between which there is no choice
 _PLAIN = ("pathwise", "reinforce")
 UNKNOWN = Interval(math.nan, 0.0, math.inf)
+_SAME = 1.001  # ratios nearer to 1 are rounding, where estimators share a gradient
 
 
 class Measured(NamedTuple):
@@ -147,7 +148,7 @@ def _choice(entries: Sequence[Entry], count: int | None, cost: str, level: float
     # Each comparison may be wrong with its share, so that the choice is wrong with all of it.
     own_level = 1 - (1 - level) / max(len(rivals), 1)
     ratios = [ratio_of(best, rival, own_level) for rival in rivals]
-    tied = [rival for rival, ratio in zip(rivals, ratios, strict=True) if not ratio.low > 1]
+    tied = [rival for rival, ratio in zip(rivals, ratios, strict=True) if not ratio.low > _SAME]
     names = [(e.row.estimator, e.row.num_samples) for e in (best, *tied)]
     row, unit = best.row, "second" if cost == "seconds" else "FLOP"
 
@@ -166,7 +167,7 @@ def _choice(entries: Sequence[Entry], count: int | None, cost: str, level: float
         others = len(names) - len(shown)
         shown += [f"{others} others"] if others else []
         listed = " and ".join([", ".join(shown[:-1]), shown[-1]])
-        ratio = next(r for r in ratios if not r.low > 1)
+        ratio = next(r for r in ratios if not r.low > _SAME)
         reason = (
             f"{where}: no choice between {listed}: {called(best)} gives {_times(ratio)} the "
             f"squared SNR per {unit} of {called(tied[0])}."
