@@ -124,5 +124,5 @@ def test_the_studies_of_the_config():
     assert [config.get_config(s).to_dict()["models"] for s in ("training", "chains")] == [
         ("VAE", "dVAE"), ("VAE",),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="training, chains or nothing, got 'checks'"):
+    with pytest.raises(ValueError, match="the study must be training or chains, got 'checks'"):
         config.get_config("checks")
