@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     return ConfigDict({
         "order": (
             "train", "evaluate", "snr", "dequantize_digits", "flowpp_cifar10", "diffusion_cifar10",
-            "dalle_digits", "dalle_digits_prior", "dalle_paper",
+            "dalle_digits", "dalle_digits_prior", "masked_digits", "masked_digits_elbo",
+            "dalle_paper",
         ),
         "programs": {
             "train": {"part": "train", "config": paper, "changes": _BURDA},
@@ -47,6 +48,10 @@ def get_config() -> ConfigDict:
             },
             "dalle_digits_prior": {
                 "part": "dalle_prior", "config": "configs/dalle_digits.py", "model": "beta1",
+            },
+            "masked_digits": {"part": "masked", "config": "configs/masked_digits.py"},
+            "masked_digits_elbo": {
+                "part": "masked_evaluate", "config": "configs/masked_digits.py",
             },
             "dalle_paper": {"part": "dalle", "config": "configs/dalle_images.py:paper"},
         },

@@ -125,6 +125,18 @@ def reveal(
     hidden = tokens == model.levels
     # Visible ones first, and kept.
     order = jnp.argsort(jnp.where(hidden, jax.random.uniform(order_key, hidden.shape), -1.0))
+    return reveal_in(order, model, theta, key, tokens)
+
+
+def reveal_in(
+    order: Int[Array, "L"],
+    model: bounds.masked.Masked,
+    theta: PyTree,
+    key: Array,
+    tokens: Int[Array, "L"],
+) -> Int[Array, "L"]:
+    """Draws the masked tokens in a given order, which has the places of all tokens."""
+    hidden = tokens == model.levels
 
     def add(tokens, place):
         logits = model.predict(theta, tokens)[place]

@@ -55,6 +55,15 @@ class TokenPrior(NamedTuple):
         text, image = self.logits(theta, y, z, dropout)
         return picked(text, jnp.asarray(y)), image
 
+    def draw_text(self, theta: PyTree, key: Array) -> Array:
+        """y ~ p(y), one token after another, as the rows of `logits` have it."""
+        z = jnp.zeros(self.num_tokens, int)
+        return _in_turn(key, self.text_length, lambda y: self.logits(theta, y, z)[0])
+
+    def draw_image(self, theta: PyTree, key: Array, y: Array) -> Array:
+        """z ~ p(z | y) in the same way, where `sample` may take any order."""
+        return _in_turn(key, self.num_tokens, lambda z: self.logits(theta, y, z)[1])
+
 
 class Layer(nn.Module):
     """Self-attention and a perceptron, each behind a layer norm."""
@@ -169,15 +178,20 @@ def make_prior(
         return found
 
     def sample(theta: PyTree, key: Array, y: Array) -> Array:
-        def add(z, place):
-            _, image = logits(theta, y, z)
-            token = jax.random.categorical(jax.random.fold_in(key, place), image[place])
-            return z.at[place].set(token), None
-
-        start = jnp.zeros(num_tokens, int)
-        return jax.lax.scan(add, start, jnp.arange(num_tokens))[0]
+        return _in_turn(key, num_tokens, lambda z: logits(theta, y, z)[1])
 
     return TokenPrior(init, logits, sample, num_words, text_length, num_codes, num_tokens)
+
+
+def _in_turn(key: Array, length: int, logits_of: Callable[[Array], Array]) -> Array:
+    """Tokens drawn one after another, by rows of logits that see those before alone."""
+
+    def add(tokens, place):
+        logits = logits_of(tokens)[place]
+        token = jax.random.categorical(jax.random.fold_in(key, place), logits)
+        return tokens.at[place].set(token), None
+
+    return jax.lax.scan(add, jnp.zeros(length, int), jnp.arange(length))[0]
 
 
 def check_transformer(sizes: dict[str, int], width: int, heads: int, dropout: float) -> None:

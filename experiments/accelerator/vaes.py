@@ -70,11 +70,12 @@ def log_p(settings: Visit) -> Iterator[list[Row]]:
 
 def _operations_of_an_image(model: bounds.LatentModel, params: Any, x: Array, asked: LogP) -> float:
     with meshes.described(jax.devices()):
-        function: Any
-        function, arguments = held_out.described(
-            model, params, jax.ShapeDtypeStruct(x.shape, x.dtype), few=asked.few_samples,
-            many=asked.num_samples, images_per_pass=asked.memory.images_per_pass,
-            samples_per_pass=asked.memory.samples_per_pass,
+        function: Any = held_out.evaluator(
+            model, asked.few_samples, asked.num_samples, asked.memory.samples_per_pass
+        )
+        arguments = held_out.described(
+            params, jax.ShapeDtypeStruct(x.shape, x.dtype),
+            images_per_pass=asked.memory.images_per_pass,
         )  # fmt: skip
         return operations.count(function.trace(*arguments).jaxpr) / len(arguments[2])
 

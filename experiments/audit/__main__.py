@@ -3,10 +3,10 @@ r"""Is its number a bound? Audits a trained model of any program here.
     python -m experiments.audit --config=configs/audit.py --config.run=runs/train_digits \
         --workdir=runs/train_digits/audit
 
---config.run is the --workdir of experiments.train, dequantize, diffusion or dalle; of a study,
---config.model names the model. Simulates data from it, checks the identities of docs/audit.md,
-prints a table and writes results.json; the same command continues where it was stopped. Exits with
-0 if nothing is violated, and with 3 if something is.
+--config.run is the --workdir of experiments.train, dequantize, diffusion, masked or dalle; of a
+study, --config.model names the model. Simulates data from it, checks the identities of
+docs/audit.md, prints a table and writes results.json; the same command continues where it was
+stopped. Exits with 0 if nothing is violated, and with 3 if something is.
 """
 
 import functools

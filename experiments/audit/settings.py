@@ -51,7 +51,7 @@ class Audit(Section):
     """The config of `experiments.audit`.
 
     Attributes:
-      run: the --workdir of a run of experiments.train, dequantize, diffusion or dalle.
+      run: the --workdir of a run of experiments.train, dequantize, diffusion, masked or dalle.
       model: which of the models of a study; empty: the first.
       member: which seed; -1: the first.
       checkpoint: best on validation, latest, or a step.

@@ -19,6 +19,9 @@ from experiments.dequantize.settings import Trained as TrainedDequantize
 from experiments.diffusion import family as diffusion_family
 from experiments.diffusion import training as diffusion_training
 from experiments.diffusion.settings import Trained as TrainedDiffusion
+from experiments.masked import family as masked_family
+from experiments.masked import training as masked_training
+from experiments.masked.settings import Trained as TrainedMasked
 from experiments.runtime import paths, results, settings
 from experiments.runtime.errors import UserError
 from experiments.studies import stored, study
@@ -29,6 +32,7 @@ from experiments.studies.training import identity
 from experiments.vae import build as vae_build
 from experiments.vae import evaluation as vae_evaluation
 from models.diffusion import reverse_chain
+from models.masked_tokens import reveal_in
 
 Claimed = Callable[[Any, PyTree], Array]
 
@@ -61,8 +65,8 @@ def load(asked: Audit) -> Subject:
     """
     if not asked.run:
         raise UserError(
-            "--config.run is empty; name the --workdir of a run of experiments.train, dequantize, "
-            "diffusion or dalle."
+            "--config.run is empty; name the --workdir of a run of experiments.train, "
+            f"{' or '.join(STUDIES)}."
         )
     folder = paths.local("--config.run", asked.run)
     if os.path.exists(os.path.join(folder, results.CONFIG)):
@@ -206,15 +210,8 @@ def _dalle(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
 
     def simulate(theta, key):
         text, tokens, pixels = jax.random.split(key, 3)
-
-        def add(y, place):
-            logits, _ = model.prior.logits(theta["prior"], y, jnp.zeros(dvae.num_tokens, int))
-            word = jax.random.categorical(jax.random.fold_in(text, place), logits[place])
-            return y.at[place].set(word), None
-
-        length = data.vocabulary.length
-        y, _ = jax.lax.scan(add, jnp.zeros(length, int), jnp.arange(length))
-        z = model.prior.sample(theta["prior"], tokens, y)
+        y = model.prior.draw_text(theta["prior"], text)
+        z = model.prior.draw_image(theta["prior"], tokens, y)
         outputs = dvae.decode(theta["decoder"], jax.nn.one_hot(z, dvae.num_codes))
         return (dvae.likelihood.sample(pixels, outputs).reshape(data.problem.shape), y), z
 
@@ -225,4 +222,31 @@ def _dalle(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     return Subject(chosen.name, source, latent, params, simulate, {"bound by its terms": by_terms})
 
 
-STUDIES = {"dequantize": _dequantize, "diffusion": _diffusion, "dalle": _dalle}
+def _masked(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
+    chosen = _chosen(masked_family.PARTS, asked, folder, config)
+    problem, own = chosen.prepared.problem, chosen.prepared.trained[chosen.name]
+    model, seeds = chosen.prepared.models[chosen.name], chosen.point.seeds
+    runs = [masked_training.make_run(problem, model, own, seed) for seed in seeds]
+    theta, source = chosen.restore(runs, identity(own, TrainedMasked, seeds))
+    made = model.made()
+    # Of the activations that gradients need, those of one evaluation at a time.
+    made = made._replace(predict=jax.checkpoint(made.predict, prevent_cse=False))
+
+    def simulate(theta, key):
+        first, second = jax.random.split(key)
+        order = jax.random.permutation(first, made.length)
+        nothing = jnp.full(made.length, made.levels)
+        return reveal_in(order, made, theta, second, nothing), order
+
+    def by_every_count(key, x):
+        return masked_training.elbo_by_counts(made, theta, key, x, made.length)
+
+    return Subject(
+        chosen.name, source, bounds.masked.any_order(made), bounds.Params(theta, ()), simulate,
+        {"ELBO by every count": by_every_count},
+    )  # fmt: skip
+
+
+STUDIES = {
+    "dequantize": _dequantize, "diffusion": _diffusion, "masked": _masked, "dalle": _dalle,
+}  # fmt: skip

@@ -6,7 +6,10 @@ from pydantic import Field
 
 from experiments.runtime.settings import NotEmpty, Section
 
-PARTS = Literal["train", "evaluate", "dequantize", "diffusion", "dalle", "dalle_prior", "snr"]
+PARTS = Literal[
+    "train", "evaluate", "dequantize", "diffusion", "dalle", "dalle_prior", "masked",
+    "masked_evaluate", "snr",
+]  # fmt: skip
 
 
 class Entry(Section):
@@ -14,8 +17,8 @@ class Entry(Section):
 
     Attributes:
       part: a training step (of dalle the first stage, of dalle_prior the second), a pass of images
-        of evaluate, or the gradients of snr at the last of its num_samples by the last of its
-        estimators.
+        of evaluate or of the ELBO of masked, or the gradients of snr at the last of its num_samples
+        by the last of its estimators.
       config: file of the program's config, or FILE:VARIANT; of evaluate, that of the training.
       changes: section -> field -> value: changes to it.
       model: of a program that has several, which; empty: the only one, or none.

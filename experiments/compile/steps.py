@@ -22,6 +22,10 @@ from experiments.dequantize.settings import Dequantize
 from experiments.diffusion import build as diffusion_build
 from experiments.diffusion import training as diffusion_training
 from experiments.diffusion.settings import Diffusion
+from experiments.masked import build as masked_build
+from experiments.masked import evaluation as masked_evaluation
+from experiments.masked import training as masked_training
+from experiments.masked.settings import Masked
 from experiments.runtime import mesh as meshes
 from experiments.runtime import settings, subprograms
 from experiments.runtime.errors import UserError
@@ -31,7 +35,7 @@ from experiments.snr import gaussian, measure
 from experiments.snr.problem import ESTIMATORS
 from experiments.snr.settings import Gaussian
 from experiments.studies import held_out, images
-from experiments.studies.settings import Study
+from experiments.studies.settings import Memory, Study
 from experiments.vae import build as vae_build
 from experiments.vae.settings import Evaluate, Train
 
@@ -145,31 +149,42 @@ def _evaluate(entry: Entry) -> Step:
     params = jax.eval_shape(lambda: vae_build.init_params(problem, jax.random.key(0)))
     pixels = problem.dataset.train[0].size
     many, memory = wanted.evaluation.num_samples, wanted.memory
-    function, arguments = held_out.described(
-        problem.vae.model, params, jax.ShapeDtypeStruct((pixels,), jnp.float32),
-        few=wanted.evaluation.few_samples, many=many,
-        images_per_pass=memory.images_per_pass, samples_per_pass=memory.samples_per_pass,
-    )  # fmt: skip
-    counted = (
-        f"{memory.images_per_pass} images a chip, {memory.samples_per_pass} of {many:,} samples"
+    function = held_out.evaluator(
+        problem.vae.model, wanted.evaluation.few_samples, many, memory.samples_per_pass
     )
+    image = jax.ShapeDtypeStruct((pixels,), jnp.float32)
+    return _pass(function, params, image, memory, f"{many:,} samples")
+
+
+def _masked_evaluate(entry: Entry) -> Step:
+    asked = parsed(Masked, entry.config, entry.changes)
+    problem = images.of_dataset(stand_ins.dataset(asked.data.name))
+    model = masked_build.make_model(problem, of_model(asked, entry.model))
+    many, memory = asked.evaluation.num_counts, asked.memory
+    function = masked_evaluation.elbo_of(model, many, memory.samples_per_pass)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((model.length,), jnp.int32)
+    return _pass(function, params, image, memory, f"{many} masks")
+
+
+def _pass(
+    function: Any, params: PyTree, image: jax.ShapeDtypeStruct, memory: Memory, of: str
+) -> Step:
+    arguments = held_out.described(params, image, images_per_pass=memory.images_per_pass)
+    counted = f"{memory.images_per_pass} images a chip, {memory.samples_per_pass} of {of}"
     return Step(function, arguments, _size(params), counted, alike=True)
 
 
-def _dequantize(entry: Entry, dataset: Dataset) -> tuple[Run, int]:
-    asked = parsed(Dequantize, entry.config, entry.changes)
-    own, problem = of_model(asked, entry.model), images.of_dataset(dataset(asked.data.name))
-    model = dequantize_build.make_model(problem, own)
-    run = dequantize_training.make_run(problem, model, own, asked.seeds[0])
-    return run, asked.records.log_every
+def _of_images(
+    kind: type[Study], make_model: Callable[..., Any], make_run: Callable[..., Run]
+) -> Callable[[Entry, Dataset], tuple[Run, int]]:
+    def of(entry: Entry, dataset: Dataset) -> tuple[Run, int]:
+        asked: Any = parsed(kind, entry.config, entry.changes)
+        own, problem = of_model(asked, entry.model), images.of_dataset(dataset(asked.data.name))
+        run = make_run(problem, make_model(problem, own), own, asked.seeds[0])
+        return run, asked.records.log_every
 
-
-def _diffusion(entry: Entry, dataset: Dataset) -> tuple[Run, int]:
-    asked = parsed(Diffusion, entry.config, entry.changes)
-    own, problem = of_model(asked, entry.model), images.of_dataset(dataset(asked.data.name))
-    model = diffusion_build.make_model(problem, own)
-    run = diffusion_training.make_run(problem, model, own, asked.seeds[0])
-    return run, asked.records.log_every
+    return of
 
 
 def _dalle(entry: Entry) -> Step:
@@ -201,13 +216,15 @@ def _snr(entry: Entry) -> Step:
 
 RUNS: dict[str, Callable[[Entry, Dataset], tuple[Run, int]]] = {
     "train": _train,
-    "dequantize": _dequantize,
-    "diffusion": _diffusion,
+    "dequantize": _of_images(Dequantize, dequantize_build.make_model, dequantize_training.make_run),
+    "diffusion": _of_images(Diffusion, diffusion_build.make_model, diffusion_training.make_run),
+    "masked": _of_images(Masked, masked_build.make_model, masked_training.make_run),
 }
 """(entry, name of a data set -> its images) -> what is trained, and its steps in one call."""
 SHARED = {"train", "dequantize"}  # whose batches devices share that do not divide them
 PARTS: dict[str, Callable[[Entry], Step]] = {
     "evaluate": _evaluate,
+    "masked_evaluate": _masked_evaluate,
     "dalle": _dalle,
     "dalle_prior": _dalle,
     "snr": _snr,

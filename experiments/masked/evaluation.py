@@ -42,7 +42,7 @@ def rows(
     key, *of_steps = jax.random.split(root, 1 + len(wanted.steps))
     over = functools.partial(held_out.over_images, images_per_pass=memory.images_per_pass)
     start = time.perf_counter()
-    (elbo,) = over(_elbo_of(model, wanted.num_counts, memory.samples_per_pass), theta, tokens, key)
+    (elbo,) = over(elbo_of(model, wanted.num_counts, memory.samples_per_pass), theta, tokens, key)
     spent = (time.perf_counter() - start) / max(len(tokens), 1)
     bits = functools.partial(mean_row, at=at, kind="upper_bound", unit=UNIT)
     out = [
@@ -71,7 +71,9 @@ def rows(
 
 
 @functools.cache
-def _elbo_of(model: MaskedTokens, num_counts: int, at_once: int):
+def elbo_of(model: MaskedTokens, num_counts: int, at_once: int):
+    """The ELBO of a pass of images, by `num_counts` masks of each, `at_once` together."""
+
     def one(theta, key, x, index):
         key = jax.random.fold_in(key, index)
         return (elbo_by_counts(model.made(), theta, key, x, num_counts, at_once),)

@@ -14,6 +14,8 @@ _OF_THE_MACHINE = {"data_dir", "memory", "run", "order"}
 OF_RECORDS = {"records", "compare"}
 # What is asked of a model when it is trained: another value makes other rows, not another model.
 _OF_EVALUATION = {"evaluation"}
+# Whose fields need not be there.
+_GIVEN_BY_USERS = NAMED_BY_USERS | {"changes", "evaluation_changes"}
 # Optimizers whose steps are the same however many follow.
 _WITHOUT_END = {"adam", "adam_warmup", "sgd"}
 
@@ -34,8 +36,12 @@ def differing_fields(
     Returns:
       The end of a sentence; empty where they agree.
     """
-    there, now = _leaves(there), _leaves(now)
-    parts = []
+    return ", ".join(_differing(_leaves(there), _leaves(now), of_the_model).values())
+
+
+def _differing(there: dict[str, Any], now: dict[str, Any], of_the_model: bool) -> dict[str, str]:
+    """The same by names of fields, of the leaves of two configs."""
+    parts = {}
     for name in sorted(set(there) | set(now)):
         sections = _sections(name)
         if there.get(name) == now.get(name) or sections & _OF_THE_MACHINE:
@@ -47,8 +53,33 @@ def differing_fields(
             why = _why_length_matters(now) if name.endswith("training.num_steps") else ""
             if name.endswith("training.num_steps") and not why:
                 continue
-        parts.append(f"{name} ({there.get(name)} there, {now.get(name)} now{why})")
-    return ", ".join(parts)
+        parts[name] = f"{name} ({there.get(name)} there, {now.get(name)} now{why})"
+    return parts
+
+
+def refuse_other(
+    what: str, there: dict[str, Any], now: dict[str, Any], folder: str, *, of_the_model: bool = True
+) -> None:
+    """Refuses a config that differs from that of a folder, see `differing_fields`.
+
+    A field that an earlier version of the program had not yet cannot be set back.
+
+    Raises:
+      UserError: it differs in what counts; `what` holds the other one, and `folder` may be another.
+    """
+    there, now = _leaves(there), _leaves(now)
+    fields = _differing(there, now, of_the_model)
+    if not fields:
+        return
+    if not any(name in there or _sections(name) & _GIVEN_BY_USERS for name in fields):
+        raise UserError(
+            f"{what} of an earlier version of this program, which had no {' or '.join(fields)} "
+            f"yet; choose another {folder}."
+        )
+    raise UserError(
+        f"{what} of another config, which differs in {', '.join(fields.values())}; choose another "
+        f"{folder}, or set the field back."
+    )
 
 
 def refuse_flat(place: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from orbax.checkpoint import v1 as ocp
 
 from experiments.runtime import cluster, locks, paths
 from experiments.runtime import mesh as meshes
-from experiments.runtime.changes import changed_fields, differing_fields, refuse_flat
+from experiments.runtime.changes import changed_fields, refuse_flat, refuse_other
 from experiments.runtime.errors import UserError
 
 _STATE = "state"
@@ -208,12 +208,8 @@ class Checkpoints:
                 f"{int(notes['x64'])}; set it likewise, or choose another folder."
             )
         refuse_flat(f"the checkpoint in {self.directory}", notes["config"], self.config)
-        fields = differing_fields(notes["config"], self.config, of_the_model=True)
-        if fields:
-            raise UserError(
-                f"the checkpoint in {self.directory} is of another config, which differs in "
-                f"{fields}; choose another folder, or set the field back."
-            )
+        what = f"the checkpoint in {self.directory} is"
+        refuse_other(what, notes["config"], self.config, "folder")
         with _damage_explained():
             state: Any = self._orbax.load_checkpointables(step, {_STATE: _abstract(like)})[_STATE]
         if _checksum(state) != notes["checksum"]:

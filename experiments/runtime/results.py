@@ -11,7 +11,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack, get_args
 from absl import logging
 
 from experiments.runtime import cluster, locks
-from experiments.runtime.changes import OF_RECORDS, changed_fields, differing_fields, refuse_flat
+from experiments.runtime.changes import OF_RECORDS, changed_fields, refuse_flat, refuse_other
 from experiments.runtime.environment import environment
 from experiments.runtime.errors import UserError
 from experiments.runtime.settings import Section, dump
@@ -212,12 +212,7 @@ def _continued(record: Record, workdir: str, one_training: bool) -> Record:
         raise UserError(f"{workdir} holds results of {old_experiment}; choose another --workdir.")
     refuse_flat(workdir, old_settings, now)
     trains = "records" in now
-    fields = differing_fields(old_settings, now, of_the_model=trains)
-    if fields:
-        raise UserError(
-            f"{workdir} holds results of another config, which differs in {fields}; "
-            "choose another --workdir, or set the field back."
-        )
+    refuse_other(f"{workdir} holds results", old_settings, now, "--workdir", of_the_model=trains)
     found.lock = record.lock
     changed = changed_fields(old_settings, now)
     if trains and changed:
@@ -257,14 +252,9 @@ def save_config(workdir: str, settings: dict[str, Any]) -> None:
             with open(path) as file:
                 found = json.load(file)
             refuse_flat(workdir, found, settings)
-            fields = differing_fields(found, settings, of_the_model=True)
+            refuse_other(f"{workdir} holds a run", found, settings, "--workdir")
         except (OSError, ValueError, AttributeError, TypeError):
             raise UserError(f"{path} is not readable; choose another --workdir.") from None
-        if fields:
-            raise UserError(
-                f"{workdir} holds a run of another config, which differs in {fields}; "
-                "choose another --workdir, or set the field back."
-            )
     write_atomically(path, (json.dumps(settings, indent=1) + "\n").encode())
 
 

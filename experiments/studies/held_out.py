@@ -69,30 +69,16 @@ def per_image(
     Returns:
       `PerImage` with arrays [N].
     """
-    evaluate = _evaluator(model, few, many, samples_per_pass)
+    evaluate = evaluator(model, few, many, samples_per_pass)
     return PerImage(*over_images(evaluate, params, images, key, images_per_pass=images_per_pass))
 
 
-def described(
-    model: bounds.LatentModel,
-    params: bounds.Params,
-    image: jax.ShapeDtypeStruct,
-    *,
-    few: int,
-    many: int,
-    images_per_pass: int,
-    samples_per_pass: int,
-) -> tuple[Callable[..., tuple[Array, ...]], tuple[Any, ...]]:
-    """A pass of `per_image` and its arguments, on devices that `mesh.described` names.
-
-    Returns:
-      (the compiled function, what its `lower` takes).
-    """
+def described(params: Any, image: jax.ShapeDtypeStruct, *, images_per_pass: int) -> tuple[Any, ...]:
+    """What `over_images` gives its function in a pass, on devices that `mesh.described` names."""
     mesh = meshes.device_mesh(meshes.DATA)
     size = images_per_pass * mesh.size
     images = jax.ShapeDtypeStruct((size, *image.shape), image.dtype)
-    arguments = params, jax.random.key(0), images, np.arange(size)
-    return _evaluator(model, few, many, samples_per_pass), meshes.replicate(arguments, mesh)
+    return meshes.replicate((params, jax.random.key(0), images, np.arange(size)), mesh)
 
 
 def over_images(
@@ -123,8 +109,8 @@ def over_images(
 
 
 @functools.cache
-def _evaluator(model: bounds.LatentModel, few: int, many: int, samples_per_pass: int):
-    """Compiled once for a model, whatever parameters are evaluated."""
+def evaluator(model: bounds.LatentModel, few: int, many: int, samples_per_pass: int):
+    """What `per_image` computes of a pass, compiled once for a model and any parameters."""
 
     def one(params, key, x, index):
         few_key, many_key = jax.random.split(jax.random.fold_in(key, index))

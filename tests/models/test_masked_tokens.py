@@ -137,6 +137,32 @@ def test_its_rows_are_those_of_the_orders_from_left_to_right(prior):
         latent = bounds.masked.any_order(part)
         log_w = latent.log_p(theta, tokens, left_to_right) - latent.log_q((), tokens, left_to_right)
         np.testing.assert_allclose(found, log_w, rtol=1e-5)
-    drawn = made.sample(theta, jax.random.key(3), y)
-    assert drawn.shape == (2,)
-    assert drawn.max() < 2
+
+
+def test_draws_in_turn_have_the_probabilities_of_that_order_and_samples_those_of_all(prior):
+    made, theta = prior
+    y = jnp.asarray(list(itertools.product(range(3), repeat=2)))
+    z = jnp.asarray(list(itertools.product(range(2), repeat=2)))
+    given, count = y[0], 20_000
+    keys = jax.random.split(jax.random.key(4), count)
+    text, image, any_order = (
+        np.bincount(np.asarray(jax.jit(jax.vmap(draw))(keys)) @ places, minlength=size) / count
+        for draw, places, size in (
+            (lambda key: made.draw_text(theta, key), [3, 1], 9),
+            (lambda key: made.draw_image(theta, key, given), [2, 1], 4),
+            (lambda key: made.sample(theta, key, given), [2, 1], 4),
+        )
+    )
+    of_text, of_image = (
+        np.exp(np.asarray(jax.jit(jax.vmap(log_p))(values), np.float64))
+        for log_p, values in (
+            (lambda y: made(theta, y, z[0])[0], y),
+            (lambda z: token_prior.picked(made(theta, given, z)[1], z), z),
+        )
+    )
+    mixture = jax.vmap(lambda z: bounds.masked.enumerated(made.masked(given)[1], theta, z))(z)
+    of_all = np.exp(np.asarray(mixture.log_prob, np.float64))
+    assert largest_z(text, of_text, count) < oracles.z_limit(10)
+    assert largest_z(image, of_image, count) < oracles.z_limit(5)
+    assert largest_z(any_order, of_all, count) < oracles.z_limit(5)
+    assert largest_z(any_order, of_image, count) > 10

@@ -17,6 +17,8 @@ from experiments.audit.settings import Audit
 from experiments.dalle import family as dalle
 from experiments.dequantize import family as dequantize
 from experiments.diffusion import family as diffusion
+from experiments.masked import family as masked
+from experiments.masked.settings import Masked
 from experiments.runtime import settings, subprograms
 from experiments.runtime.errors import UserError
 from experiments.studies import program as studies
@@ -38,10 +40,24 @@ def _dequantized(name, **more):
     return dequantize_cases.tiny(name, seeds=(0,), **more)
 
 
+def _masked():
+    changes = {
+        "seeds": (0,), "network": {"num_layers": 1, "width": 8, "num_heads": 2},
+        "optimizer": {"warmup_steps": 1}, "training": {"num_steps": 4, "validation_samples": 2},
+        "records": {"log_every": 2, "save_every": 4},
+        "evaluation": {
+            "num_images": 6, "num_counts": 4, "steps": (4,), "num_orders": 2, "crop": (1, 2),
+            "sample_grid": 0,
+        },
+    }  # fmt: skip
+    return settings.parse(Masked, subprograms.load_config("configs/masked_digits.py", changes))
+
+
 STUDIES = {
     "flow": lambda: (dequantize.PARTS, _dequantized("mixture_flow")),
     "subset flow": lambda: (dequantize.PARTS, _dequantized("exact", variant="exact")),
     "diffusion": lambda: (diffusion.PARTS, diffusion_cases.tiny()),
+    "masked": lambda: (masked.PARTS, _masked()),
     "dalle": lambda: (dalle.PARTS, dalle_cases.tiny(models={"one": {}})),
 }
 

@@ -33,6 +33,7 @@ TINY_DALLE = {
     "model": {"width": 4, "embedding": 4, "num_codes": 3},
     "prior": {"num_layers": 1, "width": 8, "num_heads": 2},
 }
+TINY_MASKED = {"network": {"num_layers": 1, "width": 8, "num_heads": 2}}
 TINY = {
     "train": {"part": "train", "config": "configs/train_digits.py", "changes": TINY_VAE},
     "evaluate": {
@@ -49,6 +50,12 @@ TINY = {
     "diffusion": {
         "part": "diffusion", "config": "configs/diffusion_digits.py",
         "changes": {"network": {"name": "mlp", "width": 8, "fourier": (1,)}},
+    },
+    "masked": {
+        "part": "masked", "config": "configs/masked_digits.py", "changes": TINY_MASKED,
+    },
+    "masked_evaluate": {
+        "part": "masked_evaluate", "config": "configs/masked_digits.py", "changes": TINY_MASKED,
     },
     "dalle": {"part": "dalle", "config": "configs/dalle_digits.py", "changes": TINY_DALLE},
     "dalle_prior": {

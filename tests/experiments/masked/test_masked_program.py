@@ -6,6 +6,7 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 import bounds
@@ -16,6 +17,7 @@ from experiments.masked.settings import Masked, Trained
 from experiments.runtime.errors import UserError
 from experiments.runtime.settings import merged, parse
 from experiments.studies import images
+from models import masked_tokens
 
 TINY = {
     "seeds": (0,),
@@ -72,6 +74,27 @@ def test_losses_are_minus_the_bound_and_those_without_the_weight_are_not(problem
         )
         z = abs(z_of(np.asarray(values, np.float64), -many.mean(), error))
         assert z < 4.5 if right else z > 20
+
+
+def test_spread_counts_come_up_once_each():
+    """In a batch as long as an image, and in as many estimates of one image."""
+    model = masked_tokens.make_masked(levels=3, grid=(1, 2), layers=1, width=8, heads=2)
+    theta = oracles.moved(model.init(jax.random.key(0)))
+    x = jnp.asarray([2, 0])
+    first, second, both = (
+        float(jnp.sum(bounds.masked.token_log_probs(model.made(), theta, x, jnp.array(m))))
+        for m in ((True, False), (False, True), (True, True))
+    )
+    assert abs(first - second) > 0.01
+    loss = training.make_loss(model, tiny())
+    batch = {"x": jnp.broadcast_to(x, (2, 2)), "index": jnp.arange(2)}
+    for value in (
+        lambda key: -loss(theta, (), batch, key, 0)[0],
+        lambda key: training.elbo_by_counts(model.made(), theta, key, x, 2),
+    ):
+        found = jax.jit(jax.vmap(value))(jax.random.split(jax.random.key(1), 50))
+        for one in np.asarray(found):
+            assert min(abs(one - (v + both / 2)) for v in (first, second)) < 1e-4
 
 
 def test_dropout_is_on_while_it_is_trained(problem, model, theta):

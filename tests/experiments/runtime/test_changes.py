@@ -7,7 +7,7 @@ import pytest
 
 from experiments.dequantize.settings import Dequantize
 from experiments.runtime import results, settings, subprograms
-from experiments.runtime.changes import changed_fields, differing_fields
+from experiments.runtime.changes import changed_fields, differing_fields, refuse_other
 from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.snr.settings import parse
@@ -114,6 +114,27 @@ def test_problem_with_other_sections_is_of_this_version():
     )
     assert "problem (gaussian there, vae now)" in differing_fields(there, now)
     assert EARLIER not in differing_fields(there, now)
+
+
+def test_a_field_that_an_earlier_version_had_not_is_none_to_set_back(tmp_path):
+    there = copy.deepcopy(TRAIN)
+    del there["data"]["binarization_seed"]
+    (tmp_path / results.CONFIG).write_text(json.dumps(there))
+    (tmp_path / results.METRICS).write_text("{}\n")
+    said = (
+        "of an earlier version of this program, which had no data.binarization_seed yet; choose "
+        "another --workdir."
+    )
+    with pytest.raises(UserError, match=said):
+        results.save_config(str(tmp_path), TRAIN)
+    with pytest.raises(UserError, match=r"differs in .*seed \(0 there, 1 now\); .* set the field"):
+        results.save_config(str(tmp_path), TRAIN | {"seed": 1})
+    # What a user has added can be left out again.
+    with pytest.raises(UserError, match=r"differs in models.one .* set the field back"):
+        refuse_other(
+            "x holds results", STUDY | {"models": {"one": {}}},
+            STUDY | {"models": {"one": {"model": {"width": 9}}}}, "--workdir",
+        )  # fmt: skip
 
 
 # As version 0.1 wrote it, whose configs had no sections.

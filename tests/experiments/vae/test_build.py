@@ -121,7 +121,7 @@ def test_evaluations_multiply_matrices_in_full_precision(problem):
     x, index, key = jnp.zeros((3, 64)), jnp.arange(3), jax.random.key(1)
     _, z = sandwich.simulated(problem.vae, params, jax.random.key(2), 3)
     programs = [
-        (held_out._evaluator(problem.vae.model, 2, 4, 4), (params, key, x, index)),
+        (held_out.evaluator(problem.vae.model, 2, 4, 4), (params, key, x, index)),
         (sandwich._chains(problem.vae, 4, 2, 2), (params, key, (x, z), index)),
     ]
     for program, arguments in programs:

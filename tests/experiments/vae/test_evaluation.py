@@ -136,7 +136,7 @@ def test_memory_is_flat_in_the_number_of_samples():
     batch = (jax.ShapeDtypeStruct((10, 200), jnp.float32), jax.ShapeDtypeStruct((10,), jnp.int32))
 
     def temporary_bytes(many, samples_per_pass=250):
-        program = held_out._evaluator(vae.model, 64, many, samples_per_pass)
+        program = held_out.evaluator(vae.model, 64, many, samples_per_pass)
         memory = program.lower(shapes, key, *batch).compile().memory_analysis()
         return memory.temp_size_in_bytes
 
