@@ -169,13 +169,13 @@ def _theory(setting: Setting, variance: float, num_samples: int) -> dict[str, fl
         "phi dreg": theory.log_snr_phi_dreg(*args),
     }
     # Root mean square over coordinates; every row of A shares the ratio of its entry of b.
-    return {k: _rms_of_exp(v) for k, v in logs.items()} | {
+    return {k: rms_of_exp(v) for k, v in logs.items()} | {
         "mean": theory.expected_phi_gradient(*args),
         "log sd": theory.log_sd_phi_pathwise(*args),
     }
 
 
-def _rms_of_exp(logs: jax.Array) -> float:
+def rms_of_exp(logs: jax.Array) -> float:
     """Root mean square of exp(logs)."""
     return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
 
