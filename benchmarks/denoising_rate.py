@@ -11,7 +11,6 @@ The trainer must make at least as many steps a second: medians over runs in turn
 
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable
 
@@ -19,37 +18,29 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks.timing import Row, ratio, version
+from benchmarks.steps import against_torch, of_trainer
+from benchmarks.timing import NO_TORCH, Row, in_turns, version
 from configs import diffusion_digits
 from experiments.diffusion import build, training
 from experiments.diffusion.settings import Diffusion, Trained
-from experiments.runtime import settings, trainer
+from experiments.runtime import settings
 from experiments.studies import images
 from experiments.studies.settings import Optimizer
 
 STEPS = 20
 ROUNDS = 5
-EXTRA = "not installed: pip install -e '.[benchmark]'"
 
 
 def run() -> list[Row]:
     name = "denoising_rate: trainer / PyTorch, steps per second"
     if version("torch") == "not installed":
-        return [Row(name, None, detail=EXTRA)]
+        return [Row(name, None, detail=NO_TORCH)]
     own = settings.parse(Diffusion, diffusion_digits.get_config()).of_model("vdm")
     problem = images.make_problem(own.data.name, "")
     model = build.make_model(problem, own)
     contestants = {"trainer": ours(problem, model, own), "PyTorch": pytorch(problem, model, own)}
-    seconds: dict[str, list[float]] = {key: [] for key in contestants}
-    for number in range(ROUNDS + 1):
-        for key, contestant in contestants.items():
-            time.sleep(0.05)
-            spent = contestant()
-            if number > 0:  # the first round warms up
-                seconds[key].append(spent)
-    theirs, mine = (1e3 * statistics.median(seconds[k]) / STEPS for k in ("PyTorch", "trainer"))
-    detail = f"{theirs:.1f} / {mine:.1f} ms a step, PyTorch {version('torch')}"
-    return [Row(name, ratio(seconds["PyTorch"], seconds["trainer"]), low=1.0, detail=detail)]
+    seconds = in_turns(contestants, rounds=ROUNDS)
+    return [against_torch(name, seconds, STEPS, 1.0)]
 
 
 def adam(wanted: Optimizer) -> optax.GradientTransformation:
@@ -61,23 +52,9 @@ def adam(wanted: Optimizer) -> optax.GradientTransformation:
 def ours(problem, model, trained: Trained) -> Callable[[], float]:
     run = training.make_run(problem, model, trained, 0)
     optimizer = adam(trained.optimizer)
-    state = trainer.init_state(run.init(), optimizer)
-
-    def contest() -> float:
-        times: list[float] = []
-        trainer.train(
-            run.loss_fn,
-            state,
-            run.stream,
-            optimizer,
-            run.key,
-            num_steps=2 * STEPS,
-            steps_per_chunk=STEPS,
-            on_chunk=lambda state, means: times.append(time.perf_counter()),
-        )
-        return times[-1] - times[0]  # the first chunk compiles
-
-    return contest
+    return of_trainer(
+        run.loss_fn, run.init(), run.stream, optimizer, run.key, num_steps=STEPS, chunk=STEPS
+    )
 
 
 def pytorch(problem, model, trained: Trained) -> Callable[[], float]:

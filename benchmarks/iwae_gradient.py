@@ -29,7 +29,7 @@ import numpy as np
 
 import bounds
 from benchmarks.burda import NUM_PIXELS, Problem, batch_loss, make_problem
-from benchmarks.timing import Row, interleaved, ratio, version
+from benchmarks.timing import NO_TORCH, Row, interleaved, ratio, version
 from experiments.runtime import trainer
 from models.vae import BURDA_ONE_LAYER, GaussianNet, PixelNet
 
@@ -38,7 +38,6 @@ AT_ONCE = 20
 LIMITS = {"PyTorch": 1 / 1.5, "NumPyro": 0.8}  # of the parts
 ROUNDS = 7
 VALUE_DRAWS = 12
-EXTRA = "not installed: pip install -e '.[benchmark]'"
 
 
 class Contestant(NamedTuple):
@@ -70,7 +69,7 @@ def run() -> list[Row]:
     for package, peer in names.items():
         of = f"{peer}, K={NUM_SAMPLES} batch {len(problem.images)}"
         if package in missing:
-            rows.append(Row(f"iwae_gradient: ours / {of}", None, detail=EXTRA))
+            rows.append(Row(f"iwae_gradient: ours / {of}", None, detail=NO_TORCH))
             continue
         for mine in ours:
             milli = [f"{1e3 * statistics.median(seconds[n]):.0f} ms" for n in (mine, package)]

@@ -4,6 +4,7 @@
 with the integer and prints the peak resident memory of its own process in bytes.
 """
 
+import functools
 import importlib
 import importlib.metadata
 import math
@@ -24,6 +25,7 @@ import jax
 # that of a compilation.
 jax.config.update("jax_enable_compilation_cache", False)
 
+NO_TORCH = "not installed: pip install -e '.[benchmark]'"
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -58,23 +60,36 @@ def verdict(row: Row) -> str:
     return "ok" if low <= row.measured <= high else "MISSED"  # NaN misses
 
 
-def interleaved(
-    contestants: dict[Name, Callable[[], Any]], *, rounds: int
+def in_turns(
+    contestants: dict[Name, Callable[[], float]], *, rounds: int
 ) -> dict[Name, list[float]]:
-    """Seconds of each contestant in each round, run in turns: A, B, A, B, ...
+    """Seconds that each contestant says it took in each round, run in turns: A, B, A, B, ...
 
     Whatever else the machine does then falls on all of them. One round before the first warms up.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in contestants}
     for round_number in range(rounds + 1):
-        for name, call in contestants.items():
+        for name, contest in contestants.items():
             # Thread pools spin for some milliseconds after their work: let the last one go quiet.
-            time.sleep(0.02)
-            start = time.perf_counter()
-            jax.block_until_ready(call())
+            time.sleep(0.05)
+            spent = contest()
             if round_number > 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(spent)
     return seconds
+
+
+def interleaved(
+    contestants: dict[Name, Callable[[], Any]], *, rounds: int
+) -> dict[Name, list[float]]:
+    """Seconds of calls in each round, see `in_turns`."""
+
+    def timed(call: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        return time.perf_counter() - start
+
+    timers = {name: functools.partial(timed, call) for name, call in contestants.items()}
+    return in_turns(timers, rounds=rounds)
 
 
 def ratio(above: list[float], below: list[float]) -> float:

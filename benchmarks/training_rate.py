@@ -15,7 +15,6 @@ times the steps of PyTorch: medians over runs in turns.
 
 import math
 import os
-import statistics
 import time
 from collections.abc import Callable
 
@@ -26,7 +25,8 @@ import optax
 
 import bounds
 from benchmarks.burda import NUM_PIXELS, make_problem
-from benchmarks.timing import Row, ratio, version
+from benchmarks.steps import against_torch, of_trainer, per_step
+from benchmarks.timing import NO_TORCH, Row, in_turns, ratio, version
 from experiments.data import batches
 from experiments.runtime import mesh, trainer
 
@@ -36,7 +36,6 @@ CHUNK = 298  # steps, as configs/train_mnist.py:short
 ROUNDS = 5
 STEPS = {1: 4 * CHUNK, 50: CHUNK}
 LIMITS = {1: 3.0, 50: 1.1}
-EXTRA = "not installed: pip install -e '.[benchmark]'"
 
 
 def run() -> list[Row]:
@@ -52,35 +51,23 @@ def run() -> list[Row]:
         }
         if version("torch") != "not installed":
             contestants["PyTorch"] = pytorch(params, images, num_samples, steps)
-        seconds: dict[str, list[float]] = {name: [] for name in contestants}
-        for number in range(ROUNDS + 1):
-            for name, contestant in contestants.items():
-                time.sleep(0.05)
-                spent = contestant()
-                if number > 0:  # the first round warms up
-                    seconds[name].append(spent)
-        rows += _rows(seconds, num_samples, steps)
-    return rows
-
-
-def _rows(seconds: dict[str, list[float]], num_samples: int, steps: int) -> list[Row]:
-    def milli(name):
-        return f"{1e3 * statistics.median(seconds[name]) / steps:.2f} ms"
-
-    rows = [
-        Row(
-            f"training_rate: trainer / bare loop, time, K={num_samples}",
-            ratio(seconds["trainer"], seconds["bare"]),
-            high=1.05,
-            detail=f"{milli('trainer')} / {milli('bare')} a step",
+        seconds = in_turns(contestants, rounds=ROUNDS)
+        mine, least = (per_step(seconds, name, steps) for name in ("trainer", "bare"))
+        rows.append(
+            Row(
+                f"training_rate: trainer / bare loop, time, K={num_samples}",
+                ratio(seconds["trainer"], seconds["bare"]),
+                high=1.05,
+                detail=f"{mine} / {least} a step",
+            )
         )
-    ]
-    name = f"training_rate: trainer / PyTorch, steps per second, K={num_samples}"
-    if "PyTorch" not in seconds:
-        return [*rows, Row(name, None, detail=EXTRA)]
-    detail = f"{milli('PyTorch')} / {milli('trainer')} a step, PyTorch {version('torch')}"
-    speed = ratio(seconds["PyTorch"], seconds["trainer"])
-    return [*rows, Row(name, speed, low=LIMITS[num_samples], detail=detail)]
+        name = f"training_rate: trainer / PyTorch, steps per second, K={num_samples}"
+        rows.append(
+            against_torch(name, seconds, steps, LIMITS[num_samples])
+            if "PyTorch" in seconds
+            else Row(name, None, detail=NO_TORCH)
+        )
+    return rows
 
 
 def _stream(images: np.ndarray) -> trainer.Stream:
@@ -95,24 +82,8 @@ def _stream(images: np.ndarray) -> trainer.Stream:
 
 def ours(vae, params, images, num_samples: int, steps: int) -> Callable[[], float]:
     loss_fn = trainer.from_objective(bounds.pathwise(vae.model, num_samples=num_samples))
-    stream, optimizer = _stream(images), optax.adam(1e-3)
-    state = trainer.init_state(params, optimizer)
-
-    def contest() -> float:
-        times: list[float] = []
-        trainer.train(
-            loss_fn,
-            state,
-            stream,
-            optimizer,
-            jax.random.key(4),
-            num_steps=CHUNK + steps,
-            steps_per_chunk=CHUNK,
-            on_chunk=lambda state, means: times.append(time.perf_counter()),
-        )
-        return times[-1] - times[0]  # the first chunk compiles
-
-    return contest
+    stream, optimizer, key = _stream(images), optax.adam(1e-3), jax.random.key(4)
+    return of_trainer(loss_fn, params, stream, optimizer, key, num_steps=steps, chunk=CHUNK)
 
 
 def bare(vae, params, images, num_samples: int, steps: int) -> Callable[[], float]:

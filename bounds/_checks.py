@@ -102,6 +102,16 @@ def check_share(name: str, value: object, advice: str = "") -> Array:
     return jnp.where((array > 0) & (array <= 1), array, jnp.nan)
 
 
+def check_step(name: str, value: object, highest: int, because: str = "") -> Array:
+    """Returns an integer as an array, or raises where it is known not to be in 1 .. highest."""
+    array = jnp.asarray(value)  # type: ignore[arg-type]
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(f"{name} must be one integer, got {array.dtype} of shape {array.shape}.")
+    if is_known(value) and not 1 <= (known := int(np.asarray(value))) <= highest:
+        raise ValueError(f"{name} must lie in 1 .. {highest}, got {known}{because}.")
+    return array
+
+
 def check_log_w(log_w: object, axis: int) -> tuple[Float[Array, "..."], int]:
     """Returns log-weights in at least float32 and a non-negative axis, or raises."""
     try:

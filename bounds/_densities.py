@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from bounds._checks import at_least_float32, check_fits, is_known
+from bounds._levels import whole_levels
 from bounds._values import finite_or_zero, log_sum_exp
 
 
@@ -151,11 +152,6 @@ def picked(name: str, log_probs: Float[Array, "... K"], index: ArrayLike) -> Flo
     index, beyond = within(index, whole_levels(index, count))
     found = jnp.take_along_axis(log_probs, index.astype(int)[..., None], axis=-1)[..., 0]
     return found + beyond.astype(found.dtype)
-
-
-def whole_levels(x: Array, levels: int) -> Array:
-    """Which of them are whole numbers from 0 to levels - 1."""
-    return (x >= 0) & (x <= levels - 1) & (x == jnp.round(x))
 
 
 def within(x: Array, inside: Array) -> tuple[Array, Array]:

@@ -15,17 +15,16 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from bounds._checks import check_continuous_gamma, check_gamma, check_share, is_known, nan_unless
-from bounds._diffusion import (
-    Diffusion,
-    kl_term,
-    noised,
-    normal,
-    predicted,
-    prior,
-    reconstruction,
-    signal_and_noise,
+from bounds._checks import (
+    check_continuous_gamma,
+    check_gamma,
+    check_share,
+    check_step,
+    is_known,
+    nan_unless,
 )
+from bounds._diffusion import Diffusion, prior, reconstruction
+from bounds._diffusion_step import kl_term, noised, normal, predicted, signal_and_noise
 from bounds._types import Key
 
 
@@ -87,7 +86,7 @@ def discrete_estimate(
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 18, with the factor 1 / p_t.
     """
     gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
-    t = check_time(t, gamma.size)
+    t = check_step("t", t, gamma.size)
     probability = check_share("probability", probability)
     x_t = noised(data, normal(key, data), gamma[t - 1])
     # One evaluation of the network serves both: under vmap both are computed.
@@ -182,7 +181,7 @@ def noise_error(model: Diffusion, theta: PyTree, key: Key, x: Any, t: ArrayLike)
     Source: Ho et al. 2020 (arXiv 2006.11239), eq. 14.
     """
     gamma, data = check_gamma(model.gamma), jnp.asarray(model.encode(x), float)
-    t = check_time(t, gamma.size)
+    t = check_step("t", t, gamma.size)
     gamma_t = gamma[t - 1]
     x_t = noised(data, normal(key, data), gamma_t)
     gamma_s = gamma[jnp.maximum(t - 2, 0)]
@@ -245,13 +244,3 @@ def _checked_time(user: str, model: Diffusion, time: ArrayLike) -> tuple[Array, 
         raise ValueError(f"time must lie in [0, 1], got {float(time)}.")  # type: ignore[arg-type]
     time = jnp.asarray(time, float)
     return time + nan_unless((time >= 0) & (time <= 1)), ends
-
-
-def check_time(t: ArrayLike, num_steps: int) -> Array:
-    """Returns a step as an array, or raises where it is known not to be in 1 .. T."""
-    array = jnp.asarray(t)
-    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise ValueError(f"t must be one integer, got {array.dtype} of shape {array.shape}.")
-    if is_known(t) and not 1 <= int(t) <= num_steps:  # type: ignore[arg-type]
-        raise ValueError(f"t must lie in 1 .. {num_steps}, got {int(t)}.")  # type: ignore[arg-type]
-    return array

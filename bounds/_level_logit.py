@@ -8,8 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from bounds._checks import at_least_float32, nan_unless
-from bounds._densities import whole_levels
-from bounds._discretized import check_levels
+from bounds._levels import check_levels, whole_levels
 
 
 def level_logit(x: ArrayLike, v: ArrayLike, *, levels: int) -> tuple[Array, Array]:

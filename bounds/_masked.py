@@ -27,7 +27,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from bounds._checks import check_at_least, check_share, is_known, nan_unless
+from bounds._checks import check_at_least, check_share, check_step, is_known, nan_unless
 from bounds._densities import categorical_log_prob
 from bounds._diffusion_estimates import BoundEstimate
 from bounds._types import Key
@@ -183,7 +183,9 @@ def by_count(
 
     Source: Hoogeboom et al. 2022 (arXiv 2110.02037), the objective of one step.
     """
-    x, count = check_tokens(model, x), _check_count(count, model.length)
+    x = check_tokens(model, x)
+    none = "without a masked token nothing is predicted, and there are no more tokens than that"
+    count = check_step("count", count, model.length, f": {none}")
     probability = check_share("probability", probability)
     rank = jax.random.permutation(key, model.length)
     whole = masked_log_prob(model, theta, x, rank < count)
@@ -331,15 +333,3 @@ def _check_time(time: ArrayLike) -> Array:
     return check_share(
         "time", time, "at t = 0 nothing is masked and 1/t is infinite; of u in [0, 1) take 1 - u"
     )
-
-
-def _check_count(count: ArrayLike, length: int) -> Array:
-    array = jnp.asarray(count)
-    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.integer):
-        raise ValueError(f"count must be one integer, got {array.dtype} of shape {array.shape}.")
-    if is_known(count) and not 1 <= int(count) <= length:  # type: ignore[arg-type]
-        raise ValueError(
-            f"count must lie in 1 .. {length}, got {int(count)}: without a masked token nothing "  # type: ignore[arg-type]
-            "is predicted, and there are no more tokens than that."
-        )
-    return array

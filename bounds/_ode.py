@@ -28,7 +28,8 @@ from bounds._checks import (
     is_known,
     nan_unless,
 )
-from bounds._diffusion import Diffusion, signal_and_noise
+from bounds._diffusion import Diffusion
+from bounds._diffusion_step import signal_and_noise
 from bounds._ode_solver import Solved, adaptive, make_flow, rk4, with_divergence
 from bounds._types import Key
 

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from bounds._diffusion import Diffusion, predicted, signal_and_noise
+from bounds._diffusion import Diffusion
+from bounds._diffusion_step import predicted, signal_and_noise
 from bounds._sampling import over_samples, varying_with
 
 PATHS = ("vp", "straight")

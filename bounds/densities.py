@@ -15,10 +15,10 @@ from bounds._discretized import (
 )
 from bounds._discretized import level_softmax_log_prob as level_softmax_log_prob
 from bounds._discretized import logit_laplace_log_prob as logit_laplace_log_prob
-from bounds._discretized import scale_levels as scale_levels
-from bounds._discretized import unscale_levels as unscale_levels
 from bounds._divergences import gaussian_entropy as gaussian_entropy
 from bounds._divergences import gaussian_kl as gaussian_kl
+from bounds._levels import scale_levels as scale_levels
+from bounds._levels import unscale_levels as unscale_levels
 
 __all__ = [
     "bernoulli_log_prob",

@@ -6,14 +6,14 @@ that take logits.
 """
 
 from bounds._bits import bits_per_dim as bits_per_dim
-from bounds._dequantization import Dequantizer as Dequantizer
-from bounds._dequantization import autoregressive as autoregressive
 from bounds._dequantization import dequantized as dequantized
-from bounds._dequantization import flow as flow
-from bounds._dequantization import logistic as logistic
-from bounds._dequantization import normal as normal
-from bounds._dequantization import truncated_normal as truncated_normal
-from bounds._dequantization import uniform as uniform
+from bounds._dequantizers import Dequantizer as Dequantizer
+from bounds._dequantizers import autoregressive as autoregressive
+from bounds._dequantizers import flow as flow
+from bounds._dequantizers import logistic as logistic
+from bounds._dequantizers import normal as normal
+from bounds._dequantizers import truncated_normal as truncated_normal
+from bounds._dequantizers import uniform as uniform
 from bounds._level_logit import level_logit as level_logit
 
 __all__ = [

@@ -9,8 +9,6 @@ schedules of the signal-to-noise ratio and ways to draw times.
 from bounds._diffusion import Diffusion as Diffusion
 from bounds._diffusion import Terms as Terms
 from bounds._diffusion import bound as bound
-from bounds._diffusion import denoiser as denoiser
-from bounds._diffusion import reverse_step as reverse_step
 from bounds._diffusion import terms as terms
 from bounds._diffusion import trajectory as trajectory
 from bounds._diffusion_estimates import BoundEstimate as BoundEstimate
@@ -18,6 +16,8 @@ from bounds._diffusion_estimates import continuous_estimate as continuous_estima
 from bounds._diffusion_estimates import discrete_estimate as discrete_estimate
 from bounds._diffusion_estimates import noise_error as noise_error
 from bounds._diffusion_estimates import velocity_error as velocity_error
+from bounds._diffusion_step import denoiser as denoiser
+from bounds._diffusion_step import reverse_step as reverse_step
 from bounds._ode import OdeEstimate as OdeEstimate
 from bounds._ode import OdeLogProb as OdeLogProb
 from bounds._ode import ode_log_density as ode_log_density

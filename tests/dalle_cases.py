@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 
 from configs import dalle_digits
 from experiments.dalle import build, enumeration
@@ -43,10 +44,7 @@ def trained():
     """A model away from its start: (model, parameters)."""
     model = build.make_model(data(), tiny())
     params = jax.jit(model.init)(jax.random.key(1))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [v + 0.1 * jax.random.normal(k, v.shape) for v, k in zip(leaves, keys, strict=True)]
-    return model, jax.tree.unflatten(tree, noisy)
+    return model, oracles.moved(params, seed=2, scale=0.1)
 
 
 def batch_of(data, count=16):

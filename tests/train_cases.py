@@ -1,13 +1,12 @@
 """Tiny runs of `experiments.train` and `experiments.evaluate`: settings, commands, states."""
 
-import fcntl
 import functools
 import shutil
 
 import jax
 import numpy as np
 import pytest
-from programs import finish, overrides, shared_folder, start
+from programs import once, overrides, shared_folder, start
 
 from experiments.runtime import fit, results, settings, subprograms
 from experiments.runtime.checkpoints import Checkpoints
@@ -84,14 +83,7 @@ def launch(tmp_path_factory):
 def finished(launch, tmp_path_factory):
     """Workdir and stdout of a run that nothing disturbed; one worker makes it for all."""
     folder = shared_folder(tmp_path_factory) / "trained"
-    printed = folder.with_suffix(".txt")
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not printed.exists():
-            code, out, err = finish(launch(*training(folder)))
-            assert code == 0, err
-            printed.write_text(out)
-    return folder, printed.read_text()
+    return once(folder, lambda: launch(*training(folder)))
 
 
 def stopped_after(finished, steps, workdir):

@@ -140,8 +140,8 @@ def _chosen(parts: Parts, asked: Audit, folder: str, config: dict[str, Any]) -> 
 
 def _dequantize(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     chosen = _chosen(dequantize_family.PARTS, asked, folder, config)
-    problem, models = chosen.prepared.problem, chosen.prepared.models[chosen.name]
-    own, model = models.wanted, models.trained
+    problem, models = chosen.prepared.data, chosen.prepared.models[chosen.name]
+    own, model = chosen.prepared.trained[chosen.name], models.trained
     seeds = chosen.point.seeds
     runs = [dequantize_training.make_run(problem, model, own, seed) for seed in seeds]
     found, source = chosen.restore(runs, identity(own, TrainedDequantize, seeds))
@@ -169,7 +169,7 @@ def _dequantize(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
 
 def _diffusion(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     chosen = _chosen(diffusion_family.PARTS, asked, folder, config)
-    problem, own = chosen.prepared.problem, chosen.prepared.trained[chosen.name]
+    problem, own = chosen.prepared.data, chosen.prepared.trained[chosen.name]
     model, seeds = chosen.prepared.models[chosen.name], chosen.point.seeds
     runs = [diffusion_training.make_run(problem, model, own, seed) for seed in seeds]
     theta, source = chosen.restore(runs, identity(own, TrainedDiffusion, seeds))

@@ -154,11 +154,9 @@ def of_images(
 def _sums(
     model: Model, params: bounds.Params, images: np.ndarray, own: np.ndarray, text: Any, image: Any
 ) -> Enumerated:
-    # No key is used: nothing is drawn.
     found: Any = held_out.over_images(
-        _sums_of(model), (params, text, image), (images, own), jax.random.key(0),
-        images_per_pass=_IMAGES,
-    )  # fmt: skip
+        _sums_of(model), (params, text, image), (images, own), None, images_per_pass=_IMAGES
+    )
     return found
 
 

@@ -252,9 +252,8 @@ def caption_is_right(
 ) -> np.ndarray:
     """Whether argmax_y p(y | z), of the tokens of each image, is its caption."""
     candidates = data.vocabulary.all_tokens(data.classes)
-    # No key is used: nothing is drawn.
     scores: Any = held_out.over_images(
-        _scores_of(model), (params, candidates), tokens, jax.random.key(0), images_per_pass=64
+        _scores_of(model), (params, candidates), tokens, None, images_per_pass=64
     )
     return np.all(candidates[scores.argmax(axis=1)] == captions, axis=-1).astype(float)
 

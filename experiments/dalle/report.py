@@ -60,10 +60,8 @@ def show(data: Data, rows: list[Row], settings: Dalle, workdir: str) -> None:
     """Prints the table over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table([_placed(r) for r in summary], COLUMNS))
-    num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
-    described = images.describe(data.problem, num_images=num_images, num_seeds=num_seeds)
     print(
-        f"\n{described}\n"
+        f"\n{images.describe(data.problem, settings)}\n"
         "Standard errors are over seeds. Joint bound = reconstruction - D with D = "
         "KL(q || p(z | y)) - log p(y); bits/dim charge the caption to the pixels. Relaxation gap: "
         "what the Gumbel-softmax objective, which is no bound, has over the joint bound."
@@ -74,7 +72,7 @@ def show(data: Data, rows: list[Row], settings: Dalle, workdir: str) -> None:
             "training images of a caption || p(z | y)), what the best prior of these images would "
             "save of their mean D."
         )
-    paths = plots.save(workdir, "figure", figure(summary, data, list(settings.models), num_seeds))
+    paths = plots.save(workdir, "figure", figure(summary, data, settings))
     results.print_written(workdir, paths)
 
 
@@ -84,8 +82,9 @@ def _placed(r: Row) -> Row:
     return {**r, "at": {**r["at"], "where": where}}
 
 
-def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
+def figure(summary: list[Row], data: Data, settings: Dalle):
     """The joint bound and its gap, and the use of the codebook, of every model."""
+    models = list(settings.models)
     plot, axes = new_figure(1, 4, (14.0, 3.8))
     stack = {"reconstruction": "blue", "KL(q || p(z | y))": "orange", "-log p(y)": "gray"}
     start = np.zeros(len(models))
@@ -133,7 +132,7 @@ def figure(summary: list[Row], data: Data, models: list[str], num_seeds: int):
         axis.bar(models, heights, yerr=errors, capsize=3, color=COLORS["sky"], width=0.6)
         axis.set_ylabel(label)
     axes[3].set_ylim(0, 1)
-    plot.suptitle(f"{data.problem.dataset.name}, {num_seeds} seeds")
+    plot.suptitle(f"{data.problem.dataset.name}, {len(settings.seeds)} seeds")
     return plot
 
 

@@ -16,7 +16,7 @@ from experiments.studies.ensemble import train_members
 from experiments.studies.held_out import mean_row
 from experiments.studies.images import Problem
 from experiments.studies.settings import Records
-from experiments.studies.study import UNIT, Point
+from experiments.studies.study import UNIT, Point, Prepared
 from experiments.studies.training import identity
 from models import noise
 
@@ -25,36 +25,25 @@ class Models(NamedTuple):
     """The models of one name.
 
     Attributes:
-      wanted: what is trained.
       trained: density and noise of the training.
       evaluated: name of a noise -> the same density with it; empty where there are no bounds. One
         that is fitted to the finished density comes first.
     """
 
-    wanted: OfModel
     trained: Model
     evaluated: dict[str, Model]
 
 
-class Prepared(NamedTuple):
-    """What a study works with: its settings, the data, and models by their names."""
-
-    settings: Dequantize
-    problem: Problem
-    models: dict[str, Models]
-
-
 def check(asked: Dequantize) -> Prepared:
-    """Reads the data and makes all models, so that none is refused after another has trained.
+    """Reads the data and makes all models.
 
     Raises:
       UserError: the data cannot be read, or a model does not fit them.
     """
     problem = images.make_problem(asked.data.name, asked.data_dir)
 
-    def make(name: str) -> Models:
-        own, seed = asked.of_model(name), asked.seeds[0]
-        model = build.make_model(problem, own)
+    def make(own: OfModel) -> Models:
+        model, seed = build.make_model(problem, own), asked.seeds[0]
         training.make_run(problem, model, own, seed)
         evaluated = {own.noise.name: model} if model.density.log_density else {}
         if own.refit.noise:
@@ -64,9 +53,9 @@ def check(asked: Dequantize) -> Prepared:
             training.make_run(problem, refitted, changed, seed)
             uniform = model._replace(noise=noise.uniform_noise())
             evaluated = {own.refit.noise: refitted, "uniform": uniform}
-        return Models(own, model, evaluated)
+        return Models(model, evaluated)
 
-    return Prepared(asked, problem, settings.each(asked.models, make, "--config.models"))
+    return study.prepare(asked, problem, make)
 
 
 def run(prepared: Prepared, point: Point, folder: str) -> list[Row]:
@@ -74,7 +63,7 @@ def run(prepared: Prepared, point: Point, folder: str) -> list[Row]:
     rows, params = train_and_score(prepared, point, folder)
     model = prepared.models[point.name].trained
     return rows + report.draw_samples(
-        prepared.problem, model, params[0], point.name, prepared.settings.evaluation, folder
+        prepared.data, model, params[0], point.name, prepared.settings.evaluation, folder
     )
 
 
@@ -91,8 +80,8 @@ def train_and_score(
     Returns:
       (rows, parameters of each seed).
     """
-    asked, problem, models = prepared.settings, prepared.problem, prepared.models[point.name]
-    own, model = models.wanted, models.trained
+    asked, problem, models = prepared.settings, prepared.data, prepared.models[point.name]
+    own, model = prepared.trained[point.name], models.trained
     runs = [training.make_run(problem, model, own, seed) for seed in point.seeds]
     params, seconds = _fit(runs, own, point.seeds, asked.records, folder)
     fitted = params
@@ -145,10 +134,10 @@ def _refit(
 
     How tight the bound on a density is then does not depend on the noise it was trained with.
     """
-    own = prepared.models[point.name].wanted
+    own = prepared.trained[point.name]
     model, changed = prepared.models[point.name].evaluated[own.refit.noise], _refitted(own)
     runs = [
-        training.make_run(prepared.problem, model, changed, seed, theta=found.theta)
+        training.make_run(prepared.data, model, changed, seed, theta=found.theta)
         for seed, found in zip(point.seeds, params, strict=True)
     ]
     fitted, _ = _fit(
@@ -159,9 +148,9 @@ def _refit(
     return [bounds.Params(found.theta, new.phi) for found, new in zip(params, fitted, strict=True)]
 
 
-def show(prepared: Prepared, rows: list[Row], workdir: str) -> None:
+def show(problem: Problem, rows: list[Row], asked: Dequantize, workdir: str) -> None:
     """Prints the tables, writes the figure, and ends with an error where an inverse failed."""
-    report.show(prepared.problem, rows, prepared.settings, workdir)
+    report.show(problem, rows, asked, workdir)
     evaluation.complain(rows)
 
 

@@ -1,7 +1,6 @@
 """What a study shows: the table over seeds, IWAE-k curves, and samples."""
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -45,8 +44,7 @@ def draw_samples(
     lost = np.isnan(drawn).any(axis=(1, 2, 3))
     if lost.any():
         return [evaluation.largest("samples", {"model": name}, np.where(lost, np.nan, 0.0))]
-    columns = math.isqrt(wanted.sample_grid - 1) + 1
-    plots.save_image(folder, "samples", plots.tile(drawn / (problem.levels - 1), columns))
+    plots.save_grid(folder, "samples", drawn / (problem.levels - 1))
     return []
 
 
@@ -54,15 +52,13 @@ def show(problem: Problem, rows: list[Row], settings: Dequantize, workdir: str) 
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table(summary, COLUMNS))
-    num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
-    described = images.describe(problem, num_images=num_images, num_seeds=num_seeds)
     print(
-        f"\n{described}\n"
+        f"\n{images.describe(problem, settings)}\n"
         "Standard errors are over seeds; differences are paired by seed. A lower bound on log P(x) "
         "is an upper bound in bits/dim."
     )
-    images.print_published(problem, PUBLISHED.get(settings.data.name))
-    figure = curves(summary, f"{problem.dataset.name}, {num_seeds} seeds")
+    images.print_published(problem, PUBLISHED.get(settings.data.name, ()))
+    figure = curves(summary, f"{problem.dataset.name}, {len(settings.seeds)} seeds")
     paths = plots.save(workdir, "figure", figure)
     results.print_written(workdir, paths)
 

@@ -1,7 +1,6 @@
 """What a study of diffusion models shows: the table over seeds, the loss per t, and pictures."""
 
 import itertools
-import math
 
 import jax
 import numpy as np
@@ -42,13 +41,11 @@ def draw(problem: Problem, model: Model, params: PyTree, wanted: Evaluation, fol
         return
     sample_key, noise_key = jax.random.split(keys.key_for(wanted.seed, Purpose.SAMPLES))
     drawn, chains = evaluation.sampled(model, params, sample_key, wanted.sample_grid)
-    grid = plots.tile(drawn / (problem.levels - 1), math.isqrt(wanted.sample_grid - 1) + 1)
-    plots.save_image(folder, "samples", grid)
+    plots.save_grid(folder, "samples", drawn / (problem.levels - 1))
     if wanted.ode is not None:
         sample_key = keys.key_for(wanted.seed, Purpose.ODE_SAMPLES)
         drawn = ode.sampled(model, params, sample_key, wanted.sample_grid, wanted.ode)
-        grid = plots.tile(drawn / (problem.levels - 1), math.isqrt(wanted.sample_grid - 1) + 1)
-        plots.save_image(folder, "ode_samples", grid)
+        plots.save_grid(folder, "ode_samples", drawn / (problem.levels - 1))
     noised = evaluation.noised(model, params, noise_key, problem.dataset.test[:STRIPS])
     for name, strips in (("denoising", chains[:STRIPS]), ("noising", noised)):
         picture = plots.tile((strips.reshape(-1, *strips.shape[2:]) + 1) / 2, strips.shape[1])
@@ -60,10 +57,8 @@ def show(problem: Problem, rows: list[Row], settings: Diffusion, workdir: str) -
     summary = [r for r in rows if "point" not in r]
     shown = [r for r in summary if r["name"] != "KL of a step"]
     print(results.table([r for r in shown if not r["name"].startswith("ODE")], COLUMNS))
-    num_images, num_seeds = settings.evaluation.num_images, len(settings.seeds)
-    described = images.describe(problem, num_images=num_images, num_seeds=num_seeds)
     print(
-        f"\n{described}\n"
+        f"\n{images.describe(problem, settings)}\n"
         "Standard errors are over seeds. A lower bound on log P(x) is an upper bound in bits/dim; "
         "ELBO = prior + diffusion + reconstruction.\n"
         f"One time: the mean of {evaluation.REPLICATES} estimates of the bound on "
@@ -73,8 +68,8 @@ def show(problem: Problem, rows: list[Row], settings: Diffusion, workdir: str) -
     )
     if settings.evaluation.ode is not None:
         _print_ode(rows, summary)
-    images.print_published(problem, PUBLISHED.get(settings.data.name))
-    paths = plots.save(workdir, "figure", figure(summary, problem, num_seeds))
+    images.print_published(problem, PUBLISHED.get(settings.data.name, ()))
+    paths = plots.save(workdir, "figure", figure(summary, problem, len(settings.seeds)))
     results.print_written(workdir, paths)
 
 
@@ -95,8 +90,7 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
     """The KL of a step over t, and the parts of the bound, of every model."""
     plot, axes = new_figure(1, 2, (10.5, 4.0))
     colors = itertools.cycle(COLORS.values())
-    models = list(dict.fromkeys(r["at"]["model"] for r in summary if "model" in r["at"]))
-    models = [m for m in models if any(_of(r, m, "KL of a step") for r in summary)]
+    models = list(dict.fromkeys(r["at"]["model"] for r in summary if r["name"] == "KL of a step"))
     for model, color in zip(models, colors, strict=False):
         own = [r for r in summary if _of(r, model, "KL of a step")]
         axes[0].plot(

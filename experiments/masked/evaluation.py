@@ -123,9 +123,8 @@ def crop_rows(
     crop = settings.evaluation.crop
     places = places_of_crop(problem, crop)
     count = len(places)
-    # No key is used: nothing is drawn.
     values: Any = held_out.over_images(
-        _crop_of(model, tuple(places.tolist())), theta, tokens, jax.random.key(0),
+        _crop_of(model, tuple(places.tolist())), theta, tokens, None,
         images_per_pass=settings.memory.images_per_pass,
     )  # fmt: skip
     found = bounds.masked.Enumerated(*values)

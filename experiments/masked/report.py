@@ -38,8 +38,7 @@ def draw(
     sample_key, fill_key = jax.random.split(keys.key_for(wanted.seed, Purpose.SAMPLES))
     nothing = np.full((wanted.sample_grid, model.length), model.levels, np.int32)
     drawn = evaluation.filled(model, theta, sample_key, nothing)
-    grid = plots.tile(_picture(problem, drawn), math.isqrt(wanted.sample_grid - 1) + 1)
-    plots.save_image(folder, "samples", grid)
+    plots.save_grid(folder, "samples", _picture(problem, drawn))
     tokens = tokens_of(problem.dataset.test[: 2 * STRIPS])
     places = np.arange(model.length).reshape(problem.shape[:2])
     lower, right = places[places.shape[0] // 2 :], places[:, places.shape[1] // 2 :]
@@ -67,26 +66,24 @@ def show(problem: Problem, rows: list[Row], settings: Masked, workdir: str) -> N
     """Prints the tables over seeds and writes the figure."""
     summary = [r for r in rows if "point" not in r]
     print(results.table(summary, COLUMNS))
-    wanted, num_seeds = settings.evaluation, len(settings.seeds)
-    described = images.describe(problem, num_images=wanted.num_images, num_seeds=num_seeds)
     print(
-        f"\n{described}\n"
+        f"\n{images.describe(problem, settings)}\n"
         "Standard errors are over seeds. A lower bound on log P(x) is an upper bound in bits/dim.\n"
-        f"ELBO: {wanted.num_counts} masks of each image; of a chain: one draw of its T steps; of a "
-        "crop: of its pixels given all others, by all orders.\n"
+        f"ELBO: {settings.evaluation.num_counts} masks of each image; of a chain: one draw of its "
+        "T steps; of a crop: of its pixels given all others, by all orders.\n"
         f"By ...: the mean of {evaluation.REPLICATES} estimates of the ELBO of each of "
         f"{evaluation.VARIED} test images, each by {math.prod(problem.shape)} evaluations of the "
         "network, and the deviation of one such estimate of one image."
     )
-    paths = plots.save(workdir, "figure", figure(summary, problem, num_seeds))
+    paths = plots.save(workdir, "figure", figure(summary, problem, len(settings.seeds)))
     results.print_written(workdir, paths)
 
 
 def figure(summary: list[Row], problem: Problem, num_seeds: int):
     """The bound by the steps of the chain, and the deviation of an estimate of each form."""
     plot, axes = new_figure(1, 2, (10.5, 4.0))
-    models = list(dict.fromkeys(r["at"]["model"] for r in summary if "model" in r["at"]))
-    models = [m for m in models if any(_of(r, m, "ELBO of a chain") for r in summary)]
+    chains = (r for r in summary if r["name"] == "ELBO of a chain")
+    models = list(dict.fromkeys(r["at"]["model"] for r in chains))
     colors = itertools.cycle(COLORS.values())
     for number, (model, color) in enumerate(zip(models, colors, strict=False)):
         chain = [r for r in summary if _of(r, model, "ELBO of a chain")]

@@ -68,7 +68,7 @@ class Checkpoints:
         every: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         kept: Any = _LatestAndBest(keep, self._scores)
         if not read_only and not remote:
-            self._lock = _make_shared(self.directory)
+            self._lock = locks.make_shared(self.directory)
         self._path, self._alias = self.directory, None
         try:
             if not remote and not paths.is_taken_literally(self.directory):
@@ -245,34 +245,6 @@ class Checkpoints:
 
 def _in_float64() -> bool:
     return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
-
-
-def _make_shared(directory: str) -> locks.Lock | None:
-    """Makes the folder, keeps it for this run, and looks whether all hosts see the same one."""
-    lock = None
-    with cluster.together():
-        try:
-            os.makedirs(directory, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot use {directory} for checkpoints: {error.strerror}.") from None
-        if cluster.is_first():
-            lock = locks.hold(directory, "--checkpoint_dir")
-    if cluster.size() == 1:
-        return lock
-    from jax.experimental import multihost_utils
-
-    token = os.path.join(directory, ".shared")
-    if cluster.is_first():
-        open(token, "w").close()
-    multihost_utils.sync_global_devices("the token is written")
-    seen = multihost_utils.process_allgather(np.asarray(os.path.exists(token)))
-    if cluster.is_first():
-        os.unlink(token)
-    if not np.all(seen):
-        raise UserError(
-            f"not every host sees the same {directory}; give a --checkpoint_dir they share."
-        )
-    return lock
 
 
 class _Damaged(Exception):

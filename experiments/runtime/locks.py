@@ -5,8 +5,10 @@ import fcntl
 import os
 import weakref
 
+import numpy as np
 from absl import logging
 
+from experiments.runtime import cluster
 from experiments.runtime.errors import UserError
 
 _FILE = ".lock"  # where folders cannot be locked themselves
@@ -42,6 +44,34 @@ def hold(folder: str, flag: str) -> Lock:
     lock = _held.get(key)
     if lock is None:
         lock = _held[key] = Lock(_locked(folder, flag))
+    return lock
+
+
+def make_shared(directory: str) -> Lock | None:
+    """Makes the folder, keeps it for this run, and looks whether all hosts see the same one."""
+    lock = None
+    with cluster.together():
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot use {directory} for checkpoints: {error.strerror}.") from None
+        if cluster.is_first():
+            lock = hold(directory, "--checkpoint_dir")
+    if cluster.size() == 1:
+        return lock
+    from jax.experimental import multihost_utils
+
+    token = os.path.join(directory, ".shared")
+    if cluster.is_first():
+        open(token, "w").close()
+    multihost_utils.sync_global_devices("the token is written")
+    seen = multihost_utils.process_allgather(np.asarray(os.path.exists(token)))
+    if cluster.is_first():
+        os.unlink(token)
+    if not np.all(seen):
+        raise UserError(
+            f"not every host sees the same {directory}; give a --checkpoint_dir they share."
+        )
     return lock
 
 

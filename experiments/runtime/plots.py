@@ -1,6 +1,7 @@
 """Figures: one look for every program, written as PNG and SVG."""
 
 import io
+import math
 import os
 from typing import Any
 
@@ -92,6 +93,11 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     _, height, width, *channels = images.shape
     rows = images.reshape(-1, columns, height, width, *channels)
     return np.moveaxis(rows, 2, 1).reshape(-1, columns * width, *channels)
+
+
+def save_grid(workdir: str, name: str, images: np.ndarray) -> None:
+    """Writes NAME.png, as many images beside each other as below each other or one more."""
+    save_image(workdir, name, tile(images, math.isqrt(len(images) - 1) + 1))
 
 
 def save_image(workdir: str, name: str, picture: np.ndarray, *, least: int = 600) -> str:

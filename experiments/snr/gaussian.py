@@ -107,11 +107,11 @@ def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
                 continue  # the same gradient in theta for every estimator of a bound
             squared = measure.snr_squared(result, group)
             rows.append(
-                _snr_row(
+                measure.ratio_row(
                     f"{group} {name}",
                     at,
                     squared,
-                    theory.get(f"{group} {name}"),
+                    theory=theory.get(f"{group} {name}"),
                     seconds=result.seconds,
                     compile_seconds=result.compile_seconds,
                     **common,
@@ -121,11 +121,11 @@ def _iwae_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
         dreg, pathwise = measured["dreg"], measured["pathwise"]
         squared = measure.snr_squared_of(dreg, pathwise, "phi")
         rows.append(
-            _snr_row(
+            measure.ratio_row(
                 f"phi {LOW_NOISE}",
                 at,
                 squared,
-                theory.get("phi pathwise"),
+                theory=theory.get("phi pathwise"),
                 method="mean from DReG, standard deviation from pathwise",
                 **common,
             )
@@ -143,11 +143,11 @@ def _elbo_point(settings: Gaussian, setting: Setting, num_samples: int) -> list[
             continue
         result = _measure(settings, setting, name, num_samples)
         rows += [
-            _snr_row(
+            measure.ratio_row(
                 f"{group} {name}",
                 {"M": num_samples},
                 measure.snr_squared(result, group),
-                None,
+                theory=None,
                 floor=floor,
                 n=settings.replicates.number,
                 seconds=result.seconds,
@@ -169,33 +169,15 @@ def _theory(setting: Setting, variance: float, num_samples: int) -> dict[str, fl
         "phi dreg": theory.log_snr_phi_dreg(*args),
     }
     # Root mean square over coordinates; every row of A shares the ratio of its entry of b.
-    return {k: _rms_of_exp(v) for k, v in logs.items()} | {
+    return {k: rms_of_exp(v) for k, v in logs.items()} | {
         "mean": theory.expected_phi_gradient(*args),
         "log sd": theory.log_sd_phi_pathwise(*args),
     }
 
 
-def _rms_of_exp(logs: jax.Array) -> float:
+def rms_of_exp(logs: jax.Array) -> float:
     """Root mean square of exp(logs)."""
     return float(np.sqrt(np.mean(np.exp(2 * np.asarray(logs, np.float64)))))
-
-
-def _snr_row(
-    name: str, at: dict[str, Any], squared: measure.Value, theory: float | None, **extra: Any
-) -> Row:
-    value = measure.root(squared)
-    return row(
-        name,
-        at,
-        kind="estimate",
-        unit="ratio",
-        **value._asdict(),
-        theory=theory,
-        squared=squared.value,
-        squared_standard_error=squared.standard_error,
-        level=measure.LEVEL,
-        **extra,
-    )
 
 
 def _moment_rows(
@@ -212,28 +194,22 @@ def _moment_rows(
     def bias(measured, field):  # the last leaf of phi: one entry for each distinct coordinate
         return getattr(measured, field)["phi"][:, -expected.size :]
 
-    squared_mean, squared_sd = measure.mean_squared(dreg, "phi"), measure.variance(pathwise, "phi")
+    squares = {
+        "phi numerator": measure.mean_squared(dreg, "phi"),
+        "phi standard deviation": measure.variance(pathwise, "phi"),
+    }
     rows = [
         row(
-            "phi numerator",
+            name,
             at,
             kind="estimate",
             unit="gradient",
             n=n,
-            squared=squared_mean.value,
-            squared_standard_error=squared_mean.standard_error,
-            **measure.root(squared_mean)._asdict(),
-        ),
-        row(
-            "phi standard deviation",
-            at,
-            kind="estimate",
-            unit="gradient",
-            n=n,
-            squared=squared_sd.value,
-            squared_standard_error=squared_sd.standard_error,
-            **measure.root(squared_sd)._asdict(),
-        ),
+            squared=squared.value,
+            squared_standard_error=squared.standard_error,
+            **measure.root(squared)._asdict(),
+        )
+        for name, squared in squares.items()
     ]
     difference = bias(dreg, "mean")[0] - bias(pathwise, "mean")[0]
     errors = (bias(dreg, "variance")[0] + bias(pathwise, "variance")[0]) / n
@@ -277,21 +253,8 @@ def _summarize(fit: Fit, rows: list[Row]) -> list[Row]:
         used = measure.with_errors(used)
         if len(used) < 2:
             continue
-        slope, low, high = measure.slope_of_rows(used, axis)
-        out.append(
-            row(
-                f"slope of {name}",
-                {"axis": axis, "from": start},
-                kind="estimate",
-                unit="exponent",
-                value=slope,
-                low=low,
-                high=high,
-                n=len(used),
-                theory=theory,
-                level=measure.LEVEL,
-            )
-        )
+        at = {"axis": axis, "from": start}
+        out.append(measure.slope_row(name, at, used, axis, theory=theory))
     return out
 
 

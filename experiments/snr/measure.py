@@ -20,7 +20,7 @@ from scipy import stats
 
 import bounds
 from experiments.runtime import mesh as meshes
-from experiments.runtime.results import Row
+from experiments.runtime.results import Row, row
 from experiments.snr.blocks import block_moments
 
 LEVEL = 0.95
@@ -244,3 +244,35 @@ def slope_of_rows(rows: list[Row], axis: str) -> tuple[float, float, float]:
     errors = [r["squared_standard_error"] for r in rows]
     slope, low, high = bounds.power_law(x, squares, errors, level=LEVEL)
     return slope / 2, low / 2, high / 2
+
+
+def ratio_row(name: str, at: dict[str, Any], squared: Value, **extra: Any) -> Row:
+    """A row of the root of a squared ratio, with the square that slopes are fitted to."""
+    return row(
+        name,
+        at,
+        kind="estimate",
+        unit="ratio",
+        **root(squared)._asdict(),
+        squared=squared.value,
+        squared_standard_error=squared.standard_error,
+        level=LEVEL,
+        **extra,
+    )
+
+
+def slope_row(name: str, at: dict[str, Any], rows: list[Row], axis: str, **extra: Any) -> Row:
+    """A row of the exponent of these rows in `at[axis]`, see `slope_of_rows`."""
+    slope, low, high = slope_of_rows(rows, axis)
+    return row(
+        f"slope of {name}",
+        at,
+        kind="estimate",
+        unit="exponent",
+        value=slope,
+        low=low,
+        high=high,
+        n=len(rows),
+        level=LEVEL,
+        **extra,
+    )

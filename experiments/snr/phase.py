@@ -9,10 +9,10 @@ from matplotlib import colormaps
 
 import bounds
 from experiments.runtime.plots import new_figure
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Row
 from experiments.snr import measure
 from experiments.snr.figure import finish, plot_points, theory_line
-from experiments.snr.gaussian import Setting
+from experiments.snr.gaussian import Setting, rms_of_exp
 from experiments.snr.problem import Point, Problem, chunk_size
 from experiments.snr.settings import Phase
 from models.exact import linear_gaussian_theory
@@ -85,16 +85,11 @@ def _point(settings: Phase, setting: Setting, alpha: float, num_samples: int) ->
     }
     ess = jnp.exp(-linear_gaussian_theory.log1p_chi_square(delta, settings.toy.variance))
     return [
-        row(
+        measure.ratio_row(
             NAMES[name],
             at,
-            kind="estimate",
-            unit="ratio",
-            **measure.root(squared)._asdict(),
-            squared=squared.value,
-            squared_standard_error=squared.standard_error,
-            level=measure.LEVEL,
-            theory=float(np.sqrt(np.mean(np.exp(2 * np.asarray(closed[name], np.float64))))),
+            squared,
+            theory=rms_of_exp(closed[name]),
             ess_per_sample=ess,
             seconds=measured[name].seconds,
             compile_seconds=measured[name].compile_seconds,
@@ -121,24 +116,11 @@ def _summarize(settings: Phase, rows: list[Row]) -> list[Row]:
         own = [r for r in measure.with_errors(own) if r["theory"] is not None]
         if len(own) < 2:
             continue
-        slope, low, high = measure.slope_of_rows(own, "K")
         # The closed form is no exact power law either: fitted likewise, with the same weights.
         closed: list[Row] = [{**r, "squared": r["theory"] ** 2} for r in own]
         expected = measure.slope_of_rows(closed, "K")[0]
-        out.append(
-            row(
-                f"slope of {name}",
-                {"D": num_dims, "alpha": alpha, "from": settings.fit_from},
-                kind="estimate",
-                unit="exponent",
-                value=slope,
-                low=low,
-                high=high,
-                n=len(own),
-                theory=expected,
-                level=measure.LEVEL,
-            )
-        )
+        at = {"D": num_dims, "alpha": alpha, "from": settings.fit_from}
+        out.append(measure.slope_row(name, at, own, "K", theory=expected))
     return out
 
 

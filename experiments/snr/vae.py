@@ -1,7 +1,6 @@
 """SNR of the gradients of a VAE on real data, at one fixed minibatch."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from experiments.data import sets
 from experiments.runtime.keys import Purpose, key_for
 from experiments.runtime.mesh import DATA, device_mesh
 from experiments.runtime.plots import COLORS, new_figure
-from experiments.runtime.results import Row, row
+from experiments.runtime.results import Row
 from experiments.runtime.trainer import Stream, from_objective, init_state, train
 from experiments.snr import measure
 from experiments.snr.figure import finish, floor_line, plot_points, with_slope
@@ -109,7 +108,7 @@ def _point(settings: OfVAE, setting: Setting, num_samples: int) -> list[Row]:
         for group in ("theta", "phi"):
             if group == "phi" or name == "pathwise":
                 rows.append(
-                    _row(
+                    measure.ratio_row(
                         f"{group} {name}",
                         at,
                         measure.snr_squared(result, group),
@@ -121,11 +120,13 @@ def _point(settings: OfVAE, setting: Setting, num_samples: int) -> list[Row]:
     if "pathwise" in measured:
         plain = measured["pathwise"]
         rows.append(
-            _row(RATIO, at, measure.snr_squared_ratio(plain, "theta", plain, "phi"), **common)
+            measure.ratio_row(
+                RATIO, at, measure.snr_squared_ratio(plain, "theta", plain, "phi"), **common
+            )
         )
         if "dreg" in measured:
             better = measure.snr_squared_ratio(measured["dreg"], "phi", plain, "phi")
-            rows.append(_row("phi dreg / pathwise", at, better, **common))
+            rows.append(measure.ratio_row("phi dreg / pathwise", at, better, **common))
     return rows
 
 
@@ -168,39 +169,12 @@ def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float |
     return {"ess_per_sample": float(jnp.mean(ess)), "k_hat": float(jnp.mean(k_hat))}
 
 
-def _row(name: str, at: dict[str, Any], squared: measure.Value, **extra: Any) -> Row:
-    return row(
-        name,
-        at,
-        kind="estimate",
-        unit="ratio",
-        **measure.root(squared)._asdict(),
-        squared=squared.value,
-        squared_standard_error=squared.standard_error,
-        level=measure.LEVEL,
-        **extra,
-    )
-
-
 def _summarize(settings: OfVAE, rows: list[Row]) -> list[Row]:
     """The one slope that means something here: theta over phi rises with K."""
     used = measure.with_errors([r for r in rows if r["name"] == RATIO])
     if len(used) < 2:
         return []
-    slope, low, high = measure.slope_of_rows(used, "K")
-    return [
-        row(
-            f"slope of {RATIO}",
-            {"axis": "K"},
-            kind="estimate",
-            unit="exponent",
-            value=slope,
-            low=low,
-            high=high,
-            n=len(used),
-            level=measure.LEVEL,
-        )
-    ]
+    return [measure.slope_row(RATIO, {"axis": "K"}, used, "K")]
 
 
 def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):

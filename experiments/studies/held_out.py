@@ -85,7 +85,7 @@ def over_images(
     evaluate: Callable[..., tuple[Array, ...]],
     params: Any,
     images: PyTree,
-    key: Array,
+    key: Array | None,
     *,
     images_per_pass: int,
     what: str = "image",
@@ -93,7 +93,7 @@ def over_images(
     """Outputs of a `compiled` or `spread` function for all images, or other data.
 
     They go through in passes, of which every device of every process takes its share; each process
-    gets the outputs of all.
+    gets the outputs of all. `key` is None where nothing is drawn.
     """
     mesh = meshes.device_mesh(meshes.DATA)
     count = len(jax.tree.leaves(images)[0])

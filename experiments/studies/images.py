@@ -1,6 +1,7 @@
 """Images of integers: what densities of pixels are trained and scored on."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,20 +96,21 @@ def training_stream(problem: Problem, key: Array, batch_size: int) -> Stream:
     )
 
 
-def describe(problem: Problem, *, num_images: int, num_seeds: int) -> str:
-    """What the rows of a study are of; `num_images` 0: all of the test images."""
+def describe(problem: Problem, settings: Any) -> str:
+    """What the rows of a study with these settings are of."""
     dataset = problem.dataset
-    count = len(dataset.test[: num_images or None])
+    count = len(dataset.test[: settings.evaluation.num_images or None])
     return (
         f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation "
         f"and {count:,} test images, {problem.levels} levels, {math.prod(problem.shape):,} "
-        f"dimensions; {num_seeds} seeds."
+        f"dimensions; {len(settings.seeds)} seeds."
     )
 
 
-def print_published(problem: Problem, rows: list[dict[str, Any]] | None) -> None:
-    """Others' numbers on the same data, if there are any."""
-    if rows:
+def print_published(problem: Problem, found: Sequence[tuple[str, float, str, str]]) -> None:
+    """Others' numbers on the same data, if there are any: name, bits/dim, what it is of, source."""
+    if found:
         print(f"\nPublished on {problem.dataset.name}; none of it was run here:")
         columns = {"": "name", "bits/dim": "value", "what": "what", "source": "source"}
+        rows = [{"at": {}, **dict(zip(columns.values(), r, strict=True))} for r in found]
         print(results.table(rows, columns))

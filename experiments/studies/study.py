@@ -1,11 +1,12 @@
 """A study: models x seeds, each model by what it changes in the config they share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import PyTree
 
+from experiments.runtime import settings
 from experiments.runtime.results import Row, row
 from experiments.studies.held_out import mean_row
 from experiments.studies.points import groups_of_seeds, seeds_label
@@ -24,6 +25,35 @@ class Point(NamedTuple):
     def label(self) -> str:
         """Its name in records and its folder."""
         return f"{self.name}_{seeds_label(self.seeds)}"
+
+
+class Prepared(NamedTuple):
+    """What a study works with.
+
+    Attributes:
+      settings: those of the study.
+      data: what models are of, as the family reads it.
+      trained: name -> what is trained, an `OF_MODEL` of the settings.
+      models: name -> the family's model.
+    """
+
+    settings: Any
+    data: Any
+    trained: dict[str, Any]
+    models: dict[str, Any]
+
+
+def prepare(asked: Study, data: Any, make: Callable[[Any], Any]) -> Prepared:
+    """Makes the models of all names, so that none is refused after another has trained.
+
+    Args:
+      asked: settings of the study.
+      data: what models are of.
+      make: what is trained -> the model; it refuses by a UserError.
+    """
+    trained = {name: asked.of_model(name) for name in asked.models}
+    models = settings.each(trained, lambda name: make(trained[name]), "--config.models")
+    return Prepared(asked, data, trained, models)
 
 
 def points(study: Study) -> list[Point]:

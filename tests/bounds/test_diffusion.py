@@ -260,8 +260,8 @@ def test_predictions_of_noise_data_and_v_are_one_model():
         np.testing.assert_allclose(found, both[0], rtol=1e-3)
 
 
-@pytest.mark.parametrize("prediction", bounds._diffusion.PREDICTIONS)
-@pytest.mark.parametrize("variance", bounds._diffusion.VARIANCES)
+@pytest.mark.parametrize("prediction", bounds._diffusion_step.PREDICTIONS)
+@pytest.mark.parametrize("variance", bounds._diffusion_step.VARIANCES)
 def test_terms_are_the_textbook_formulas(prediction, variance):
     """In the betas of Ho et al., with nothing of gamma in it, and KLs between two Gaussians."""
     betas = np.linspace(0.05, 0.4, 5)

@@ -363,8 +363,3 @@ def test_factories_inside_jit_may_close_over_tracers():
 
     grads = run(jnp.array([1.0, 0.0]), PARAMS, new_key(), X)
     assert np.all(np.isfinite(flat(grads)))
-
-
-def test_old_style_keys_work():
-    value = bounds.dreg(GAUSSIAN, num_samples=3)(PARAMS, jax.random.PRNGKey(0), X)
-    assert np.isfinite(value)

@@ -8,16 +8,18 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import precision_references as by
 import pytest
 from interface import public_names
 from oracles import X64
+from precision_references import BATCH, LEVELS
 from scipy import special, stats
 
 import bounds
 
 DTYPES = ["bfloat16", "float16", "float32"] + ["float64"] * X64
 # A half-precision sum of as many terms is off by thousands of nats, or infinite.
-DIMS, LEVELS, BATCH = 65_536, 17, 24
+DIMS = 65_536
 
 # What has no arrays of its own to sum: it takes the user's functions, whose scalars `check_scalar`
 # widens, or Python numbers, or is a type; moments and their ratios are float32 as they are made.
@@ -64,131 +66,8 @@ TOKENS = LOGITS[:, 0].round() % 2
 CODE = np.arange(512) % LEVELS
 
 
-def log_mean_exp(values, axis=-1):
-    return special.logsumexp(values, axis=axis) - math.log(values.shape[axis])
-
-
-def discretized(cdf, edge=lambda t: t):
-    """Reference of a discretised density: every x by itself."""
-
-    def reference(x, mean, log_scale):
-        t = edge((np.arange(LEVELS - 1) + 0.5)[None, :])
-        ends = cdf((t - mean[:, None]) * np.exp(-log_scale[:, None]))
-        ends = np.pad(ends, ((0, 0), (1, 1)), constant_values=((0, 0), (0, 1)))
-        return np.log(np.diff(ends)[np.arange(len(x)), x.astype(int)])
-
-    return reference
-
-
-def squeezed(t):
-    return special.logit(0.8 * t / (LEVELS - 1) + 0.1)
-
-
-def laplace_density(v, mean, log_scale):
-    scale = np.exp(log_scale)
-    return stats.laplace.logpdf(special.logit(v), mean, scale) - np.log(v) - np.log1p(-v)
-
-
-def level_softmax(x, z, gamma):
-    values = np.linspace(-1, 1, LEVELS)
-    centres = np.sqrt(special.expit(-gamma)) * values
-    logits = stats.norm.logpdf(z[:, None], centres, np.sqrt(special.expit(gamma)))
-    return special.log_softmax(logits, -1)[np.arange(len(x)), x.astype(int)]
-
-
-def level_logit(x, v):
-    below, above = np.log(x + special.expit(v)), np.log(LEVELS - 1 - x + special.expit(-v))
-    return below - above, math.log(LEVELS) - below - above
-
-
-def stratified(pairs):
-    weights = np.full((BATCH, BATCH), 99 / 100 / (BATCH - 1))
-    np.fill_diagonal(weights, 1 / 100)
-    return special.logsumexp(pairs, axis=-1, b=weights)
-
-
-def sandwich(pairs):
-    own = np.diagonal(pairs)
-    return own - log_mean_exp(pairs), own - stratified(pairs)
-
-
-def factors(z, mean, variance):
-    return stats.norm.logpdf(z, mean, np.sqrt(variance))
-
-
-def aggregated(z, mean, variance):
-    each = factors(z[None], mean, variance)
-    return log_mean_exp(each.sum(-1)), log_mean_exp(each, 0)
-
-
-def surgery(z, mean, variance):
-    own, prior = factors(z, mean[0], variance[0]).sum(), stats.norm.logpdf(z)
-    joint, each = aggregated(z, mean, variance)
-    return own - prior.sum(), own - joint, joint - prior.sum(), joint - each.sum(), each - prior
-
-
 def posteriors(mean, variance):
     return bounds.surgery.GaussianPosteriors(mean, variance)
-
-
-def joint_values(log_q, log_prior, log_px):
-    q, log_joint = np.exp(log_q), log_prior + log_px
-    log_p, reconstruction = special.logsumexp(log_joint), np.sum(q * log_px)
-    divergence = np.sum(q * (log_q - log_prior))
-    bound = reconstruction - 2 * divergence
-    return (log_p, reconstruction, divergence, bound, 2 * special.logsumexp(log_prior + log_px / 2))
-
-
-def joint_gap(log_q, log_prior, log_px):
-    log_joint = log_prior + log_px
-    return np.sum(np.exp(log_q) * (log_q - log_joint + special.logsumexp(log_joint)))
-
-
-def renyi(log_w):
-    return log_mean_exp(0.5 * log_w) / 0.5
-
-
-def error_of(values):
-    """Standard error of the log of a mean."""
-    return values.std(ddof=1) / math.sqrt(len(values)) / values.mean()
-
-
-def jackknife(log_w):
-    lost, count = -np.log1p(-special.softmax(log_w)), len(log_w)
-    value = log_mean_exp(log_w) + (count - 1) * (math.log1p(-1 / count) + lost.mean())
-    return value, math.sqrt((count - 1) / count * np.sum((lost - lost.mean()) ** 2))
-
-
-def right_sum(log_w):
-    weights = special.softmax(log_w)
-    influence = len(log_w) * weights * (log_w - weights @ log_w)
-    return weights @ log_w, influence.std(ddof=1) / math.sqrt(len(log_w))
-
-
-def monotone(weights, rates, centres, time):
-    def f(t):
-        steps = special.expit(np.logaddexp(0, rates) * (t[..., None] - centres))
-        return t + np.sum(np.logaddexp(0, weights) * steps, -1)
-
-    start, end = f(np.zeros(())), f(np.ones(()))
-    return -4 + 10 * (f(time) - start) / (end - start)
-
-
-def importance(squares):
-    root = np.sqrt(squares)
-    return 0.9 * root / root.sum() + 0.1 / len(squares)
-
-
-def reverse_step(x_t):
-    """From gamma = 1 to -1, x_hat = x_t / 2."""
-    c, alphas = -math.expm1(-2), np.sqrt(special.expit([1.0, -1.0]))
-    mean = alphas[0] * c * x_t / 2 + alphas[0] / alphas[1] * (1 - c) * x_t
-    return mean, np.log(special.expit(-1.0) * c)
-
-
-def cut_off(v):
-    law = stats.truncnorm(-0.5 / 0.3, 0.5 / 0.3, 0.5, 0.3)
-    return (law.logpdf(special.expit(v)) + stats.logistic.logpdf(v)).sum()
 
 
 def of_quarter(z, gamma):
@@ -224,20 +103,20 @@ Q, PRIOR, LIKELIHOOD = np.log([0.2, 0.3, 0.5]), np.log([0.1, 0.2, 0.3]), -np.arr
 # name, from `bounds` on: (function, float64 reference, inputs)
 TABLE = {
     "ciwae": (
-        lambda w: bounds.ciwae(w, 0.5), lambda w: (w.mean() + log_mean_exp(w)) / 2, [LOG_W]
+        lambda w: bounds.ciwae(w, 0.5), lambda w: (w.mean() + by.log_mean_exp(w)) / 2, [LOG_W]
     ),
     "effective_sample_size": (
         bounds.effective_sample_size,
         lambda w: math.exp(2 * special.logsumexp(w) - special.logsumexp(2 * w)), [LOG_W],
     ),
     "elbo": (bounds.elbo, lambda w: w.mean(), [LOG_W]),
-    "iwae": (bounds.iwae, log_mean_exp, [LOG_W]),
+    "iwae": (bounds.iwae, by.log_mean_exp, [LOG_W]),
     "normalized_weights": (bounds.normalized_weights, lambda w: special.softmax(w), [LOG_W]),
     "pareto_k_hat": (
         bounds.pareto_k_hat,  # its formula is checked where it lives; here its precision
         lambda w: float(bounds.pareto_k_hat(jnp.asarray(w, float))), [LOG_W],
     ),
-    "renyi": (lambda w: bounds.renyi(w, 0.5), renyi, [LOG_W]),
+    "renyi": (lambda w: bounds.renyi(w, 0.5), by.renyi, [LOG_W]),
     "thermodynamic": (
         lambda w: bounds.thermodynamic(w, [0.0, 0.25, 1.0]),
         lambda w: 0.25 * w.mean() + 0.75 * special.softmax(w / 4) @ w, [LOG_W],
@@ -253,15 +132,15 @@ TABLE = {
     ),
     "densities.discretized_gaussian_log_prob": (
         lambda *args: bounds.densities.discretized_gaussian_log_prob(*args, **LEVEL),
-        discretized(special.ndtr), [X, X + NORMAL, LOG_SCALE],
+        by.discretized(special.ndtr), [X, X + NORMAL, LOG_SCALE],
     ),
     "densities.discretized_logistic_log_prob": (
         lambda *args: bounds.densities.discretized_logistic_log_prob(*args, **LEVEL),
-        discretized(special.expit), [X, X + NORMAL, LOG_SCALE],
+        by.discretized(special.expit), [X, X + NORMAL, LOG_SCALE],
     ),
     "densities.discretized_logit_laplace_log_prob": (
         lambda *args: bounds.densities.discretized_logit_laplace_log_prob(*args, **LEVEL),
-        discretized(stats.laplace.cdf, squeezed), [X, squeezed(X) + NORMAL / 4, LOG_SCALE],
+        by.discretized(stats.laplace.cdf, by.squeezed), [X, by.squeezed(X) + NORMAL / 4, LOG_SCALE],
     ),
     "densities.gaussian_entropy": (
         bounds.densities.gaussian_entropy,
@@ -273,15 +152,15 @@ TABLE = {
         [NORMAL, POSITIVE, NORMAL[::-1], POSITIVE[::-1]],
     ),
     "densities.gaussian_log_prob": (
-        bounds.densities.gaussian_log_prob, lambda *args: factors(*args).sum(),
+        bounds.densities.gaussian_log_prob, lambda *args: by.factors(*args).sum(),
         [NORMAL, NORMAL[::-1], POSITIVE],
     ),
     "densities.level_softmax_log_prob": (
-        lambda *args: bounds.densities.level_softmax_log_prob(*args, **LEVEL), level_softmax,
+        lambda *args: bounds.densities.level_softmax_log_prob(*args, **LEVEL), by.level_softmax,
         [X[:512], NORMAL[:512], np.asarray(-1.0)],
     ),
     "densities.logit_laplace_log_prob": (
-        bounds.densities.logit_laplace_log_prob, laplace_density, [SHARE, NORMAL, LOG_SCALE]
+        bounds.densities.logit_laplace_log_prob, by.laplace_density, [SHARE, NORMAL, LOG_SCALE]
     ),
     "densities.scale_levels": (
         lambda x: bounds.densities.scale_levels(x, **LEVEL), lambda x: x / 8 - 1, [X],
@@ -295,7 +174,7 @@ TABLE = {
         lambda p: 8 - p / 3072 / math.log(2), [LOG_W],
     ),
     "dequantization.level_logit": (
-        lambda *args: bounds.dequantization.level_logit(*args, **LEVEL), level_logit, [X, NORMAL]
+        lambda *args: bounds.dequantization.level_logit(*args, **LEVEL), by.level_logit, [X, NORMAL]
     ),
     "dequantization.logistic": (
         lambda v, *args: bounds.dequantization.logistic(lambda phi, x: args).log_q(None, X, v),
@@ -307,7 +186,7 @@ TABLE = {
         lambda v, m, a: stats.norm.logpdf(v, m, np.exp(a)).sum(), [3 * NORMAL, NORMAL, LOG_SCALE],
     ),
     "dequantization.truncated_normal": (
-        lambda v: bounds.dequantization.truncated_normal(0.3).log_q(None, X, v), cut_off,
+        lambda v: bounds.dequantization.truncated_normal(0.3).log_q(None, X, v), by.cut_off,
         [3 * NORMAL],
     ),
     "diffusion.bound": (
@@ -321,7 +200,7 @@ TABLE = {
         [TIMES, PROBABILITIES],
     ),
     "diffusion.importance_probabilities": (
-        lambda s: bounds.diffusion.importance_probabilities(s, uniform_share=0.1), importance,
+        lambda s: bounds.diffusion.importance_probabilities(s, uniform_share=0.1), by.importance,
         [POSITIVE],
     ),
     "diffusion.linear_gamma": (
@@ -331,7 +210,7 @@ TABLE = {
     "diffusion.monotone_gamma": (
         lambda w, r, c, t: bounds.diffusion.monotone_gamma(
             {"weights": w, "rates": r, "centres": c}, t, gamma_min=-4, gamma_max=6),
-        monotone, [NORMAL[:64], 4 + NORMAL[64:128], SHARE[:64], TIMES],
+        by.monotone, [NORMAL[:64], 4 + NORMAL[64:128], SHARE[:64], TIMES],
     ),
     "diffusion.ode_log_prob": (
         lambda z: bounds.diffusion.ode_log_prob(QUARTER, None, None, z, num_steps=400).value,
@@ -344,7 +223,7 @@ TABLE = {
     "diffusion.reverse_step": (
         lambda x_t: bounds.diffusion.reverse_step(
             HALVES, None, x_t, jnp.asarray(-1.0), jnp.asarray(1.0)),
-        reverse_step, [NORMAL],
+        by.reverse_step, [NORMAL],
     ),
     "diffusion.straight_gamma": (
         lambda t: bounds.diffusion.straight_gamma(t, gamma_min=-4, gamma_max=6),
@@ -354,28 +233,29 @@ TABLE = {
     "diffusion.noise_error": None, "diffusion.terms": None, "diffusion.velocity_error": None,
     "evidence.cubo": (
         lambda w: bounds.evidence.cubo(w, 2.0),
-        lambda w: (log_mean_exp(2 * w) / 2, error_of(special.softmax(2 * w)) / 2), [LOG_W],
+        lambda w: (by.log_mean_exp(2 * w) / 2, by.error_of(special.softmax(2 * w)) / 2), [LOG_W],
     ),
     "evidence.eubo": (
         bounds.evidence.eubo, lambda w: (w.mean(), w.std(ddof=1) / math.sqrt(len(w))), [LOG_W]
     ),
-    "evidence.jackknife": (bounds.evidence.jackknife, jackknife, [LOG_W]),
+    "evidence.jackknife": (bounds.evidence.jackknife, by.jackknife, [LOG_W]),
     "evidence.psis": (
         bounds.evidence.psis,  # as for k-hat
         lambda w: jax.tree.leaves(bounds.evidence.psis(jnp.asarray(w, float))), [LOG_W],
     ),
     "evidence.thermodynamic_right": (
-        lambda w: bounds.evidence.thermodynamic_right(w, [0.0, 1.0]), right_sum, [LOG_W]
+        lambda w: bounds.evidence.thermodynamic_right(w, [0.0, 1.0]), by.right_sum, [LOG_W]
     ),
     "joint.bound": (
         lambda *terms: bounds.joint.bound(bounds.joint.Terms(*terms), beta=2.0),
         lambda a, b, c, d: a - 2 * (b - c - d), [LOG_W, LOG_W[::-1], 3 * LOG_W, LOG_W / 3],
     ),
     "joint.posterior_kl": (
-        lambda *logs: bounds.joint.posterior_kl(lambda _: logs), joint_gap, [Q, PRIOR, LIKELIHOOD]
+        lambda *logs: bounds.joint.posterior_kl(lambda _: logs), by.joint_gap,
+        [Q, PRIOR, LIKELIHOOD],
     ),
     "joint.values": (
-        lambda *logs: bounds.joint.values(lambda _: logs, beta=2.0), joint_values,
+        lambda *logs: bounds.joint.values(lambda _: logs, beta=2.0), by.joint_values,
         [Q, PRIOR, LIKELIHOOD],
     ),
     "joint.terms": None,
@@ -400,31 +280,31 @@ TABLE = {
         of_tokens, [LOGITS],
     ),
     "surgery.aggregated_log_prob": (
-        lambda z, *q: bounds.surgery.aggregated_log_prob(z, posteriors(*q)), aggregated,
+        lambda z, *q: bounds.surgery.aggregated_log_prob(z, posteriors(*q)), by.aggregated,
         [POINT, MEANS, VARIANCES],
     ),
     "surgery.fast_aggregated_log_prob": (
         lambda z, *q: bounds.surgery.fast_aggregated_log_prob(z, posteriors(*q)),
-        lambda *args: aggregated(*args)[0], [POINT, MEANS, VARIANCES],
+        lambda *args: by.aggregated(*args)[0], [POINT, MEANS, VARIANCES],
     ),
     "surgery.information_sandwich": (
-        lambda pairs: bounds.surgery.information_sandwich(pairs, num_data=100), sandwich, [PAIRS]
+        lambda pairs: bounds.surgery.information_sandwich(pairs, num_data=100), by.sandwich, [PAIRS]
     ),
     "surgery.minibatch_mean_log_prob": (
-        bounds.surgery.minibatch_mean_log_prob, log_mean_exp, [PAIRS]
+        bounds.surgery.minibatch_mean_log_prob, by.log_mean_exp, [PAIRS]
     ),
     "surgery.minibatch_stratified_log_prob": (
-        lambda pairs: bounds.surgery.minibatch_stratified_log_prob(pairs, num_data=100), stratified,
-        [PAIRS],
+        lambda pairs: bounds.surgery.minibatch_stratified_log_prob(pairs, num_data=100),
+        by.stratified, [PAIRS],
     ),
     "surgery.minibatch_weighted_log_prob": (
         lambda pairs: bounds.surgery.minibatch_weighted_log_prob(pairs, num_data=100),
-        lambda pairs: log_mean_exp(pairs) - math.log(100), [PAIRS],
+        lambda pairs: by.log_mean_exp(pairs) - math.log(100), [PAIRS],
     ),
     "surgery.terms": (
         lambda z, *q: bounds.surgery.terms(
             z, posteriors(*(leaf[0] for leaf in q)), posteriors(*q)),
-        surgery, [POINT, MEANS, VARIANCES],
+        by.surgery, [POINT, MEANS, VARIANCES],
     ),
 }  # fmt: skip
 

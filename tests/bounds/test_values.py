@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import X64
 from scipy.special import logsumexp
 
 import bounds
@@ -171,22 +170,6 @@ def test_a_zero_weight_counts_as_zero_in_iwae():
     for alpha in (0.0, 0.5):
         assert np.isfinite(bounds.renyi(some, alpha))
     assert bounds.renyi(some, 1.0) == -INF
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_half_precision_accumulates_in_float32(value, dtype):
-    log_w = jnp.asarray(np.random.default_rng(0).normal(-80, 2, 1000), dtype)
-    got = value(log_w)
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, value(log_w.astype(jnp.float32)), rtol=1e-6)
-
-
-@pytest.mark.x64
-@pytest.mark.skipif(not X64, reason="needs JAX_ENABLE_X64=1")
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-def test_float64_stays_float64(value):
-    assert value(jnp.zeros(3, jnp.float64)).dtype == jnp.float64
 
 
 def test_weights_and_ess():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 import bounds
@@ -54,12 +55,7 @@ def test_networks_fit_images_and_start_at_zero(kind, learned, shape):
 
 def perturbed(net, shape):
     theta = jax.jit(net.init, static_argnums=1)(jax.random.key(0), shape)
-    leaves, tree = jax.tree.flatten(theta)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return jax.tree.unflatten(
-        tree,
-        [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)],
-    )
+    return oracles.moved(theta, scale=0.1)
 
 
 @pytest.mark.slow

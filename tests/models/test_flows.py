@@ -7,10 +7,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 import bounds
-from bounds import _dequantization
+from bounds import _dequantizers
 from configs import dequantize_digits, dequantize_flowpp
 from experiments.data import sets
 from experiments.dequantize import build, training
@@ -120,11 +121,7 @@ def test_noise_starts_uniform_and_knows_its_density_when_it_no_longer_is(name):
     np.testing.assert_allclose(log_q, uniform.log_q(None, x, v), rtol=1e-5)
     np.testing.assert_allclose(again, log_q, rtol=1e-4)
 
-    leaves, tree = jax.tree.flatten(phi)
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    moved = tree.unflatten(
-        [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
-    )
+    moved = oracles.moved(phi, seed=5, scale=0.1)
     v, log_q, again = draw(moved, jax.random.key(6), x)
     np.testing.assert_allclose(again, log_q, rtol=1e-3)
     assert abs(log_q - uniform.log_q(None, x, v)) > 1e-2
@@ -137,11 +134,7 @@ def test_noise_has_the_density_of_its_draw(name):
     """By the Jacobian of base noise -> v, which a draw with another base gives."""
     made = NOISES[name]()
     x = images()[0]
-    leaves, tree = jax.tree.flatten(made.init(jax.random.key(3), x))
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    phi = tree.unflatten(
-        [v + 0.1 * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)]
-    )
+    phi = oracles.moved(made.init(jax.random.key(3), x), seed=5, scale=0.1)
     key = jax.random.key(6)
 
     @jax.jit
@@ -149,7 +142,7 @@ def test_noise_has_the_density_of_its_draw(name):
         def v_of(flat):
             with pytest.MonkeyPatch.context() as patch:  # this draw of the base, differentiable
                 patch.setattr(
-                    _dequantization, "_logistic_sample", lambda key, shape: flat.reshape(shape)
+                    _dequantizers, "_logistic_sample", lambda key, shape: flat.reshape(shape)
                 )
                 return made.make(None).propose(phi, key, x)
 

@@ -294,26 +294,6 @@ def test_enumerable_simulates_its_joint():
 # --- VAE --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sizes", [vae.BURDA_ONE_LAYER, vae.BURDA_TWO_LAYERS], ids=["1", "2"])
-def test_vae_log_p_and_log_q_match_numpyro(sizes):
-    model = vae.make_vae(784, **sizes)
-    params = model.init(jax.random.key(0), jnp.full(784, 0.2))
-    x = jax.random.bernoulli(jax.random.key(1), 0.3, (784,)).astype(jnp.float32)
-    z, log_q = model.model.propose(params.phi, jax.random.key(2), x)
-    np.testing.assert_allclose(log_q, model.model.log_q(params.phi, x, z), rtol=1e-5)
-    mean, log_scale = model.encode(params.phi, x)
-    expected = dist.Normal(mean, jnp.exp(log_scale)).log_prob(z[0]).sum()
-    if len(z) == 1:
-        np.testing.assert_allclose(log_q, expected, rtol=1e-5)
-        # The sum over pixels, not their mean.
-        pixels = dist.Bernoulli(model.decode(params.theta, z[0])).log_prob(x).sum()
-        prior = dist.Normal(0, 1).log_prob(z[0]).sum()
-        got = model.model.log_p(params.theta, x, z)
-        np.testing.assert_allclose(got, pixels + prior, rtol=1e-4)
-    else:
-        assert [v.shape for v in z] == [(100,), (50,)]
-
-
 def test_vae_sizes_and_initial_output_are_burdas():
     pixel_mean = jnp.linspace(0, 1, 784)
     model = vae.make_vae(784)

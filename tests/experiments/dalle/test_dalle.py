@@ -14,7 +14,7 @@ from dalle_cases import by_hand, tiny
 
 import bounds
 from experiments.dalle import __main__ as dalle
-from experiments.dalle import build, enumeration, evaluation, marginal, report, training
+from experiments.dalle import build, enumeration, evaluation, marginal, training
 from experiments.data import captions
 from experiments.studies.images import as_images
 from models.token_prior import picked
@@ -188,7 +188,7 @@ def test_program_trains_scores_draws_and_goes_on(data, trained, tmp_path, capsys
     monkeypatch.setattr(build, "make_data", lambda wanted, data_dir: data)
     monkeypatch.setattr(build, "make_model", lambda data, own: trained[0])
     started, drawn = [], []
-    make, draw = training.make_prior_run, report.draw
+    make, sample = training.make_prior_run, evaluation.sampled
 
     def record(data, model, own, seed, params):
         run = make(data, model, own, seed, params)
@@ -197,7 +197,7 @@ def test_program_trains_scores_draws_and_goes_on(data, trained, tmp_path, capsys
         return run
 
     monkeypatch.setattr(training, "make_prior_run", record)
-    monkeypatch.setattr(report, "draw", lambda *a: (drawn.append(a[2]), draw(*a)))
+    monkeypatch.setattr(evaluation, "sampled", lambda *a: drawn.append(a[2]) or sample(*a))
     dalle.main(asked, str(tmp_path))
     # The second stage starts from the first and leaves its part bit for bit.
     ((first, start),), (params,) = started, drawn

@@ -12,8 +12,8 @@ from diffusion_cases import DDPM, DRY, batch_of, made, tiny
 
 import bounds
 from experiments.diffusion import __main__ as diffusion
-from experiments.diffusion import build, evaluation, family, report, training
-from experiments.studies import images, study
+from experiments.diffusion import build, evaluation, report, training
+from experiments.studies import images, program, study
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     def fail(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(family, "train_members", fail)
+    monkeypatch.setattr(program, "train_members", fail)
     diffusion.main(asked, workdir)
     assert capsys.readouterr().out == said
 

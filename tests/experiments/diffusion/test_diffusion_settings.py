@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from diffusion_cases import DDPM, tiny
 
-from bounds import _checks, _diffusion
+from bounds import _checks, _diffusion_step
 from configs import diffusion_images
 from experiments.data import sets
 from experiments.diffusion import build, family, training
@@ -114,8 +114,8 @@ def test_choices_of_the_settings_are_those_of_the_code():
     for field, table in (
         (chain["schedule"], {*build.DISCRETE, "vdm_linear", "vdm_learned", "straight"}),
         (chain["decoder"], set(DECODERS)),
-        (chain["prediction"], set(_diffusion.PREDICTIONS)),
-        (chain["variance"], set(_diffusion.VARIANCES)),
+        (chain["prediction"], set(_diffusion_step.PREDICTIONS)),
+        (chain["variance"], set(_diffusion_step.VARIANCES)),
         (objective["times"], set(training.TIMES)),
     ):
         assert set(get_args(field.annotation)) == table

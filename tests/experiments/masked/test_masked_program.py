@@ -16,7 +16,7 @@ from experiments.masked import build, evaluation, family, report, training
 from experiments.masked.settings import Masked, Trained
 from experiments.runtime.errors import UserError
 from experiments.runtime.settings import merged, parse
-from experiments.studies import images
+from experiments.studies import images, program
 from models import masked_tokens
 
 TINY = {
@@ -168,7 +168,7 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     def fail(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(family, "train_members", fail)
+    monkeypatch.setattr(program, "train_members", fail)
     masked.main(asked, workdir)
     assert capsys.readouterr().out == said
 

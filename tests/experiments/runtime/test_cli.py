@@ -1,6 +1,5 @@
 """Programs as their users meet them: files, exit codes, messages, and runs cut short."""
 
-import fcntl
 import functools
 import os
 import re
@@ -12,7 +11,7 @@ import time
 import xml.etree.ElementTree
 
 import pytest
-from programs import finish, read, shared_folder
+from programs import finish, once, read, shared_folder
 from repository import ROOT
 
 from experiments.runtime import results
@@ -63,14 +62,7 @@ def labels(record):
 def finished(launch, tmp_path_factory):
     """Workdir and stdout of a run that nothing disturbed; one worker makes it for all."""
     folder = shared_folder(tmp_path_factory) / "finished"
-    printed = folder.with_suffix(".txt")
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not printed.exists():
-            code, out, err = finish(launch(*TINY, f"--workdir={folder}"))
-            assert code == 0, err
-            printed.write_text(out)
-    return folder, printed.read_text()
+    return once(folder, lambda: launch(*TINY, f"--workdir={folder}"))
 
 
 # A run that finishes.

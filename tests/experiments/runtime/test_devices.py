@@ -4,10 +4,8 @@ Run as a program, this file computes everything on the devices it finds and save
 compare both runs with per-replicate and per-datum gradients that know nothing of sharding.
 """
 
-import fcntl
 import functools
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from programs import once, start_python
 from repository import ROOT
 
 import bounds
@@ -207,26 +206,12 @@ def compute():
 def run_on(num_devices, folder):
     """Results of this file run as a program; one worker computes, the others wait for it."""
     path = folder / f"{num_devices} devices.npz"
-    with open(folder / f"{num_devices} devices.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(folder / "jax"))
-            settings = {
-                "JAX_COMPILATION_CACHE_DIR": cache,
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "JAX_PLATFORMS": "cpu",
-                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} "
-                f"--xla_force_host_platform_device_count={num_devices}",
-            }
-            done = subprocess.run(
-                [sys.executable, __file__, str(path)],
-                env=os.environ | settings,
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            assert done.returncode == 0, done.stderr
+    env = {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    options = {"cache": folder / "jax", "devices": num_devices, "env": env}
+    once(path, lambda: start_python(__file__, path, **options))
     with np.load(path) as file:
         return dict(file)
 
