@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jaxtyping import PyTree
 
-from experiments.diffusion import build, evaluation, ode, report, training
+from experiments.diffusion import build, evaluation, ode, report, schedules, training
 from experiments.diffusion.build import Model
 from experiments.diffusion.settings import Diffusion, Trained
 from experiments.runtime import settings
@@ -75,6 +75,8 @@ def train_and_score(
         rows += evaluation.single_time(problem, model, found, at, asked)
         if asked.evaluation.ode is not None:
             rows += ode.rows(problem, model, own, found, at, asked, folder)
+        if asked.evaluation.schedules:
+            rows += schedules.rows(problem, own, found, at, asked)
         rows += study.size_and_time(found, at, seconds)
     return rows, params
 
