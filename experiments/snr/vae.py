@@ -183,24 +183,27 @@ def _row(name: str, at: dict[str, Any], squared: measure.Value, **extra: Any) ->
 
 
 def _summarize(settings: OfVAE, rows: list[Row]) -> list[Row]:
-    """The one slope that means something here: theta over phi rises with K."""
-    used = measure.with_errors([r for r in rows if r["name"] == RATIO])
-    if len(used) < 2:
-        return []
-    slope, low, high = measure.slope_of_rows(used, "K")
-    return [
-        row(
-            f"slope of {RATIO}",
-            {"axis": "K"},
-            kind="estimate",
-            unit="exponent",
-            value=slope,
-            low=low,
-            high=high,
-            n=len(used),
-            level=measure.LEVEL,
+    """Slopes over K; the one that means something here is that of theta over phi."""
+    out = []
+    for name in (RATIO, "theta pathwise", "phi pathwise", "phi dreg"):
+        used = measure.with_errors([r for r in rows if r["name"] == name])
+        if len(used) < 2:
+            continue
+        slope, low, high = measure.slope_of_rows(used, "K")
+        out.append(
+            row(
+                f"slope of {name}",
+                {"axis": "K"},
+                kind="estimate",
+                unit="exponent",
+                value=slope,
+                low=low,
+                high=high,
+                n=len(used),
+                level=measure.LEVEL,
+            )
         )
-    ]
+    return out
 
 
 def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):
@@ -239,8 +242,8 @@ def _notes(settings: OfVAE, rows: list[Row], summary: list[Row]) -> list[str]:
         f"SNR: root mean square over entries, bias removed, {settings.replicates.number} gradients "
         "at one minibatch; 95% intervals by jackknife over "
         f"{settings.replicates.num_blocks} blocks of replicates.",
-        "ESS/K and k-hat: means over the minibatch. No exponent of theta or phi alone is claimed: "
-        "a trained VAE is far from asymptotic in this range of K.",
+        "ESS/K and k-hat: means over the minibatch. An exponent of theta or phi alone is of this "
+        "range of K, in which a trained VAE is far from asymptotic.",
     ]
     if above:
         worst = min(above, key=lambda r: r["low"])
