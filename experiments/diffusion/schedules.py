@@ -83,7 +83,7 @@ def _deviation(times: str, at: dict[str, Any], values: np.ndarray) -> Row:
     return row(
         f"deviation by one time, {times}", at, kind="estimate", unit=UNIT, value=deviation,
         standard_error=math.sqrt(max(fourth - second**2, 0) / len(values)) / (2 * deviation),
-        n=len(values),
+        n=len(values), error="estimates",
     )  # fmt: skip
 
 

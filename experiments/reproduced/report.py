@@ -70,9 +70,13 @@ def _cells(r: Row) -> list[str]:
     over = [r.get("over", ""), *([] if r.get("n") is None else [str(r["n"])])]
     return [
         r["name"], beside, _number(r["value"], r.get("standard_error")), r["unit"],
-        ", ".join(over), "" if score is None else f"{score:+.1f}",
+        ", ".join(over), "" if score is None else _score(score),
         r.get("verdict") or "", r.get("part", ""),
     ]  # fmt: skip
+
+
+def _score(z: float) -> str:
+    return f"{z:+.1f}" if abs(z) < 1000 else f"{z:+.0e}"
 
 
 def _number(value: float, error: float | None) -> str:
