@@ -4,7 +4,7 @@ measured here.
 Command: python -m experiments.compare --config=configs/compare_images.py:fashion_mnist \
     --config.data_dir=data --workdir=runs/compare_fashion_mnist
 For accelerators: the families have the budgets of their own configs. CIFAR-10 has no captions, so
-no dVAE.
+no dVAE, and too many pixels for a masked model of each one.
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +55,16 @@ def get_config(variant: str = "mnist") -> ConfigDict:
             "program": "diffusion", "config": f"configs/diffusion_images.py:{variant}", "run": "",
             "changes": {"compare": (), "models": {"vdm": {}}},
         },
+        "Masked": {
+            "program": "masked", "config": "configs/masked_digits.py", "run": "",
+            "changes": {
+                "seeds": (0,),
+                "network": {"num_layers": 8, "width": 256, "num_heads": 8},
+                "optimizer": {"learning_rate": 5e-4, "warmup_steps": 1000},
+                "training": {"num_steps": 50_000, "ema_decay": 0.999, "validation_samples": 1},
+                "evaluation": {"num_images": 100, "steps": (64,)},
+            },
+        },
         "dVAE": {
             "program": "dalle", "config": "configs/dalle_images.py:fashion_mnist", "run": "",
             "changes": {
@@ -64,7 +74,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
         },
     }  # fmt: skip
     if color:
-        del families["dVAE"]
+        del families["dVAE"], families["Masked"]
     return ConfigDict(
         {
             "data_dir": "data",

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
             "temperatures": 500,
             "chains": 16,
             "leapfrog": 10,
+            "start": "encoder",  # or prior, of one stochastic layer
         },
         # On each device at once.
         "memory": {"images_per_pass": 20, "samples_per_pass": 125, "ais_images_per_pass": 10},

@@ -100,6 +100,7 @@ def make_vae(
     *,
     latents: Sequence[int] = (50,),
     hidden: Sequence[Sequence[int]] = ((200, 200),),
+    encoder_hidden: Sequence[Sequence[int]] | None = None,
     likelihood: PixelLikelihood | None = None,
 ) -> VAE:
     """Builds the VAE; the defaults are Burda's one-layer model.
@@ -108,6 +109,7 @@ def make_vae(
       num_pixels: size of x.
       latents: sizes of the stochastic layers, from the data upwards.
       hidden: hidden widths between each layer and the one below it, used by q and by p.
+      encoder_hidden: those of q alone; None: as `hidden`.
       likelihood: of the pixels; None for `bernoulli()`.
 
     Returns:
@@ -116,18 +118,19 @@ def make_vae(
     Raises:
       ValueError: no layer, `latents` and `hidden` of different lengths, or a size below 1.
     """
-    if not latents or len(latents) != len(hidden):
+    of_encoder = hidden if encoder_hidden is None else encoder_hidden
+    if not latents or not len(latents) == len(hidden) == len(of_encoder):
         raise ValueError(
             "latents and hidden need one entry for each stochastic layer, "
-            f"got {len(latents)} and {len(hidden)}."
+            f"got {len(latents)} and {len(hidden)}, {len(of_encoder)} of the encoder."
         )
-    for size in (*latents, *(width for widths in hidden for width in widths)):
+    for size in (*latents, *(width for widths in (*hidden, *of_encoder) for width in widths)):
         if size < 1:
             raise ValueError(f"sizes must be at least 1, got {size}.")
     likelihood = likelihood or bernoulli()
     highest = likelihood.levels - 1
     sizes = (num_pixels, *latents)
-    encoders = [GaussianNet(tuple(h), n) for h, n in zip(hidden, latents, strict=True)]
+    encoders = [GaussianNet(tuple(h), n) for h, n in zip(of_encoder, latents, strict=True)]
     decoders: list[nn.Module] = [PixelNet(tuple(hidden[0]), num_pixels, likelihood.num_outputs)]
     decoders += [GaussianNet(tuple(h), n) for h, n in zip(hidden[1:], sizes[1:], strict=False)]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from experiments.diffusion import build, evaluation, ode, report, training
+from experiments.diffusion import build, evaluation, ode, report, schedules, training
 from experiments.diffusion.build import Model
 from experiments.diffusion.settings import Diffusion, Trained
 from experiments.runtime.results import Row
@@ -37,6 +37,8 @@ def score(
     rows += evaluation.single_time(problem, model, params, at, asked)
     if asked.evaluation.ode is not None:
         rows += ode.rows(problem, model, prepared.trained[name], params, at, asked, folder)
+    if asked.evaluation.schedules:
+        rows += schedules.rows(problem, prepared.trained[name], params, at, asked)
     return rows
 
 

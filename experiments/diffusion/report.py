@@ -19,8 +19,9 @@ from experiments.studies.images import Problem
 from experiments.studies.study import UNIT
 
 COLUMNS = {
-    "": "at.model", "term": "name", "kind": "kind", "unit": "unit", "value": "value",
-    "standard error": "standard_error", "seeds": "n", "deviation of one": "deviation",
+    "": "at.model", "schedule": "at.schedule", "term": "name", "kind": "kind", "unit": "unit",
+    "value": "value", "standard error": "standard_error", "seeds": "n",
+    "deviation of one": "deviation",
 }  # fmt: skip
 ODE_COLUMNS = {
     "": "at.model", "noise": "at.noise", "k": "at.k", "term": "name", "kind": "kind",

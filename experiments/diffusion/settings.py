@@ -207,6 +207,7 @@ class Evaluation(Section):
       seed: of the noise.
       sample_grid: images drawn; 0: none.
       ode: the probability-flow ODE beside the bound; None: not.
+      schedules: under which the same network is scored as well, between the same ends.
     """
 
     num_images: CountFrom0
@@ -214,6 +215,7 @@ class Evaluation(Section):
     seed: Seed
     sample_grid: CountFrom0
     ode: Ode | None = None
+    schedules: Annotated[tuple[Literal["vdm_linear", "straight"], ...], Distinct] = ()
 
 
 class Memory(Section):
@@ -230,20 +232,19 @@ class Diffusion(Trained, shared.Study):
     memory: Memory
 
     def complete(self, where: str) -> None:
-        """Also refuses an ODE of a model that has none."""
+        """Also refuses what is of continuous time of a model that is not."""
         super().complete(where)
         ode = self.evaluation.ode
-        if ode is None:
-            return
+        asked = "ode" if ode is not None else "schedules" if self.evaluation.schedules else ""
         for name in self.models:
             trained = self.of_model(name)
-            if not trained.chain.continuous:
+            if asked and not trained.chain.continuous:
                 raise UserError(
-                    f"{where}.evaluation.ode is of continuous time, and the schedule of model "
-                    f"{name!r}, {trained.chain.schedule}, is not; leave the section out, or set "
+                    f"{where}.evaluation.{asked} is of continuous time, and the schedule of model "
+                    f"{name!r}, {trained.chain.schedule}, is not; leave it out, or set "
                     "chain.schedule to vdm_linear, vdm_learned or straight."
                 )
-            if "learned" in ode.noises:
+            if ode is not None and "learned" in ode.noises:
                 try:
                     shared.warmup_within("evaluation.ode", ode.noise_steps, trained.optimizer)
                 except ValueError as error:

@@ -6,7 +6,8 @@ r"""Published numbers, measured again: published, ours, the difference, and what
 Each of --config.parts is a program of this project with a config. It runs in a folder of --workdir,
 or continues there; the same command goes on where it was stopped, and '--config.order=("toy",)' is
 one part alone. The table, in results.json and table.md, has every part that is there, its misses
-too; figure.png has the curves of training.
+too; figure.png has the curves of training. expected.json has the same rows with the command of each
+part: docs/reproduced.json is a copy of one.
 """
 
 from absl import flags, logging
@@ -31,7 +32,7 @@ def main(settings: Reproduced, workdir: str) -> None:
         subprograms.run(job.program, job.main, job.asked, job.folder)
         record["rows"] = table.rows(workdir, tuple(settings.parts))
         results.save_record(workdir, record)
-    report.show(record["rows"], workdir)
+    report.show(record["rows"], table.measured_on(workdir, tuple(settings.parts)), workdir)
 
 
 if __name__ == "__main__":

@@ -1,53 +1,82 @@
-"""The table of published numbers and ours, as text and as Markdown, and the curves of training."""
+"""The table of published numbers and ours, as Markdown and JSON, and the curves of training."""
 
 import glob
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from experiments.runtime import plots, results
 from experiments.runtime.results import Row
 
-TABLE = "table.md"
+TABLE, EXPECTED = "table.md", "expected.json"
+COMMAND = (
+    "python -m experiments.reproduced --config=configs/reproduced.py --workdir=runs/reproduced "
+    "--config.data_dir=data '--config.order=(\"{part}\",)'"
+)
 HEADINGS = (
     "what", "published", "ours", "unit", "error over", "difference in standard errors", "verdict",
     "part",
 )  # fmt: skip
 
 
-def show(rows: list[Row], workdir: str) -> None:
+Parts = Mapping[str, Mapping[str, Any]]
+"""Of `table.measured_on`."""
+
+
+def show(rows: list[Row], parts: Parts, workdir: str) -> None:
     """Prints the table, and writes it with the curves beside the record."""
-    text = "\n\n".join(markdown(rows)) + "\n"
-    path = os.path.join(workdir, TABLE)
-    results.write_atomically(path, text.encode())
+    text = "\n\n".join(markdown(rows, parts)) + "\n"
+    kept = json.dumps(expected(rows, parts), indent=1) + "\n"
+    written = [os.path.join(workdir, name) for name in (TABLE, EXPECTED)]
+    for path, content in zip(written, (text, kept), strict=True):
+        results.write_atomically(path, content.encode())
     print(text)
-    written = [path]
     curves = {name: points for name, points in _curves(workdir) if len(points) > 1}
     if curves:
         written += plots.save(workdir, "figure", draw(curves))
     results.print_written(workdir, written)
 
 
-def markdown(rows: list[Row]) -> Iterator[str]:
-    """A heading, what differs, and a table for each paper."""
+def expected(rows: list[Row], parts: Parts) -> dict[str, Any]:
+    """What another run of the parts is held against: rows, and the command of each part."""
+    commands = {name: {"command": COMMAND.format(part=name), **on} for name, on in parts.items()}
+    kept = [{name: value for name, value in r.items() if value is not None} for r in rows]
+    return {"parts": commands, "rows": kept}
+
+
+def markdown(rows: list[Row], parts: Parts) -> Iterator[str]:
+    """A heading, what differs, and a table for each paper; then what parts took."""
     for paper in dict.fromkeys(r["at"]["paper"] for r in rows):
         own = [r for r in rows if r["at"]["paper"] == paper]
         lines = [_line(HEADINGS), _line(["---"] * len(HEADINGS))]
         lines += [_line(_cells(r)) for r in own]
         yield f"**{paper}.** What differs: {own[0].get('differs', '')}."
         yield "\n".join(lines)
+    headings = ("part", "minutes on record", "machine", "Python", "jax")
+    lines = [_line(headings), _line(["---"] * len(headings))]
+    for name, on in parts.items():
+        minutes = on.get("minutes")
+        told = "" if minutes is None else f"{minutes:.3g}"
+        machine = (str(on[key]) for key in ("machine", "python", "jax"))
+        lines.append(_line([f"`{name}`", told, *machine]))
+    yield "\n".join(lines)
 
 
 def _cells(r: Row) -> list[str]:
     published = r.get("published")
     beside = "" if published is None else _number(published, r.get("published_error"))
     score = r.get("z_score")
-    over = [r.get("over", ""), *([] if r["n"] is None else [str(r["n"])])]
+    over = [r.get("over", ""), *([] if r.get("n") is None else [str(r["n"])])]
     return [
-        r["name"], beside, _number(r["value"], r["standard_error"]), r["unit"],
-        ", ".join(over), "" if score is None else f"{score:+.1f}",
+        r["name"], beside, _number(r["value"], r.get("standard_error")), r["unit"],
+        ", ".join(over), "" if score is None else _score(score),
         r.get("verdict") or "", r.get("part", ""),
     ]  # fmt: skip
+
+
+def _score(z: float) -> str:
+    return f"{z:+.1f}" if abs(z) < 1000 else f"{z:+.0e}"
 
 
 def _number(value: float, error: float | None) -> str:

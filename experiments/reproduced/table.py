@@ -3,7 +3,8 @@
 import math
 from typing import Any, NamedTuple
 
-from experiments.reproduced.published import SOURCES, Claim, Order, Place, Source
+from experiments.reproduced.claims import Claim, Order, Place, Source
+from experiments.reproduced.published import SOURCES
 from experiments.runtime import results
 from experiments.runtime.results import Row, row
 
@@ -32,11 +33,41 @@ def rows(workdir: str, parts: tuple[str, ...]) -> list[Row]:
     return out
 
 
+def measured_on(workdir: str, parts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Part -> how long what its record has took, and on what, of the parts that are there."""
+    out = {}
+    for name in parts:
+        record = _record_of(f"{workdir}/{name}")
+        if record["rows"]:
+            on = {k: record["environment"].get(k) for k in ("machine", "device", "python", "jax")}
+            out[name] = {"minutes": _minutes(record["rows"]), **on}
+    return out
+
+
+def _minutes(rows: list[Row]) -> float | None:
+    """Of training and measuring, as the rows tell; rows of one pass share its seconds."""
+    spent: dict[tuple[Any, ...], float] = {}
+    for r in rows:
+        of = r.get("point"), r.get("part"), r["at"].get("family"), r["at"].get("model")
+        if r["name"] == "training time" and "point" in r:
+            spent["trained", *of] = r["value"]
+        for field in ("seconds", "compile_seconds", "training_seconds"):
+            if r.get(field):
+                spent[field, *of, r[field]] = r[field]
+        if r.get("seconds_per_image"):
+            spent["images", *of, r["seconds_per_image"]] = r["seconds_per_image"] * r["n"]
+    return sum(spent.values()) / 60 if spent else None
+
+
 def _rows_of(folder: str) -> list[Row]:
+    return _record_of(folder)["rows"]
+
+
+def _record_of(folder: str) -> dict[str, Any]:
     try:
-        return results.load(folder)["rows"]
+        return results.load(folder)
     except FileNotFoundError:
-        return []
+        return {"rows": [], "environment": {}}
 
 
 def _of_claim(source: Source, claim: Claim, there: dict[str, list[Row]]) -> Row | None:
@@ -44,12 +75,12 @@ def _of_claim(source: Source, claim: Claim, there: dict[str, list[Row]]) -> Row 
     if found is None:
         return None
     errors = [e for e in (found.error, claim.error) if e is not None]
-    whole = math.hypot(*errors) if errors else math.nan
+    whole = math.hypot(*errors) if errors and claim.value is not None else math.nan
     return row(
         claim.of, {"paper": source.paper}, kind=found.kind, unit=found.unit, value=found.value,
         standard_error=found.error, n=found.n, over=found.over, part=claim.ours.part,
         published=claim.value, published_error=claim.error,
-        z_score=(found.value - claim.value) / whole if whole > 0 else math.nan,
+        z_score=(found.value - (claim.value or 0)) / whole if whole > 0 else math.nan,
         differs=source.differs,
     )  # fmt: skip
 
@@ -79,8 +110,9 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
 
 def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
     """A row of a part; one of a single seed has the standard error over its images."""
+    whole = there.get(place.part, [])
     own = [
-        r for r in there.get(place.part, [])
+        r for r in whole
         if r["name"] == place.name and all(r["at"].get(k) == v for k, v in place.at.items())
         and r["value"] is not None
     ]  # fmt: skip
@@ -88,13 +120,15 @@ def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
     summary = [r for r in own if "point" not in r] or points
     if not summary:
         return None
-    chosen, over = summary[0], "seeds"
-    if len(points) == 1:
-        chosen, over = points[0], "images"
+    chosen = points[0] if len(points) == 1 else summary[0]
+    several = len(points) != 1 and any("point" in r for r in whole)  # models of a study
+    over = chosen.get("error") or chosen.get("over") or ("seeds" if several else "images")
     error = chosen["standard_error"]
+    if "level" in chosen:
+        over = "replicates"
     if error is None and chosen["low"] is not None:
         # An interval at 95%, by the standard error of a normal distribution.
-        error, over = (chosen["high"] - chosen["low"]) / (2 * 1.96), "replicates"
+        error = (chosen["high"] - chosen["low"]) / (2 * 1.96)
         chosen = {**chosen, "n": None}  # points of a fit
     seeds: dict[int, Any] = {r["at"]["seed"]: r["value"] for r in points if "seed" in r["at"]}
     return _Found(chosen["value"], error, over, chosen["kind"], chosen["unit"], chosen["n"], seeds)

@@ -50,6 +50,7 @@ class Purpose(enum.Enum):
     ODE = ("evaluation", _END - 9)
     ODE_SAMPLES = ("evaluation", _END - 10)
     ORDERS = ("evaluation", _END - 11)
+    SCHEDULES = ("evaluation", _END - 12)
 
     VAE_IMAGES = ("evaluation of a VAE", _END - 1)
     VAE_ACTIVE_UNITS = ("evaluation of a VAE", _END - 2)

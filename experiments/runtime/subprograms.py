@@ -19,7 +19,8 @@ OUTPUT = "output.txt"  # what the program printed
 _ROOT = pathlib.Path(__file__).parents[2]  # of the checkout, where configs/ lies
 
 
-WHOLE = ("models",)  # fields of which a change takes the place of all that was there
+# Fields of which a change takes the place of all that was there.
+WHOLE = (("models",), ("picture", "model"))
 
 
 def load_config(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +47,12 @@ def load_config(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:
         raise UserError(f"{spec}: {' '.join(str(error).split())}") from None
     fields = config.to_dict()
-    fields.update({name: {} for name in WHOLE if name in fields and name in changes})
+    for *sections, name in WHOLE:
+        inner, change = fields, changes
+        for section in sections:
+            inner, change = inner.get(section, {}), change.get(section, {})
+        if name in inner and name in change:
+            inner[name] = {}
     return settings.merged(fields, changes)
 
 

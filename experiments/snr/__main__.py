@@ -43,7 +43,7 @@ def main(settings: Section, workdir: str) -> None:
     results.save_record(workdir, record)
     paths = plots.save(workdir, "figure", problem.draw(rows, summary))
 
-    print(results.table([r for r in rows if r["unit"] == "ratio"], problem.columns))
+    print(results.table([r for r in rows if r["unit"] in ("ratio", "nats")], problem.columns))
     if summary:
         columns = {"": "name", "value": "value", "low": "low", "high": "high", "theory": "theory"}
         print("\n" + results.table(summary, columns))

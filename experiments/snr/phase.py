@@ -1,6 +1,7 @@
 """Phase diagram of VR-IWAE: how the SNR of phi scales over order alpha, K and dimension D."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 
 import bounds
+from experiments.runtime.compiling import precise
 from experiments.runtime.plots import new_figure
 from experiments.runtime.results import Row
 from experiments.snr import measure
@@ -15,9 +17,13 @@ from experiments.snr.figure import finish, plot_points, theory_line
 from experiments.snr.gaussian import Setting, rms_of_exp
 from experiments.snr.problem import Point, Problem, chunk_size
 from experiments.snr.settings import Phase
-from models.exact import linear_gaussian_theory
+from experiments.studies.held_out import mean_row
+from models.exact import linear_gaussian, linear_gaussian_theory
+from models.exact.linear_gaussian_finite import finite
 
 NAMES = {"pathwise": "phi pathwise", "dreg": "phi dreg"}
+# Of the gap from what it is in either limit.
+DISTANCES = ("distance of the gap from 1/K", "distance of the gap from weight collapse")
 COLUMNS = {
     "estimate": "name", "alpha": "at.alpha", "D": "at.D", "K": "at.K", "value": "value",
     "low": "low", "high": "high", "floor": "floor", "theory": "theory", "ESS/K": "ess_per_sample",
@@ -96,6 +102,39 @@ def _point(settings: Phase, setting: Setting, alpha: float, num_samples: int) ->
             **common,
         )
         for name, squared in squares.items()
+    ] + _gaps(settings, setting, alpha, num_samples, at)
+
+
+def _gaps(
+    settings: Phase, setting: Setting, alpha: float, num_samples: int, at: dict[str, Any]
+) -> list[Row]:
+    """log p(x) - VR-IWAE, and how far that is from its two expansions."""
+    count, variance = settings.gaps, settings.toy.variance
+    if count is None:
+        return []
+    # Point and purpose: estimators fold 0 and 1 behind the same two.
+    key = jax.random.fold_in(setting.key, num_samples)
+    key = jax.random.fold_in(jax.random.fold_in(key, round(alpha * 10**6)), len(NAMES))
+
+    @jax.jit
+    @precise
+    def bound(params, x, key):
+        def one(number):
+            own = jax.random.fold_in(key, number)
+            log_w = bounds.log_weights(setting.model, params, own, x, num_samples=num_samples)
+            return bounds.renyi(log_w, alpha)
+
+        size = chunk_size(settings.memory.chunk_elements, num_samples * len(x))
+        return jax.lax.map(one, jnp.arange(count), batch_size=min(size, count))
+
+    exact = float(linear_gaussian.log_likelihood(setting.params.theta, setting.x))
+    gaps = exact - np.asarray(bound(setting.params, setting.x, key), np.float64)
+    theory = finite(np.asarray(setting.delta), num_samples, variance, alpha).gap
+    measured = mean_row("gap", at, gaps, "estimate", theory=theory, error="draws")
+    forms = linear_gaussian_theory.renyi_gap(setting.delta, num_samples, variance, alpha)
+    return [measured] + [
+        {**measured, "name": name, "value": abs(measured["value"] - form), "theory": form}
+        for name, form in zip(DISTANCES, forms, strict=True)
     ]
 
 

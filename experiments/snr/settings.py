@@ -126,7 +126,11 @@ class Gaussian(Section):
 
 
 class Phase(Section):
-    """The phase diagram of VR-IWAE over alpha, K and D on the toy."""
+    """The phase diagram of VR-IWAE over alpha, K and D on the toy.
+
+    Attributes:
+      gaps: draws of the bound itself at each point, for its distance to log p(x); None: none.
+    """
 
     problem: Literal["phase"]
     seed: Seed
@@ -136,7 +140,14 @@ class Phase(Section):
     num_samples: Counts
     fit_from: Count
     replicates: Replicates
+    gaps: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
     memory: Memory
+
+    @model_validator(mode="after")
+    def _orders(self):
+        if self.gaps and 1.0 in self.alphas:
+            raise ValueError("alphas must be below 1 where gaps are measured: there is the ELBO's")
+        return self
 
 
 class ShortTraining(Section):

@@ -170,11 +170,16 @@ def _weight_diagnostics(setting: Setting, num_samples: int) -> dict[str, float |
 
 
 def _summarize(settings: OfVAE, rows: list[Row]) -> list[Row]:
-    """The one slope that means something here: theta over phi rises with K."""
-    used = measure.with_errors([r for r in rows if r["name"] == RATIO])
-    if len(used) < 2:
-        return []
-    return [measure.slope_row(RATIO, {"axis": "K"}, used, "K")]
+    """Slopes over K; the one that means something here is that of theta over phi."""
+    found = {
+        name: measure.with_errors([r for r in rows if r["name"] == name])
+        for name in (RATIO, "theta pathwise", "phi pathwise", "phi dreg")
+    }
+    return [
+        measure.slope_row(name, {"axis": "K"}, used, "K")
+        for name, used in found.items()
+        if len(used) > 1
+    ]
 
 
 def _draw(settings: OfVAE, name: str, rows: list[Row], summary: list[Row]):
@@ -213,8 +218,8 @@ def _notes(settings: OfVAE, rows: list[Row], summary: list[Row]) -> list[str]:
         f"SNR: root mean square over entries, bias removed, {settings.replicates.number} gradients "
         "at one minibatch; 95% intervals by jackknife over "
         f"{settings.replicates.num_blocks} blocks of replicates.",
-        "ESS/K and k-hat: means over the minibatch. No exponent of theta or phi alone is claimed: "
-        "a trained VAE is far from asymptotic in this range of K.",
+        "ESS/K and k-hat: means over the minibatch. An exponent of theta or phi alone is of this "
+        "range of K, in which a trained VAE is far from asymptotic.",
     ]
     if above:
         worst = min(above, key=lambda r: r["low"])

@@ -61,6 +61,7 @@ def problem_of(dataset: sets.Dataset, trained: Trained) -> Problem:
         int(np.prod(dataset.train.shape[1:])),
         latents=wanted.latents,
         hidden=wanted.hidden,
+        encoder_hidden=wanted.encoder_hidden,
         likelihood=LIKELIHOODS[wanted.likelihood](dataset.levels),
     )
     integers = wanted.likelihood != "bernoulli"

@@ -124,7 +124,7 @@ def _curves(
 
 
 def annealed(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
-    """AIS on the first `annealing.test_images` images: a lower bound."""
+    """AIS on the first `annealing.test_images` images: a lower bound, and how far above IWAE."""
     annealing = settings.annealing
     if not annealing.test_images:
         return []
@@ -139,9 +139,15 @@ def annealed(problem: Problem, params: PyTree, settings: Evaluate) -> list[Row]:
         images_per_pass=settings.memory.ais_images_per_pass,
     )
     spent = time.perf_counter() - start
-    at = {"T": annealing.temperatures, "chains": annealing.chains}
+    at, many = sandwich.path_of(annealing), settings.evaluation.num_samples
+    # The samples of `on_images`, whose first images these are.
+    key = key_for(settings.seed, Purpose.VAE_IMAGES)
+    iwae = _measure(problem, params, images, key, settings).iwae_many
     return [
         held_out.mean_row("AIS", at, lower, "lower_bound", seconds=spent, data=settings.data.split),
+        held_out.mean_row(
+            "AIS above IWAE", {**at, "K": many}, lower - iwae, "estimate", data=settings.data.split
+        ),
         held_out.mean_row(
             "AIS acceptance", at, acceptance, "estimate", unit="share", data=settings.data.split
         ),

@@ -111,6 +111,7 @@ def _named(r: Row) -> str:
             name += f", alpha = {at['alpha']:g}"
     if "T" in at and "AIS" in name:
         name += f", {at['T']} temperatures"
+        name += f" from the {at['start']}" if "start" in at else ""
     return f"{name}, of simulated data" if r.get("data") == "simulated" else name
 
 

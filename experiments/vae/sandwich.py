@@ -45,7 +45,7 @@ def sandwich(
 
     Step sizes are tuned for each image in pilot chains with a key of their own.
     """
-    chains = _chains(vae, annealing.temperatures, annealing.chains, annealing.leapfrog)
+    chains = _chains_of(vae, annealing)
     return Sandwich(*_passes(chains, params, key, (images, latents), images_per_pass))
 
 
@@ -59,7 +59,7 @@ def forward(
     images_per_pass: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(AIS forwards, acceptance) of each image; the images need not be drawn from the model."""
-    chains = _chains(vae, annealing.temperatures, annealing.chains, annealing.leapfrog)
+    chains = _chains_of(vae, annealing)
     lower, _, acceptance = _passes(chains, params, key, (images, None), images_per_pass)
     return lower, acceptance
 
@@ -72,25 +72,48 @@ def _passes(
     )
 
 
+def from_prior(model: bounds.LatentModel) -> bounds.LatentModel:
+    """The same joint with a standard normal prior in the place of the encoder, for one layer."""
+
+    def propose(phi, key, x):
+        (like,), _ = jax.eval_shape(model.propose, phi, key, x)
+        z = jax.random.normal(key, like.shape, like.dtype)
+        return (z,), log_q(phi, x, (z,))
+
+    def log_q(phi, x, z):
+        del phi, x
+        return bounds.densities.gaussian_log_prob(z[0], 0.0, 1.0)
+
+    return bounds.LatentModel(propose, log_q, model.log_p)
+
+
+def _chains_of(vae: VAE, annealing: Annealing):
+    wanted = annealing.temperatures, annealing.chains, annealing.leapfrog
+    return _chains(vae, *wanted, start=annealing.start)
+
+
 @functools.cache
-def _chains(vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int):
+def _chains(
+    vae: VAE, num_temperatures: int, num_chains: int, num_leapfrog: int, start: str = "encoder"
+):
     """Compiled once for a model, whatever parameters are evaluated.
 
     Without a latent z that made the image there is no chain backwards, and no upper bound.
     """
     betas = bounds.annealing_schedule(num_temperatures)
     settings: dict[str, Any] = {"betas": betas, "num_leapfrog": num_leapfrog}
+    model = vae.model if start == "encoder" else from_prior(vae.model)
 
     def one(params, key, data, index):
         x, z = data
         pilot, forward, backward = jax.random.split(jax.random.fold_in(key, index), 3)
-        sizes = bounds.tune_step_sizes(vae.model, params, pilot, x, num_rounds=8, **settings)
+        sizes = bounds.tune_step_sizes(model, params, pilot, x, num_rounds=8, **settings)
 
         def ahead(k):
-            return bounds.ais(vae.model, params, k, x, step_sizes=sizes, **settings)
+            return bounds.ais(model, params, k, x, step_sizes=sizes, **settings)
 
         def back(k):
-            return bounds.reverse_ais(vae.model, params, k, x, z, step_sizes=sizes, **settings)
+            return bounds.reverse_ais(model, params, k, x, z, step_sizes=sizes, **settings)
 
         log_w, accepted = jax.vmap(ahead)(jax.random.split(forward, num_chains))
         if z is None:
@@ -112,9 +135,15 @@ def simulated(
     return jax.tree.map(np.asarray, simulate(params.theta, keys))
 
 
+def path_of(annealing: Annealing) -> dict[str, Any]:
+    """What a row tells of the chains; where they start, unless at the encoder."""
+    at = {"T": annealing.temperatures, "chains": annealing.chains}
+    return at if annealing.start == "encoder" else {**at, "start": annealing.start}
+
+
 def rows(measured: Sandwich, annealing: Annealing, **extra: Any) -> list[Row]:
     """The two bounds, the gap between them and the acceptance of the chains."""
-    at = {"T": annealing.temperatures, "chains": annealing.chains, "data": "simulated"}
+    at = {**path_of(annealing), "data": "simulated"}
     gap = measured.upper - measured.lower
     return [
         mean_row("AIS", at, measured.lower, "lower_bound", **extra),

@@ -40,19 +40,23 @@ class Model(Section):
       likelihood: of bits, or of integers.
       latents: dimensions of each stochastic layer, from the data upwards.
       hidden: for each of them the widths of its two perceptrons.
+      encoder_hidden: those of the encoder's alone; None: as `hidden`.
     """
 
     likelihood: Literal["bernoulli", "categorical", "discretized_logistic"]
     latents: Annotated[tuple[Width, ...], NotEmpty]
     hidden: tuple[tuple[Width, ...], ...]
+    encoder_hidden: tuple[tuple[Width, ...], ...] | None = None
 
     @model_validator(mode="after")
     def _layers(self):
-        if len(self.hidden) != len(self.latents):
-            raise ValueError(
-                f"hidden must have one entry for each of latents, got {self.hidden} for "
-                f"{self.latents}"
-            )
+        for name in ("hidden", "encoder_hidden"):
+            found = getattr(self, name)
+            if found is not None and len(found) != len(self.latents):
+                raise ValueError(
+                    f"{name} must have one entry for each of latents, got {found} for "
+                    f"{self.latents}"
+                )
         return self
 
 
@@ -141,6 +145,7 @@ class Annealing(Section):
       temperatures: of a chain, both ends included.
       chains: for each image.
       leapfrog: steps of each transition.
+      start: where the path to the joint begins; the prior is that of one stochastic layer.
     """
 
     test_images: CountFrom0
@@ -148,6 +153,7 @@ class Annealing(Section):
     temperatures: Annotated[int, Field(ge=2, le=100_000)]
     chains: Count
     leapfrog: Count
+    start: Literal["encoder", "prior"] = "encoder"
 
 
 class EvaluationMemory(Memory):

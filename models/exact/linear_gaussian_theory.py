@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from models.exact.linear_gaussian import PAPER_VARIANCE, POSTERIOR_VARIANCE
@@ -92,6 +93,40 @@ def iwae_gap(
     """
     second, third = _central_weight_moments(delta, variance)
     return second / (2 * num_samples) - (third / 3 - 0.75 * second**2) / num_samples**2
+
+
+def renyi_gap(
+    delta: Float[Array, "D"],
+    num_samples: int,
+    variance: float = PAPER_VARIANCE,
+    alpha: float = 0.0,
+) -> tuple[float, float]:
+    r"""log p(x) - E[VR-IWAE], in nats, by two expansions.
+
+    .. math:: \frac{-\log E_1}{t} + \frac{E_2 / E_1^2 - 1}{2 t K}, \qquad
+       \mathrm{KL} - B \sqrt{2 \log K} + \frac{\log K}{t}
+
+    with t = 1 - alpha, E_n = E_q[r^{tn}], KL the gap of the ELBO and B the standard deviation of
+    log r. The first is of K -> infinity at a fixed dimension. The second is of B -> infinity with
+    sqrt(log K) / B -> 0, where one sample carries all the weight; log r is taken as normal, which
+    it is at v = s, and its remainder is of order B log log K / sqrt(log K).
+
+    Args:
+      delta: discrepancy, shape [D].
+      num_samples: K.
+      variance: v.
+      alpha: order of VR-IWAE, below 1.
+
+    Source: Daudel et al. 2023 (arXiv 2210.06226), theorems 3 and 6.
+    """
+    order = 1.0 - alpha
+    one, two = (float(log_weight_moment(delta, n * order, variance)) for n in (1, 2))
+    log_k, known = math.log(num_samples), np.asarray(delta, np.float64)
+    regular = (-one + np.expm1(two - 2 * one) / (2 * num_samples)) / order
+    divergence = np.sum(variance - _S - _S * math.log(variance / _S) + known**2)
+    spread = np.sum((1 - variance / _S) ** 2 / 2 + known**2 * variance / _S**2)
+    collapsed = divergence - math.sqrt(2 * log_k * spread) + log_k / order
+    return float(regular), float(collapsed)
 
 
 def iwae_variance(

@@ -148,3 +148,21 @@ def test_large_k_is_the_expansion_and_far_from_the_optimum_nothing_overflows():
     far = finite(np.full(20, math.sqrt(211 / 20)), 1000)
     assert 100 < far.gap < 211 + 10 * (2 * v - 1 - math.log(2 * v))
     assert all(np.all(np.isfinite(value)) for value in far)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("variance", [S, 2 / 3])
+def test_the_two_limits_of_the_gap_hold_each_in_its_regime(variance, alpha):
+    """The remainder of the first falls as 1/K^2; that of the second has a bound of its own."""
+    near, k = np.full(20, 0.1), 4096
+    exact = finite(near, k, variance, alpha).gap
+    regular, collapsed = linear_gaussian_theory.renyi_gap(jnp.asarray(near), k, variance, alpha)
+    assert close(regular, exact, 1e-3)
+    assert abs(collapsed - exact) > 1
+    far, k = np.full(20, 3.0), 64
+    exact = finite(far, k, variance, alpha).gap
+    regular, collapsed = linear_gaussian_theory.renyi_gap(jnp.asarray(far), k, variance, alpha)
+    deviation = finite(far, 1, variance).deviation
+    allowed = deviation * math.log(math.log(k)) / math.sqrt(math.log(k))
+    assert abs(collapsed - exact) < allowed < 0.2 * exact
+    assert abs(regular - exact) > 100 * allowed

@@ -108,7 +108,7 @@ def test_configs_of_images_fit_their_programs(variant, tmp_path, monkeypatch):
     config = settings.parse(Compare, compare_images.get_config(variant))
     chosen = families.check(config, str(tmp_path))
     assert {job.settings.data.name for _, job in chosen} == {variant}
-    assert len(chosen) == (4 if variant == "cifar10" else 5)
+    assert len(chosen) == (4 if variant == "cifar10" else 6)
 
 
 RECORDS = {"log_every": 2, "save_every": 4}

@@ -34,7 +34,7 @@ def write(folder, values, n_images=4):
             rows.append({**of_seed, "point": f"{objective}{k}{seed}"})
         summary.append(mean_row("IWAE-5000", at, list(seeds), "lower_bound"))
     folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps({"rows": rows + summary}))
+    (folder / "results.json").write_text(json.dumps({"rows": rows + summary, "environment": {}}))
 
 
 @pytest.fixture
@@ -76,7 +76,9 @@ def test_an_error_that_was_published_counts(tmp_path):
     at = {"objective": "iwae", "M": 1, "K": 64}
     row = mean_row("IWAE-64", at, [-86.0, -86.2], "lower_bound")
     (tmp_path / "rainforth_table").mkdir()
-    (tmp_path / "rainforth_table/results.json").write_text(json.dumps({"rows": [row]}))
+    (tmp_path / "rainforth_table/results.json").write_text(
+        json.dumps({"rows": [row], "environment": {}})
+    )
     (found,) = table.rows(str(tmp_path), ("rainforth_table",))
     assert found["published_error"] == 0.1
     assert found["z_score"] == pytest.approx((-86.1 + 86.11) / math.hypot(0.1, 0.1))

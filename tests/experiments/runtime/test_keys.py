@@ -30,6 +30,7 @@ NUMBERS = {
     "ODE": ("evaluation", END - 9),
     "ODE_SAMPLES": ("evaluation", END - 10),
     "ORDERS": ("evaluation", END - 11),
+    "SCHEDULES": ("evaluation", END - 12),
     "VAE_IMAGES": ("evaluation of a VAE", END - 1),
     "VAE_ACTIVE_UNITS": ("evaluation of a VAE", END - 2),
     "VAE_SIMULATION": ("evaluation of a VAE", END - 3),

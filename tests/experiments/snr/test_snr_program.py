@@ -19,6 +19,7 @@ from experiments.snr import gaussian, measure, phase, settings, vae
 from experiments.snr.blocks import block_moments
 from experiments.snr.problem import ESTIMATORS
 from models.exact import linear_gaussian
+from models.exact.linear_gaussian_finite import finite
 
 MODEL = linear_gaussian.make_model()
 PARAMS = bounds.Params(
@@ -225,6 +226,23 @@ def test_a_point_of_the_phase_diagram_is_that_of_the_toy_of_its_size():
         a, b = found[one], wanted[other]
         error = math.hypot(a["squared_standard_error"], b["squared_standard_error"])
         assert abs(a["squared"] - b["squared"]) < 4 * error
+
+
+def test_the_gap_of_a_point_is_the_exact_one():
+    """By draws against integrals; alpha 0 in the place of 0.5 fails the same test."""
+    asked = parsed(
+        snr_phase.get_config(), num_dims=(3,), alphas=(0.5,), gaps=4000,
+        toy={"num_data": 16, "variance": 0.5, "perturbation": 0.3}, **SMALL,
+    )  # fmt: skip
+    found = {r["name"]: r for r in phase.problem(asked).points[0].run()}
+    gap, setting = found["gap"], gaussian.Setting(asked.seed, asked.toy, 3)
+    wrong = finite(np.asarray(setting.delta), 4, 0.5, 0.0).gap
+    assert abs(gap["value"] - gap["theory"]) < 4.5 * gap["standard_error"]
+    assert abs(gap["value"] - wrong) > 4.5 * gap["standard_error"]
+    for name in phase.DISTANCES:
+        assert found[name]["value"] == pytest.approx(abs(gap["value"] - found[name]["theory"]))
+    with pytest.raises(UserError, match="alphas must be below 1 where gaps"):
+        parsed(snr_phase.get_config(), gaps=10, alphas=(1.0,))
 
 
 def test_estimators_that_were_added_moved_no_key_of_those_before_them():

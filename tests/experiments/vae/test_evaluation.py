@@ -232,17 +232,17 @@ def test_active_units_of_two_layers_by_hand():
 # --- the sandwich -----------------------------------------------------------------------------
 
 
-def annealing(temperatures, chains, leapfrog=2):
+def annealing(temperatures, chains, leapfrog=2, start="encoder"):
     return Annealing(
         test_images=0, simulated_images=1, temperatures=temperatures, chains=chains,
-        leapfrog=leapfrog,
+        leapfrog=leapfrog, start=start,
     )  # fmt: skip
 
 
-def between(num_temperatures, images, latents, seed):
+def between(num_temperatures, images, latents, seed, start="encoder"):
     return sandwich.sandwich(
-        MODEL, params(), images, latents, jax.random.key(seed), annealing(num_temperatures, 2),
-        images_per_pass=150,
+        MODEL, params(), images, latents, jax.random.key(seed),
+        annealing(num_temperatures, 2, start=start), images_per_pass=150,
     )  # fmt: skip
 
 
@@ -273,6 +273,36 @@ def test_the_sandwich_holds_the_exact_answer():
     assert z_score(wrong.upper - exact) < limit
 
 
+def test_weights_from_the_prior_are_unbiased_for_the_same_probability():
+    """As those from the encoder are; with the encoder's density for the prior's draws, not."""
+    images, _, exact = simulated()
+
+    def z_of(model):
+        draw = functools.partial(bounds.log_weights, model, params(), num_samples=100)
+        keys = jax.random.split(jax.random.key(7), len(images))
+        log_w = jax.jit(jax.vmap(draw))(keys, images)
+        ratio = np.exp(np.asarray(jax.vmap(bounds.iwae)(log_w), np.float64) - exact)
+        return z_score(ratio, 1.0)
+
+    model = sandwich.from_prior(MODEL.model)
+
+    def wrong(phi, key, x):
+        z, _ = model.propose(phi, key, x)
+        return z, MODEL.model.log_q(phi, x, z)
+
+    assert abs(z_of(model)) < z_limit(1)
+    assert abs(z_of(model._replace(propose=wrong))) > z_limit(1)
+
+
+@pytest.mark.slow
+def test_the_sandwich_from_the_prior_holds_the_exact_answer():
+    images, latents, exact = simulated()
+    limit, found = z_limit(1), between(12, images, latents, 3, start="prior")
+    assert abs(z_score(np.exp(found.lower - exact), 1.0)) < limit
+    assert abs(z_score(np.exp(exact - found.upper), 1.0)) < limit
+    assert np.any(found.lower != between(12, images, latents, 3).lower)
+
+
 def test_rows_of_the_sandwich():
     found = sandwich.Sandwich(np.array([-3.0, -5.0]), np.array([-2.0, -4.5]), np.array([0.5, 0.7]))
     rows = sandwich.rows(found, annealing(10, 4))
@@ -282,6 +312,9 @@ def test_rows_of_the_sandwich():
         ("AIS gap", "estimate", "nats"),
         ("AIS acceptance", "estimate", "share"),
     ]
+    assert all("start" not in r["at"] for r in rows)
+    of_prior = sandwich.rows(found, annealing(10, 4, start="prior"))
+    assert all(r["at"]["start"] == "prior" for r in of_prior)
     np.testing.assert_allclose([r["value"] for r in rows], [-4.0, -3.25, 0.75, 0.6])
     # Paired: the halves of 1 - 0.5, sqrt(2) / 2 of the difference over sqrt(2).
     np.testing.assert_allclose([r["standard_error"] for r in rows], [1.0, 1.25, 0.25, 0.1])
@@ -317,6 +350,9 @@ def test_every_row_has_a_kind_a_unit_and_a_standard_error():
     assert by_data["active units, layer 1"] == (20, "test")
     assert by_data["AIS"] == by_data["IWAE"] == (10, "simulated")
     assert {r["n"] for r in parts["annealed"]} == {20}
+    # Of the samples that IWAE of the same images is of.
+    of_test = {r["name"]: r["value"] for r in parts["annealed"] + parts["images"]}
+    assert of_test["AIS above IWAE"] == pytest.approx(of_test["AIS"] - of_test["IWAE"], abs=1e-4)
     of_curve = {(r["name"], r["at"]["K"]): r["value"] for r in parts["curves"]}
     assert of_curve["VR-IWAE", 1] == of_curve["IWAE", 1] < of_curve["VR-IWAE", 4]
     assert of_curve["VR-IWAE", 4] < of_curve["IWAE", 4]  # alpha = 0.5 is the looser

@@ -1,0 +1,46 @@
+"""What can be said of a paper: numbers and orders of numbers, each with where ours are."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """A row of a part: its name and what of its `at` tells it from others of that name."""
+
+    part: str
+    name: str
+    at: Mapping[str, Any] = MappingProxyType({})
+
+
+class Claim(NamedTuple):
+    """A number of ours, beside the published one and its standard error where there are such."""
+
+    of: str
+    ours: Place
+    value: float | None = None
+    error: float | None = None
+
+
+class Order(NamedTuple):
+    """A published order: the one is above the other."""
+
+    of: str
+    above: Place
+    below: Place
+
+
+class Source(NamedTuple):
+    """A table or figure of a paper.
+
+    Attributes:
+      paper: with the place in it.
+      differs: what is not as it was there.
+      claims: numbers.
+      orders: of numbers; they can agree where a shorter training leaves the numbers apart.
+    """
+
+    paper: str
+    differs: str
+    claims: tuple[Claim, ...] = ()
+    orders: tuple[Order, ...] = ()
