@@ -224,7 +224,7 @@ def _dalle(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
 
 def _masked(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     chosen = _chosen(masked_family.PARTS, asked, folder, config)
-    problem, own = chosen.prepared.problem, chosen.prepared.trained[chosen.name]
+    problem, own = chosen.prepared.data, chosen.prepared.trained[chosen.name]
     model, seeds = chosen.prepared.models[chosen.name], chosen.point.seeds
     runs = [masked_training.make_run(problem, model, own, seed) for seed in seeds]
     theta, source = chosen.restore(runs, identity(own, TrainedMasked, seeds))
