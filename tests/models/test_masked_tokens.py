@@ -166,3 +166,12 @@ def test_draws_in_turn_have_the_probabilities_of_that_order_and_samples_those_of
     assert largest_z(image, of_image, count) < oracles.z_limit(5)
     assert largest_z(any_order, of_all, count) < oracles.z_limit(5)
     assert largest_z(any_order, of_image, count) > 10
+
+
+def test_a_code_is_another_token_than_the_word_of_its_number(prior):
+    """What the last token is predicted from: two words, a code and one mask, each a row."""
+    made, theta = prior
+    y, z = jnp.asarray([1, 0]), jnp.asarray([1, 0])
+    slope = jax.grad(lambda theta: made.logits(theta, y, z)[1][1, 0])(theta)
+    rows = np.flatnonzero(np.abs(slope["params"]["tokens"]).max(axis=1))
+    assert rows.tolist() == [0, 1, 3 + 1, 5]
