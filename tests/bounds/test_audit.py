@@ -1,5 +1,6 @@
 """The audit names what is wrong, passes what is right, and says so where it cannot tell."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -275,7 +276,7 @@ def test_false_alarms_on_models_that_are_right(name):
     objectives = make(case.model, num_samples=16), plain(case.model, num_samples=16)
     own, fewer = audit_cases.iwae_of(case, 16), audit_cases.iwae_of(case, 2)
     draw, batched = audit_cases.drawn_from(case), audit_cases.mean_over_batch(own)
-    alarms = 0
+    alarms, undecided = 0, collections.Counter()
     for seed in range(200):
         key = jax.random.key(seed)
         of_model = bounds.audit.model(
@@ -285,7 +286,10 @@ def test_false_alarms_on_models_that_are_right(name):
         of_claim = bounds.audit.claim(
             own, key, simulate=draw, fewer=fewer, rescaled=own, batched=batched, traceable=True
         )
-        alarms += bool(of_model.violated) + bool(of_claim.violated)
+        for report in (of_model, of_claim):
+            alarms += bool(report.violated)
+            undecided.update(c.name for c in report.checks if c.verdict == "undecided")
+    print(f"{name}: {alarms} of 400 reports; undecided of 200: {dict(undecided)}")
     assert alarms <= 0.01 * 400
 
 
