@@ -213,8 +213,8 @@ def _last_place(array: Array) -> Array:
 
 
 def twentieth(array: Array) -> Array:
-    """A twentieth of an array's size, for parameters that are near those given, but others."""
-    return 0.05 * (jnp.sqrt(jnp.mean(jnp.square(array))) + 0.1)
+    """A twentieth of each entry, so that scales and variances stay positive, or .005 of zeros."""
+    return jnp.where(jnp.any(array != 0), 0.05 * jnp.abs(array), 0.005)
 
 
 def _beside(

@@ -1,6 +1,5 @@
 """Whether two objectives have one gradient, and whether it reaches every parameter."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -142,16 +141,19 @@ def is_floating(leaf: Any) -> bool:
 
 
 def compiled(fn: Callable, fixed: tuple[Any, ...], *trees: PyTree) -> Any:
-    """fn(*fixed, *trees), compiled once for the same `fixed`, whatever numbers trees hold."""
+    """fn(*fixed, *trees), compiled."""
     leaves, structure = jax.tree.flatten(trees)
     arrays = [leaf if is_number(leaf) else None for leaf in leaves]
     # Functions and names among parameters are fixed as well.
     others = tuple(None if is_number(leaf) else leaf for leaf in leaves)
-    return _called((fn, fixed, structure, others), arrays)
+    return program(fn, fixed, structure, others)(arrays)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _called(fixed: tuple[Any, ...], arrays: list[Any]) -> Any:
-    fn, arguments, structure, others = fixed
-    leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
-    return fn(*arguments, *jax.tree.unflatten(structure, leaves))
+def program(fn: Callable, fixed: tuple[Any, ...], structure: Any, others: tuple) -> Callable:
+    """Compiled anew for each report: what a model closes over may be another by then."""
+
+    def called(arrays):
+        leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
+        return fn(*fixed, *jax.tree.unflatten(structure, leaves))
+
+    return jax.jit(called)

@@ -178,10 +178,14 @@ def _of_draws(
     drawn: Drawn, floating: bool, has_other: bool, num_temperatures: int
 ) -> list[Test]:  # fmt: skip
     eps = float(jnp.finfo(drawn.log_p.dtype).eps)
-    tolerance = ROUNDING * eps * (1 + float(jnp.abs(drawn.log_p).mean()))
+    log_p = np.asarray(drawn.log_p, np.float64)
+    size = float(np.abs(np.where(np.isfinite(log_p), log_p, 0.0)).mean())
+    tolerance = ROUNDING * eps * (1 + size)
     exact = np.asarray(drawn.log_w_exact, np.float64)
     log_w = np.concatenate([exact[:, None], drawn.log_w], axis=1)
-    weights = np.exp(log_w - log_w.max(1, keepdims=True))
+    greatest = log_w.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # z* where q has no support weighs infinitely much
+        weights = np.where(log_w == greatest, 1.0, np.exp(log_w - greatest))
     shares = weights / weights.sum(1, keepdims=True)
     squares = (shares**2).sum(1)
 
