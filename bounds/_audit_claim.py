@@ -123,7 +123,8 @@ def claim(
       `Report`. What cannot be told is "undecided", with the reason.
 
     Raises:
-      TypeError: a count is not an integer, or a claim is no number.
+      TypeError: a count is not an integer, a claim is no number, or one that is said to be
+        traceable is not.
       ValueError: a count is too small, there are no data or not along one axis, simulate does not
         return (x, log r(x)), a claim is NaN, or the rate is not between 0 and 1.
 
@@ -229,7 +230,13 @@ def _claims(
     data = jax.tree.map(lambda leaf: leaf[:size], data)
     if traceable:
         fixed = fn, size, draws, chunk_size
-        found = np.asarray(compiled(_traced, fixed, data, key), np.float64)
+        try:
+            found = np.asarray(compiled(_traced, fixed, data, key), np.float64)
+        except jax.errors.JAXTypeError as error:
+            raise TypeError(
+                "a claim cannot be traced, as it turns its numbers into those of Python or NumPy; "
+                "leave traceable at False, or compute it in JAX alone."
+            ) from error
         for number in np.flatnonzero(np.isnan(found))[:1]:
             _number(np.nan, int(number) // draws)
     else:

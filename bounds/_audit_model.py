@@ -30,7 +30,7 @@ from bounds._verdicts import (
 MEANINGS = {
     "log q at its own draw": (
         "propose returns another log q than log_q has at that z: that of a stale sample, of other "
-        "parameters, or without a Jacobian."
+        "parameters or another dropout mask, without a Jacobian, or no number at all."
     ),
     "same key, same draw": (
         "propose does not take its randomness from its key alone, so nothing that is drawn can be "
@@ -170,7 +170,7 @@ def model(
         objective = objective or make(model, num_samples=num_samples)
         reference = reference or plain(model, num_samples=num_samples)
         pairs = objective, reference, simulate, num_gradients, chunk_size
-        tests += judged(compiled(differences, pairs, params, sample_key(key, 2)))
+        tests += judged(compiled(differences, pairs, params, sample_key(key, 2)), params)
     return report(tests, {**MEANINGS, **GRADIENTS}, false_alarm_rate)
 
 
@@ -197,7 +197,10 @@ def _of_draws(
     moved = jnp.where(jnp.isfinite(drawn.log_q_moved), drawn.log_q_moved, 0.0)
     allowed = drawn.log_q_rounding + ROUNDING * jnp.sqrt(jnp.mean(moved**2))
     worst = float(jnp.max(drawn.log_q_error / allowed))  # NaN where any is
+    unknown = int(jnp.isnan(drawn.log_q_error).sum())
     why = "the largest difference, in units of what rounding explains"
+    if unknown:
+        why = f"log q is no finite number at {unknown} of {len(exact)} draws"
     tests = [certain("log q at its own draw", worst, 1.0, why)]
     if bool(drawn.in_a_plane.any()):
         why = "entries of z are fixed or add up to a fixed sum, so q is no density over all of them"
