@@ -134,8 +134,8 @@ def test_a_z_of_half_precision_has_its_bridge_in_float32():
 
     model = bounds.LatentModel(propose, log_q, lambda theta, x, z: log_q(1.0, x, z))
     found = bounds.audit.model(
-        model, bounds.Params((), jnp.array(1.0, jnp.float32)), KEY, num_data=40_000, num_samples=1,
+        model, bounds.Params((), jnp.array(1.0, jnp.float32)), KEY, num_data=160_000, num_samples=1,
         simulate=lambda theta, key: (jnp.zeros(()), propose(1.0, key, None)[0]), num_gradients=0,
     )  # fmt: skip
     (check,) = [c for c in found.checks if c.name == "q integrates to 1"]
-    assert abs(check.estimate) < 4 * check.standard_error < 0.005
+    assert abs(check.estimate) < 4 * check.standard_error < 0.0015
