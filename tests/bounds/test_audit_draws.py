@@ -12,7 +12,7 @@ import bounds
 KEY = jax.random.key(20)
 
 
-@pytest.mark.parametrize("scale", [1e-1, 1e-4])
+@pytest.mark.parametrize("scale", [1e-1, 3e-5])
 def test_log_q_by_the_noise_is_that_by_a_draw_that_is_rounded_coarsely(scale):
     """z = 3 + scale * noise in float32: log_q cannot find the noise again to 1024 units."""
 

@@ -30,6 +30,10 @@ def _with(**changes):
             r"simulate's z must be like propose's, float\d+ of shape \(2,\), got float\d+ of shape",
         ),
         (
+            {"simulate": lambda theta, key: (jnp.zeros(8), jnp.zeros(2, int))},
+            r"simulate's z must be like propose's, .* got int\d+ of shape \(2,\)",
+        ),
+        (
             {"simulate": lambda theta, key: (jnp.zeros(8), {"z": jnp.zeros(2)})},
             "simulate's z must have the tree of propose's",
         ),
