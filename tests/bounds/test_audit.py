@@ -221,7 +221,11 @@ def test_dead_and_infinite_gradients_are_named():
         fixed = {**params.phi, "weight": jax.lax.stop_gradient(params.phi["weight"])}
         return bounds.pathwise(case.model, num_samples=4)(params._replace(phi=fixed), key, x)
 
+    def looked_up(params, key, x):
+        return bounds.dreg(case.model, num_samples=4)(params, key, jax.lax.stop_gradient(x))
+
     for objective, check, verdict, says in (
+        (looked_up, "living gradients", "undecided", "none reaches x, others have one"),
         (dead, "living gradients", "violated", "all of phi"),
         (infinite, "finite gradients", "violated", "of theta first"),
         (partly, "living gradients", "undecided", "none reaches phi['weight'], others have one"),
