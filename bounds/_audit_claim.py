@@ -1,6 +1,5 @@
 """The audit of a claimed number: a bound on log p(x) that somebody else's code computes."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from bounds._audit_gradients import compiled
 from bounds._checks import check_count, check_scalar
 from bounds._sampling import is_number, over_samples, sample_key
 from bounds._types import Key
@@ -123,7 +123,8 @@ def claim(
       `Report`. What cannot be told is "undecided", with the reason.
 
     Raises:
-      TypeError: a count is not an integer, or a claim is no number.
+      TypeError: a count is not an integer, a claim is no number, or one that is said to be
+        traceable is not.
       ValueError: a count is too small, there are no data or not along one axis, simulate does not
         return (x, log r(x)), a claim is NaN, or the rate is not between 0 and 1.
 
@@ -147,7 +148,8 @@ def claim(
         raise ValueError("audit.claim needs data: give simulate, x, or both.")
     tests, log_w, known = [], None, None
     if simulate is not None:
-        known, log_w = _simulated(simulate, num_data, chunk_size, sample_key(key, 0))
+        fixed = simulate, num_data, chunk_size
+        known, log_w = compiled(_simulated, fixed, sample_key(key, 0))
     data = known if x is None else x
     size = min(num_data, _length(data))
     if size < LEAST_DATA:
@@ -227,7 +229,14 @@ def _claims(
     """Claims [size, draws] of the first data; each has a key of its own."""
     data = jax.tree.map(lambda leaf: leaf[:size], data)
     if traceable:
-        found = np.asarray(_traced(fn, size, draws, chunk_size, data, key), np.float64)
+        fixed = fn, size, draws, chunk_size
+        try:
+            found = np.asarray(compiled(_traced, fixed, data, key), np.float64)
+        except jax.errors.JAXTypeError as error:
+            raise TypeError(
+                "a claim cannot be traced, as it turns its numbers into those of Python or NumPy; "
+                "leave traceable at False, or compute it in JAX alone."
+            ) from error
         for number in np.flatnonzero(np.isnan(found))[:1]:
             _number(np.nan, int(number) // draws)
     else:
@@ -239,7 +248,6 @@ def _claims(
     return found.reshape(size, draws)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _simulated(
     simulate: Callable, size: int, chunk_size: int | None, key: Key
 ) -> tuple[PyTree, Array]:
@@ -264,7 +272,6 @@ def _length(data: PyTree) -> int:
     return shapes[0][0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _traced(
     fn: Claimed, size: int, draws: int, chunk_size: int | None, data: PyTree, key: Key
 ) -> Array:

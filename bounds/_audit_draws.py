@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from bounds._annealing import ais, annealing_schedule, reverse_ais, tune_step_sizes
 from bounds._audit_gradients import arrays_of
-from bounds._checks import check_count, check_log_q
+from bounds._checks import at_least_float32, check_count, check_log_q
 from bounds._sampling import log_weight, log_weights, over_samples, propose, sample_key
 from bounds._types import Key, LatentModel, Params
 
@@ -213,8 +213,8 @@ def _last_place(array: Array) -> Array:
 
 
 def twentieth(array: Array) -> Array:
-    """A twentieth of an array's size, for parameters that are near those given, but others."""
-    return 0.05 * (jnp.sqrt(jnp.mean(jnp.square(array))) + 0.1)
+    """A twentieth of each entry, so that scales and variances stay positive, or .005 of zeros."""
+    return jnp.where(jnp.any(array != 0), 0.05 * jnp.abs(array), 0.005)
 
 
 def _beside(
@@ -232,16 +232,19 @@ def _beside(
     pilot = jax.vmap(lambda k: propose(model, phi, sample_key(key, k), x)[0])(jnp.arange(_PILOT))
     flat = jax.vmap(lambda z: ravel_pytree(z)[0])(pilot)
     _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], pilot))
-    mean, deviation = jnp.mean(flat, 0), _NARROWER * jnp.std(flat, 0, ddof=1)
+    fitted = at_least_float32(flat)
+    mean, deviation = jnp.mean(fitted, 0), _NARROWER * jnp.std(fitted, 0, ddof=1)
 
-    def log_prob(noise):
+    def log_r(z):
+        noise = (at_least_float32(ravel_pytree(z)[0]) - mean) / deviation
         return jnp.sum(jax.scipy.stats.norm.logpdf(noise) - jnp.log(deviation))
 
     def of_key(k):
         noise = jax.random.normal(k, mean.shape, mean.dtype)
-        return unravel(mean + deviation * noise), log_prob(noise)
+        z = unravel((mean + deviation * noise).astype(flat.dtype))
+        return z, log_r(z)
 
-    return of_key, lambda z: log_prob((ravel_pytree(z)[0] - mean) / deviation), _in_a_plane(pilot)
+    return of_key, log_r, _in_a_plane(pilot)
 
 
 def _in_a_plane(draws: PyTree) -> Array:

@@ -1,6 +1,6 @@
 """Whether two objectives have one gradient, and whether it reaches every parameter."""
 
-import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,21 +93,27 @@ def _norm(a: list[Array]) -> Array:
     return jnp.sqrt(jnp.where(square > 0, square, 1.0))
 
 
-def judged(found: Differences) -> list[Test]:
+def judged(found: Differences, params: Params) -> list[Test]:
     mean, square = (jax.tree.map(np.asarray, tree) for tree in (found.mean, found.square))
-    wrong = sum(int(np.size(v) - np.isfinite(v).sum()) for v in jax.tree.leaves(mean))
+    places = [place for name, tree in params._asdict().items() for place in _places(name, tree)]
+    places += ["x"] * len(mean[2])
+    infinite = [int(np.size(v) - np.isfinite(v).sum()) for v in jax.tree.leaves(mean)]
     dead = [
         [not (np.any(m) or np.any(s)) for m, s in zip(ms, ss, strict=True)]
         for ms, ss in zip(mean, square, strict=True)
     ]
     names = ("theta", "phi", "x")
-    tests = [certain("finite gradients", wrong, 0, "entries that are not finite")]
-    count = sum(map(sum, dead))
+    first = next((f", of {p} first" for p, n in zip(places, infinite, strict=True) if n), "")
+    tests = [certain("finite gradients", sum(infinite), 0, f"entries that are not finite{first}")]
+    without = [p for p, d in zip(places, itertools.chain(*dead), strict=True) if d]
+    count = len(without)
     wholly = [n for n, d in zip(names, dead, strict=True) if d and all(d) and n != "x"]
     if count and not wholly:
         # An array may be right to have none: an offset that cancels, x that is looked up.
-        why = f"{count} arrays get no gradient, others do"
-        tests.append(undecided("living gradients", why))
+        more = f" and {count - 1} more" if count > 1 else ""
+        tests.append(
+            undecided("living gradients", f"none reaches {without[0]}{more}, others have one")
+        )
     else:
         why = f"arrays without a gradient, all of {wholly[0]}" if wholly else "arrays without one"
         tests.append(certain("living gradients", count, 0, why))
@@ -120,6 +126,12 @@ def judged(found: Differences) -> list[Test]:
             own = f"gradient in {name}"
             tests.append(mean_zero(own, along, side=-1, tolerance=rounding * float(norm)))
     return tests
+
+
+def _places(name: str, tree: PyTree) -> list[str]:
+    """Of the arrays that `arrays_of` finds."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [name + jax.tree_util.keystr(path) for path, leaf in leaves if is_floating(leaf)]
 
 
 def arrays_of(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], Any]]:
@@ -142,16 +154,19 @@ def is_floating(leaf: Any) -> bool:
 
 
 def compiled(fn: Callable, fixed: tuple[Any, ...], *trees: PyTree) -> Any:
-    """fn(*fixed, *trees), compiled once for the same `fixed`, whatever numbers trees hold."""
+    """fn(*fixed, *trees), compiled."""
     leaves, structure = jax.tree.flatten(trees)
     arrays = [leaf if is_number(leaf) else None for leaf in leaves]
     # Functions and names among parameters are fixed as well.
     others = tuple(None if is_number(leaf) else leaf for leaf in leaves)
-    return _called((fn, fixed, structure, others), arrays)
+    return program(fn, fixed, structure, others)(arrays)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _called(fixed: tuple[Any, ...], arrays: list[Any]) -> Any:
-    fn, arguments, structure, others = fixed
-    leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
-    return fn(*arguments, *jax.tree.unflatten(structure, leaves))
+def program(fn: Callable, fixed: tuple[Any, ...], structure: Any, others: tuple) -> Callable:
+    """Compiled anew for each report: what a model closes over may be another by then."""
+
+    def called(arrays):
+        leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
+        return fn(*fixed, *jax.tree.unflatten(structure, leaves))
+
+    return jax.jit(called)

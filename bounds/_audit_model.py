@@ -30,7 +30,7 @@ from bounds._verdicts import (
 MEANINGS = {
     "log q at its own draw": (
         "propose returns another log q than log_q has at that z: that of a stale sample, of other "
-        "parameters, or without a Jacobian."
+        "parameters or another dropout mask, without a Jacobian, or no number at all."
     ),
     "same key, same draw": (
         "propose does not take its randomness from its key alone, so nothing that is drawn can be "
@@ -170,7 +170,7 @@ def model(
         objective = objective or make(model, num_samples=num_samples)
         reference = reference or plain(model, num_samples=num_samples)
         pairs = objective, reference, simulate, num_gradients, chunk_size
-        tests += judged(compiled(differences, pairs, params, sample_key(key, 2)))
+        tests += judged(compiled(differences, pairs, params, sample_key(key, 2)), params)
     return report(tests, {**MEANINGS, **GRADIENTS}, false_alarm_rate)
 
 
@@ -178,10 +178,14 @@ def _of_draws(
     drawn: Drawn, floating: bool, has_other: bool, num_temperatures: int
 ) -> list[Test]:  # fmt: skip
     eps = float(jnp.finfo(drawn.log_p.dtype).eps)
-    tolerance = ROUNDING * eps * (1 + float(jnp.abs(drawn.log_p).mean()))
+    log_p = np.asarray(drawn.log_p, np.float64)
+    size = float(np.abs(np.where(np.isfinite(log_p), log_p, 0.0)).mean())
+    tolerance = ROUNDING * eps * (1 + size)
     exact = np.asarray(drawn.log_w_exact, np.float64)
     log_w = np.concatenate([exact[:, None], drawn.log_w], axis=1)
-    weights = np.exp(log_w - log_w.max(1, keepdims=True))
+    greatest = log_w.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # z* where q has no support weighs infinitely much
+        weights = np.where(log_w == greatest, 1.0, np.exp(log_w - greatest))
     shares = weights / weights.sum(1, keepdims=True)
     squares = (shares**2).sum(1)
 
@@ -193,7 +197,10 @@ def _of_draws(
     moved = jnp.where(jnp.isfinite(drawn.log_q_moved), drawn.log_q_moved, 0.0)
     allowed = drawn.log_q_rounding + ROUNDING * jnp.sqrt(jnp.mean(moved**2))
     worst = float(jnp.max(drawn.log_q_error / allowed))  # NaN where any is
+    unknown = int(jnp.isnan(drawn.log_q_error).sum())
     why = "the largest difference, in units of what rounding explains"
+    if unknown:
+        why = f"log q is no finite number at {unknown} of {len(exact)} draws"
     tests = [certain("log q at its own draw", worst, 1.0, why)]
     if bool(drawn.in_a_plane.any()):
         why = "entries of z are fixed or add up to a fixed sum, so q is no density over all of them"

@@ -125,7 +125,7 @@ def mean_one(
 
     def test(level: float) -> Check:
         if np.isnan(terms).any():
-            return _of_nan(name, 1.0)
+            return _of_nan(name, 1.0, terms)
         if np.isposinf(terms).any():  # a density of zero at what was drawn from it
             return Check(
                 name, math.inf, 1.0, math.nan, VIOLATED, "above 1: some terms are infinite"
@@ -140,7 +140,7 @@ def mean_one(
 
         if _log_capital(terms, log=True) > -math.log(level):
             return found(VIOLATED, "above 1, by a bet that no tail can mislead")
-        doubt = _doubt_of_weights(terms)
+        doubt = "" if np.ptp(terms) <= tolerance else _doubt_of_weights(terms)
         if doubt:
             return found(UNDECIDED, doubt)
         off = float(mean) - 1.0
@@ -170,7 +170,7 @@ def mean_zero(name: str, values: object, *, side: int = 0, tolerance: float = 0.
             return Check(name, mean, 0.0, error, verdict, why)
 
         if np.isnan(known).any():
-            return _of_nan(name, 0.0)
+            return _of_nan(name, 0.0, known)
         if np.isinf(known).any():
             return found(UNDECIDED, "some of its terms are infinite")
         if side * mean > 0 or abs(mean) <= tolerance:
@@ -198,7 +198,7 @@ def bounded_zero(name: str, values: object, *, overlap: float, tolerance: float 
 
     def test(level: float) -> Check:
         if np.isnan(known).any():
-            return _of_nan(name, 0.0)
+            return _of_nan(name, 0.0, known)
         mean, error = float(known.mean()), _standard_error(known)
         capital = max(_log_capital(known), _log_capital(-known))
         verdict, why = HOLDS, "0 within its error"
@@ -218,8 +218,9 @@ def _beyond(off: float, error: float, level: float, size: int, tolerance: float)
     return abs(off) > tolerance and abs(off) > _quantile(level, size) * error
 
 
-def _of_nan(name: str, reference: float) -> Check:
-    return Check(name, math.nan, reference, math.nan, UNDECIDED, "some of its terms are NaN")
+def _of_nan(name: str, reference: float, values: Values) -> Check:
+    why = f"{np.isnan(values).sum()} of its {values.size} terms are NaN"
+    return Check(name, math.nan, reference, math.nan, UNDECIDED, why)
 
 
 def _log_capital(values: Values, *, log: bool = False) -> float:
@@ -251,8 +252,6 @@ def _standard_error(values: Values) -> float:
 
 def _doubt_of_weights(log_terms: Values) -> str:
     """Why the mean of exp(term) cannot be believed; empty where it can."""
-    if np.ptp(log_terms) == 0:
-        return ""
     k_hat, limit = float(pareto_k_hat(jnp.asarray(log_terms))), k_hat_threshold(log_terms.size)
     if not k_hat < limit:
         return f"heavy tails: k-hat {k_hat:.2f} of its terms is not below {limit:.2f}"

@@ -1,5 +1,6 @@
 """The audit names what is wrong, passes what is right, and says so where it cannot tell."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -13,6 +14,7 @@ import pytest
 from jax.scipy.stats import norm
 
 import bounds
+from bounds import _audit_gradients
 
 KEY = jax.random.key(20)
 
@@ -128,66 +130,43 @@ def test_a_q_that_is_no_density_is_named(change, check):
     assert check in found.violated
 
 
-@pytest.mark.parametrize("scale", [1e-1, 1e-4])
-def test_log_q_by_the_noise_is_that_by_a_draw_that_is_rounded_coarsely(scale):
-    """z = 3 + scale * noise in float32: log_q cannot find the noise again to 1024 units."""
+class Closure:
+    """A function like a method of a module with arrays: it has state, and no hash."""
 
-    def propose(phi, key, x, stale=False):
-        noise = jax.random.normal(key, (2,))
-        counted = jax.random.normal(jax.random.fold_in(key, 0), (2,)) if stale else noise
-        return 3 + phi * noise, jnp.sum(norm.logpdf(counted) - jnp.log(phi))
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
-    def log_q(phi, x, z):
-        return norm.logpdf(z, 3.0, phi).sum()
+    def __init__(self, function):
+        self.function, self.state = function, 1.0
 
-    def log_p(theta, x, z):
-        return norm.logpdf(z, 3.0, scale).sum() + norm.logpdf(x)
+    def __eq__(self, other):
+        return False
 
-    def simulate(theta, key):
-        first, second = jax.random.split(key)
-        return jax.random.normal(first), 3 + scale * jax.random.normal(second, (2,))
-
-    for stale in (False, True):
-        found = bounds.audit.model(
-            bounds.LatentModel(functools.partial(propose, stale=stale), log_q, log_p),
-            bounds.Params((), jnp.array(scale)), KEY, simulate=simulate, num_gradients=0,
-            num_data=200,
-        )  # fmt: skip
-        assert ("log q at its own draw" in found.violated) == stale
+    def __call__(self, *arguments):
+        return self.function(self.state, *arguments)
 
 
-@pytest.mark.parametrize("fixed", ["a sum", "an entry"])
-def test_a_z_on_a_plane_has_no_density_beside_a_gaussian_and_is_undecided(fixed):
-    """z = (s, 1 - s) or (s, 0) with logit(s) normal: q integrates to 1 over the first alone."""
+def test_each_report_is_of_what_functions_close_over_by_then():
+    case = audit_cases.vae()
 
-    def draw(key, mean, scale):
-        share = jax.nn.sigmoid(mean + scale * jax.random.normal(key))
-        return jnp.stack([share, 1 - share if fixed == "a sum" else 0.0 * share])
+    @Closure
+    def log_p(count, theta, x, z):
+        return audit_cases.vae_log_px(theta, x, z) / count + norm.logpdf(z).sum()
 
-    def log_prob(z, mean, scale):
-        log, other = jnp.log(z[0]), jnp.log1p(-z[0])
-        return norm.logpdf(log - other, mean, scale) - log - other
+    @Closure
+    def claimed(offset, key, x):
+        return audit_cases.iwae_of(case, 2)(key, x) + offset - 1
 
-    def propose(phi, key, x):
-        z = draw(key, 0.6 * x, phi)
-        return z, log_prob(z, 0.6 * x, phi)
-
-    def simulate(theta, key):
-        first, second = jax.random.split(key)
-        z = draw(first, 0.0, 1.0)
-        return 4 * z[0] - 2 + jax.random.normal(second), z
-
-    model = bounds.LatentModel(
-        propose,
-        lambda phi, x, z: log_prob(z, 0.6 * x, phi),
-        lambda theta, x, z: log_prob(z, 0.0, 1.0) + norm.logpdf(x, 4 * z[0] - 2),
-    )
-    found = bounds.audit.model(
-        model, bounds.Params((), jnp.array(0.7)), KEY, simulate=simulate, num_gradients=0
-    )
-    (check,) = [c for c in found.checks if c.name == "q integrates to 1"]
-    assert (check.verdict, "fixed" in check.why) == ("undecided", True)
-    assert found.violated == ()
+    model, draw = case.model._replace(log_p=log_p), audit_cases.drawn_from(case)
+    found = []
+    for log_p.state, claimed.state in ((1.0, 1.0), (8.0, 4.0)):
+        of_model = bounds.audit.model(
+            model, case.params, KEY, simulate=case.simulate, num_gradients=0
+        )
+        of_claim = bounds.audit.claim(claimed, KEY, simulate=draw, traceable=True)
+        found.append((of_model.violated, of_claim.violated))
+    assert found[0] == ((), ())
+    assert "posterior among draws of q" in found[1][0]
+    assert "below the upper bound" in found[1][1]
 
 
 def test_a_joint_that_is_not_simulated_is_named():
@@ -238,12 +217,36 @@ def test_dead_and_infinite_gradients_are_named():
         zero = params.theta[0, 0] - jax.lax.stop_gradient(params.theta[0, 0])
         return bounds.dreg(case.model, num_samples=4)(params, key, x) + jnp.sqrt(zero)
 
-    for objective, check in ((dead, "living gradients"), (infinite, "finite gradients")):
+    def partly(params, key, x):
+        fixed = {**params.phi, "weight": jax.lax.stop_gradient(params.phi["weight"])}
+        return bounds.pathwise(case.model, num_samples=4)(params._replace(phi=fixed), key, x)
+
+    def looked_up(params, key, x):
+        return bounds.dreg(case.model, num_samples=4)(params, key, jax.lax.stop_gradient(x))
+
+    for objective, check, verdict, says in (
+        (looked_up, "living gradients", "undecided", "none reaches x, others have one"),
+        (dead, "living gradients", "violated", "all of phi"),
+        (infinite, "finite gradients", "violated", "of theta first"),
+        (partly, "living gradients", "undecided", "none reaches phi['weight'], others have one"),
+    ):
         found = bounds.audit.model(
             case.model, case.params, KEY, simulate=case.simulate, objective=objective,
             num_samples=4, num_gradients=100, num_data=100,
         )  # fmt: skip
-        assert check in found.violated
+        (found,) = [c for c in found.checks if c.name == check]
+        assert (found.verdict, says in found.why) == (verdict, True)
+
+
+def test_a_log_q_that_is_nan_is_told_as_such():
+    case = audit_cases.vae()
+    params = case.params._replace(phi=jax.tree.map(lambda a: a * jnp.nan, case.params.phi))
+    found = bounds.audit.model(
+        case.model, params, KEY, simulate=case.simulate, num_data=100, num_gradients=0
+    )
+    why = {c.name: c.why for c in found.checks}
+    assert why["log q at its own draw"] == "log q is no finite number at 100 of 100 draws"
+    assert why["posterior among draws of q"] == "100 of its 100 terms are NaN"
 
 
 def test_randomness_of_its_own_is_named():
@@ -268,14 +271,16 @@ def test_randomness_of_its_own_is_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", audit_cases.RIGHT)
-def test_false_alarms_on_models_that_are_right(name):
+def test_false_alarms_on_models_that_are_right(name, monkeypatch):
     """200 seeds, two reports each, of which at most 1% may say that anything is violated."""
+    # Nothing changes between the reports, so one program serves all seeds.
+    monkeypatch.setattr(_audit_gradients, "program", functools.cache(_audit_gradients.program))
     case, discrete = audit_cases.RIGHT[name](), name == "dVAE"
     make, plain = (bounds.vimco, bounds.reinforce) if discrete else (bounds.dreg, bounds.pathwise)
     objectives = make(case.model, num_samples=16), plain(case.model, num_samples=16)
     own, fewer = audit_cases.iwae_of(case, 16), audit_cases.iwae_of(case, 2)
     draw, batched = audit_cases.drawn_from(case), audit_cases.mean_over_batch(own)
-    alarms = 0
+    alarms, undecided = 0, collections.Counter()
     for seed in range(200):
         key = jax.random.key(seed)
         of_model = bounds.audit.model(
@@ -285,70 +290,11 @@ def test_false_alarms_on_models_that_are_right(name):
         of_claim = bounds.audit.claim(
             own, key, simulate=draw, fewer=fewer, rescaled=own, batched=batched, traceable=True
         )
-        alarms += bool(of_model.violated) + bool(of_claim.violated)
+        for report in (of_model, of_claim):
+            alarms += bool(report.violated)
+            undecided.update(c.name for c in report.checks if c.verdict == "undecided")
+    print(f"{name}: {alarms} of 400 reports; undecided of 200: {dict(undecided)}")
     assert alarms <= 0.01 * 400
-
-
-# Bad input: a sentence each.
-
-
-def _with(**changes):
-    case = audit_cases.vae()
-    arguments = {"simulate": case.simulate, "num_data": 100, "num_gradients": 0, **changes}
-    return bounds.audit.model(arguments.pop("model", case.model), case.params, KEY, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"num_data": 20}, "num_data must be at least 100, got 20"),
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-        ({"num_temperatures": 2}, "num_temperatures must be at least 3, got 2"),
-        ({"false_alarm_rate": 0.0}, "false_alarm_rate must be between 0 and 1, got 0.0"),
-        ({"simulate": lambda theta, key: jnp.zeros(8)}, r"simulate must return \(x, z\)"),
-        (
-            {"simulate": lambda theta, key: (jnp.zeros(8), jnp.zeros(3))},
-            r"simulate's z must be like propose's, float\d+ of shape \(2,\), got float\d+ of shape",
-        ),
-        (
-            {"simulate": lambda theta, key: (jnp.zeros(8), {"z": jnp.zeros(2)})},
-            "simulate's z must have the tree of propose's",
-        ),
-        ({"model": audit_cases.vae().model._replace(log_q=None)}, "use bounds.audit.claim"),
-    ],
-)
-def test_bad_input_of_model(changes, says):
-    with pytest.raises(ValueError, match=says):
-        _with(**changes)
-
-
-@pytest.mark.parametrize("traceable", [False, True])
-def test_a_claim_of_nan_is_refused(traceable):
-    data = np.arange(100.0, dtype=np.float32)
-
-    def claimed(key, x):
-        return jnp.where(x == 7, jnp.nan, -1.0)
-
-    with pytest.raises(ValueError, match="a claim is NaN, of datum 7; NaN bounds nothing"):
-        bounds.audit.claim(claimed, KEY, x=data, traceable=traceable)
-
-
-def test_bad_input_of_claim():
-    data = np.zeros((100, 2), np.float32)
-    with pytest.raises(ValueError, match="needs data: give simulate, x, or both"):
-        bounds.audit.claim(lambda key, x: -1.0, KEY)
-    with pytest.raises(ValueError, match="x must hold at least 100 data, got 9"):
-        bounds.audit.claim(lambda key, x: -1.0, KEY, x=data[:9])
-    with pytest.raises(ValueError, match=r"a claim must return one number .* got shape \(2,\)"):
-        bounds.audit.claim(lambda key, x: x, KEY, x=data)
-    for x in (1.0, {}, (data, data[:50])):
-        with pytest.raises(ValueError, match="x must hold data along one leading axis"):
-            bounds.audit.claim(lambda key, x: -1.0, KEY, x=x)
-    for wrong in (data[0], (data[0], data[0]), (data[0], {"z": 0.0})):
-        with pytest.raises(ValueError, match=r"simulate must return \(x, log r\(x\)\)"):
-            bounds.audit.claim(lambda key, x: -1.0, KEY, simulate=lambda key, w=wrong: w)
-    with pytest.raises(ValueError, match="ratio must be at least 2, got 1"):
-        bounds.audit.claim(lambda key, x: -1.0, KEY, x=data, ratio=1)
 
 
 def test_a_claim_of_minus_infinity_is_a_bound():

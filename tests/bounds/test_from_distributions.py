@@ -305,6 +305,9 @@ def test_a_distribution_that_would_be_stretched_is_refused():
         )
         with pytest.raises(ValueError, match=rf"{name} does not fit .* \(1,\), got \(3,\)"):
             bounds.pathwise(model, num_samples=2)(params, key, x)
+    model, _ = bounds.adapters.from_distributions(*[lambda *arguments: right] * 3)
+    with pytest.raises(ValueError, match=r"x does not fit .* \(3,\), got \(\(3,\),\)"):
+        bounds.pathwise(model, num_samples=2)(params, key, (x,))
 
 
 def test_a_simulated_z_has_to_fit_the_encoder():

@@ -1,6 +1,7 @@
 """NumPyro models: densities equal to those written by hand, and gradients exact in expectation."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +150,26 @@ UNBIASED = {
     "dreg at K=3": (3, bounds.iwae, lambda m: bounds.dreg(m, num_samples=3)),
     "vimco": (2, bounds.iwae, lambda m: bounds.vimco(m, num_samples=2)),
 }
+
+
+def test_a_named_tuple_is_one_argument():
+    class Pair(NamedTuple):
+        first: float
+        second: float
+
+    def model(x):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("first", dist.Normal(z, 1.0), obs=x.first)
+        numpyro.sample("second", dist.Normal(-z, 1.0), obs=x.second)
+
+    def guide(x):
+        numpyro.sample("z", dist.Normal(x.first - x.second, 1.0))
+
+    made, x = bounds.adapters.from_numpyro(model, guide), Pair(1.0, 0.5)
+    params = made.init(jax.random.key(0), x)
+    found = made.model.log_p(params.theta, x, {"z": 0.2})
+    expected = norm.logpdf(jnp.array([0.2, 0.8, 0.7])).sum()
+    np.testing.assert_allclose(found, expected, **PRECISION)
 
 
 @pytest.mark.parametrize(("num_samples", "bound", "factory"), UNBIASED.values(), ids=UNBIASED)

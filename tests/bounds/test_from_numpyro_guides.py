@@ -228,7 +228,7 @@ def test_constrained_parameters_are_stored_unconstrained():
     def model(x):
         shares = numpyro.param("shares", jnp.array([0.2, 0.3, 0.5]), constraint=constraints.simplex)
         component = numpyro.sample("component", dist.Categorical(probs=shares))
-        numpyro.sample("x", dist.Normal(1.0 * component, 1.0), obs=x)
+        numpyro.sample("x", dist.Normal(component + numpyro.param("mean", 0.0), 1.0), obs=x)
 
     def guide(x):
         numpyro.sample("component", dist.Categorical(logits=jnp.zeros(3)))
@@ -236,6 +236,7 @@ def test_constrained_parameters_are_stored_unconstrained():
     made = bounds.adapters.from_numpyro(model, guide)
     theta = made.init(jax.random.key(0), 1.0).theta
     assert theta["shares"].shape == (2,)
+    assert not jax.typeof(theta["mean"]).weak_type  # or the first step would change its type
     expected = jnp.log(0.3) + norm.logpdf(1.0, 1.0)
     found = made.model.log_p(theta, 1.0, {"component": jnp.array(1)})
     np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -142,6 +142,7 @@ def test_terms_that_are_no_numbers_decide_nothing_but_a_density_of_zero_does():
         _verdicts.bounded_zero("", values, overlap=1.0),
     )  # fmt: skip
     assert [test(1e-4).verdict for test in tests] == ["undecided"] * 3
+    assert {test(1e-4).why for test in tests} == {"1 of its 200 terms are NaN"}
     values[3] = np.inf
     assert _verdicts.mean_one("", values)(1e-4).verdict == "violated"
     assert _verdicts.mean_zero("", values)(1e-4).verdict == "undecided"
