@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
         "evaluation": {
             "num_images": 0,  # of the test set; 0: all
             "num_times": 64,  # of each image, for the bound of continuous time
+            "schedules": (),  # vdm_linear, straight: score the same network under them as well
             "seed": 0,
             "sample_grid": 64,
         },
