@@ -97,7 +97,8 @@ def model(
       of one half of the replicates, on the other half.
     * finite gradients, living gradients: of the objective.
 
-    It runs on the host and compiles what it needs; it is no function to be traced.
+    It runs on the host and compiles what it needs, anew in each call, as functions may close over
+    what has changed; it is no function to be traced.
 
     Args:
       model: the model, with a log_q.
