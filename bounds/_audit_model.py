@@ -97,7 +97,8 @@ def model(
       of one half of the replicates, on the other half.
     * finite gradients, living gradients: of the objective.
 
-    It runs on the host and compiles what it needs; it is no function to be traced.
+    It runs on the host and compiles what it needs, anew in each call, as functions may close over
+    what has changed; it is no function to be traced.
 
     Args:
       model: the model, with a log_q.
@@ -107,8 +108,8 @@ def model(
       objective: to be audited; None for `dreg`, or `vimco` where z is not floating.
       reference: an objective with the same bound and an unbiased gradient; None for `pathwise`, or
         `reinforce` where z is not floating, of IWAE with `num_samples`.
-      other_phi: parameters of another q; None to add noise of a twentieth to those of `params`,
-        which may be any numbers then, such as logits and no probabilities.
+      other_phi: parameters of another q; None to add noise of a twentieth to each entry of those of
+        `params`, which keeps its sign; needed where entries depend on each other, as probabilities.
       num_data: simulated data, at least 100.
       num_samples: K.
       num_temperatures: of AIS on each datum; 0 for none, at least 3 otherwise.

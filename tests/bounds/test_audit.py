@@ -206,6 +206,43 @@ def test_a_surrogate_in_the_place_of_a_bound_is_named():
     assert "gradient in theta" not in found.violated
 
 
+def test_noise_of_many_parameters_is_no_bias():
+    """The mean difference lies along itself, so its direction has to come from other draws."""
+
+    def log_q(phi, x, z):
+        return norm.logpdf(z, phi).sum()
+
+    def propose(phi, key, x):
+        z = phi + jax.random.normal(key, phi.shape)
+        return z, log_q(phi, x, z)
+
+    def simulate(theta, key):
+        z, noise = jax.random.normal(key, (2, 64))
+        return theta + z + noise, theta + z
+
+    model = bounds.LatentModel(
+        propose, log_q, lambda theta, x, z: log_q(theta, x, z) + log_q(z, None, x)
+    )
+    reference = bounds.pathwise(model, num_samples=1)
+    found = bounds.audit.model(
+        model, bounds.Params(jnp.zeros(64), jnp.zeros(64)), KEY, simulate=simulate, num_samples=1,
+        objective=lambda params, key, x: reference(params, jax.random.fold_in(key, 1), x),
+        reference=reference, num_data=100,
+    )  # fmt: skip
+    assert found.violated == ()
+
+
+def test_the_same_claim_in_another_unit_has_the_same_noise_and_so_have_chunks():
+    own = audit_cases.iwae_of(audit_cases.vae(), 2)
+    data = np.zeros((100, audit_cases.PIXELS), np.float32)
+    for chunk_size in (None, 30):
+        found = bounds.audit.claim(
+            own, KEY, x=data, rescaled=own, traceable=True, chunk_size=chunk_size
+        )
+        (check,) = [c for c in found.checks if c.name == "same in another unit"]
+        assert (check.estimate, check.standard_error) == (0.0, 0.0)
+
+
 def test_dead_and_infinite_gradients_are_named():
     case = audit_cases.vae()
 

@@ -94,7 +94,9 @@ def test_another_q_keeps_its_variances_positive():
         model, bounds.Params((), variances), KEY, simulate=simulate, num_gradients=0
     )
     checks = {c.name: c for c in found.checks}
-    assert checks["another q, the same p(x)"].estimate == pytest.approx(1.0, abs=0.02)
+    other = checks["another q, the same p(x)"]
+    assert other.estimate == pytest.approx(1.0, abs=0.02)
+    assert other.standard_error > 1e-4  # as it is another one
     # Where all weights are 1 but for rounding, no tail is in doubt.
     assert checks["mean weight is p(x)"].verdict == "holds"
 
