@@ -39,7 +39,7 @@ def _annealed(start: str, temperatures: int) -> dict:
             "run": "{parts}/burda_k50/iwae_K50_seed0",
             "evaluation": {"num_samples": 10_000, "num_images": 100, "curve_alphas": ()},
             "annealing": {
-                "start": start, "temperatures": temperatures, "simulated_images": 20,
+                "start": start, "temperatures": temperatures, "simulated_images": 50,
             },
         },
     }  # fmt: skip
@@ -49,8 +49,8 @@ def _encoder(*hidden: int) -> dict:
     return {
         "model": {"encoder_hidden": (hidden,)},
         "objective": {"name": "elbo", "num_samples": 1},
-        "training": {"num_steps": 30 * 2980},
-        "records": {"log_every": 2980, "save_every": 5 * 2980},
+        "training": {"num_steps": 100 * 2980},
+        "records": {"log_every": 2980, "save_every": 20 * 2980},
     }
 
 

@@ -237,7 +237,7 @@ VAES: tuple[Source, ...] = (
     ),
     Source(
         "Cremer et al. 2018 (arXiv 1801.03558), the gap of VAEs on MNIST, small and large encoders",
-        "30 epochs of Adam; encoders of one layer of 50 units and of two of 500, with Burda's "
+        "100 epochs of Adam; encoders of one layer of 50 units and of two of 500, with Burda's "
         "decoder; 100 test images",
         (
             *(

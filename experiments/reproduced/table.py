@@ -97,14 +97,17 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
         over, n = "seeds, paired", len(common)
     else:
         value = above.value - below.value
-        error, over, n = math.hypot(above.error or 0, below.error or 0), above.over, above.n
+        errors = [e for e in (above.error, below.error) if e is not None]
+        # Of one seed alone a count, such as of codes, has no error, and decides nothing.
+        error = math.hypot(*errors) if errors else math.inf
+        over, n = above.over, above.n
     verdict = "undecided"
     if abs(value) > CERTAIN * error:
         verdict = "confirmed" if value > 0 else "refuted"
     return row(
         order.of, {"paper": source.paper}, kind="estimate", unit=above.unit, value=value,
         standard_error=error, n=n, over=over, part=order.above.part, verdict=verdict,
-        z_score=value / error if error > 0 else math.nan, differs=source.differs,
+        z_score=value / error if 0 < error < math.inf else math.nan, differs=source.differs,
     )  # fmt: skip
 
 

@@ -19,6 +19,9 @@ SMALL = {
 }  # fmt: skip
 
 
+_CODES = "codes used: beta = 6.6/192 above 1/192"
+
+
 def asked(**changes):
     return settings.parse(Reproduced, subprograms.load_config("configs/reproduced.py", changes))
 
@@ -70,6 +73,25 @@ def test_an_order_is_confirmed_or_refuted_or_undecided_by_pairs_of_seeds(rows):
     assert of(rows, "IWAE, K = 5, above VAE, K = 1")["verdict"] == "confirmed"
     unpaired = of(rows, "VAE, K = 50, above VAE, K = 5")
     assert (unpaired["over"], unpaired["verdict"]) == ("images", "undecided")
+
+
+def test_an_order_of_numbers_without_an_error_is_undecided(tmp_path):
+    """Codes used, of one seed; of two, their pairs decide."""
+
+    def record(*seeds):
+        rows = [
+            results.row("codes used", {"model": model, "seed": seed}, kind="exact", unit="codes",
+                        value=count + seed) | {"point": f"{model}{seed}"}
+            for model, count in (("low", 17), ("paper", 60)) for seed in seeds
+        ]  # fmt: skip
+        (tmp_path / "dalle_beta").mkdir(exist_ok=True)
+        found = json.dumps({"rows": rows, "environment": {}})
+        (tmp_path / "dalle_beta/results.json").write_text(found)
+        return of(table.rows(str(tmp_path), ("dalle_beta",)), _CODES)
+
+    alone = record(0)
+    assert (alone["value"], alone["verdict"], alone["standard_error"]) == (43, "undecided", None)
+    assert record(0, 1)["verdict"] == "confirmed"
 
 
 def test_an_error_that_was_published_counts(tmp_path):
