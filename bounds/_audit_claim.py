@@ -63,6 +63,11 @@ MEANINGS = {
 _LEAST_DRAWS = 4
 _NOISE = 1.0  # nats^2: the variance of the mean of a datum's claims beyond which exp says nothing
 _BATCH = 4
+_UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def claim(
@@ -232,7 +237,7 @@ def _claims(
         fixed = fn, size, draws, chunk_size
         try:
             found = np.asarray(compiled(_traced, fixed, data, key), np.float64)
-        except jax.errors.JAXTypeError as error:
+        except _UNTRACEABLE as error:
             raise TypeError(
                 "a claim cannot be traced, as it turns its numbers into those of Python or NumPy; "
                 "leave traceable at False, or compute it in JAX alone."

@@ -37,6 +37,7 @@ def _annealed(start: str, temperatures: int) -> dict:
         "config": "configs/evaluate.py",
         "changes": {
             "run": "{parts}/burda_k50/iwae_K50_seed0",
+            "checkpoint": "latest",  # whose log p is in that part
             "evaluation": {"num_samples": 10_000, "num_images": 100, "curve_alphas": ()},
             "annealing": {
                 "start": start, "temperatures": temperatures, "simulated_images": 50,

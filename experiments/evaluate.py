@@ -26,11 +26,7 @@ def main(settings: Evaluate, workdir: str) -> None:
         raise UserError("--config.run is empty; name the --workdir of a run of experiments.train.")
     folder = paths.local("--config.run", settings.run)
     trained = build.run_of("--config.run", folder)
-    if settings.annealing.start == "prior" and len(trained.model.latents) > 1:
-        raise UserError(
-            "--config.annealing.start=prior is of one stochastic layer, and this model has "
-            f"{len(trained.model.latents)}; set it to encoder."
-        )
+    evaluation.check_start(settings, trained)
     problem = build.make_problem(trained, settings.data_dir or trained.data_dir)
     directory = cluster.checkpoints_of(folder)
     params, source = evaluation.load_params(

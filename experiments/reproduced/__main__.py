@@ -24,8 +24,8 @@ def main(settings: Reproduced, workdir: str) -> None:
     from experiments.runtime import results, subprograms
 
     jobs = programs.jobs(settings, workdir)
-    # A run of some of the parts is continued by one of others.
-    whole = settings.model_copy(update={"order": tuple(settings.parts)})
+    # Each part's own folder knows what it was asked for: others may join, or be other ones.
+    whole = settings.model_copy(update={"order": (), "parts": {}})
     record = results.open_record(workdir, "reproduced", whole)
     for number, (name, job) in enumerate(jobs.items(), 1):
         logging.info("%d/%d  %s", number, len(jobs), name)

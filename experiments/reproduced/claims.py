@@ -23,11 +23,12 @@ class Claim(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A published order: the one is above the other."""
+    """A published order: the one is above the other, by `size` without their signs."""
 
     of: str
     above: Place
     below: Place
+    size: bool = False
 
 
 class Source(NamedTuple):

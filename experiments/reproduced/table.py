@@ -3,12 +3,15 @@
 import math
 from typing import Any, NamedTuple
 
+from scipy import stats
+
 from experiments.reproduced.claims import Claim, Order, Place, Source
 from experiments.reproduced.published import SOURCES
 from experiments.runtime import results
 from experiments.runtime.results import Row, row
 
-CERTAIN = 2.0  # standard errors by which an order is confirmed or refuted
+# Standard errors by which an order is confirmed or refuted; of seeds it is more, by Student's t.
+CERTAIN = 2.0
 
 
 class _Found(NamedTuple):
@@ -95,15 +98,21 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
         value = sum(gaps) / len(gaps)
         error = math.sqrt(sum((g - value) ** 2 for g in gaps) / (len(gaps) - 1) / len(gaps))
         over, n = "seeds, paired", len(common)
+        certain = float(stats.t.ppf(stats.norm.cdf(CERTAIN), n - 1))
+        if math.isclose(error, 0, abs_tol=1e-9):  # such as of two counts
+            error = math.inf
     else:
-        value = above.value - below.value
-        errors = [e for e in (above.error, below.error) if e is not None]
+        sizes = [abs(found.value) if order.size else found.value for found in (above, below)]
+        value, certain = sizes[0] - sizes[1], CERTAIN
         # Of one seed alone a count, such as of codes, has no error, and decides nothing.
-        error = math.hypot(*errors) if errors else math.inf
-        over, n = above.over, above.n
+        errors = [math.inf if found.error is None else found.error for found in (above, below)]
+        error = sum(errors) if order.size else math.hypot(*errors)  # sizes of one number
+        over = " and ".join(dict.fromkeys((above.over, below.over)))
+        n = above.n if above.n == below.n else None
     verdict = "undecided"
-    if abs(value) > CERTAIN * error:
+    if abs(value) > certain * error:
         verdict = "confirmed" if value > 0 else "refuted"
+        verdict += ", one seed" if len(common) < 2 and (above.seeds or below.seeds) else ""
     return row(
         order.of, {"paper": source.paper}, kind="estimate", unit=above.unit, value=value,
         standard_error=error, n=n, over=over, part=order.above.part, verdict=verdict,

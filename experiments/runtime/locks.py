@@ -5,7 +5,6 @@ import fcntl
 import os
 import weakref
 
-import numpy as np
 from absl import logging
 
 from experiments.runtime import cluster
@@ -59,6 +58,7 @@ def make_shared(directory: str) -> Lock | None:
             lock = hold(directory, "--checkpoint_dir")
     if cluster.size() == 1:
         return lock
+    import numpy as np
     from jax.experimental import multihost_utils
 
     token = os.path.join(directory, ".shared")

@@ -20,7 +20,21 @@ from experiments.studies.ensemble import ensemble, member
 from experiments.vae import sandwich
 from experiments.vae.active_units import ACTIVE_VARIANCE, active_units
 from experiments.vae.build import Problem, make_run, named, prepared
-from experiments.vae.settings import Evaluate, TrainedRun
+from experiments.vae.settings import Evaluate, Train, TrainedRun
+
+
+def check_start(settings: Evaluate, trained: TrainedRun | Train) -> None:
+    """Refuses chains from the prior of a model with several stochastic layers.
+
+    Raises:
+      UserError: see there.
+    """
+    layers = len(trained.model.latents)
+    if settings.annealing.start == "prior" and layers > 1:
+        raise UserError(
+            "--config.annealing.start=prior is of one stochastic layer, and this model has "
+            f"{layers}; set it to encoder."
+        )
 
 
 def load_params(

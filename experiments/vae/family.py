@@ -9,7 +9,7 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.results import Kind, Row
 from experiments.studies.comparable import bound, mean, number
 from experiments.studies.family import Family, Job
-from experiments.vae import build
+from experiments.vae import build, evaluation
 from experiments.vae.settings import Evaluate, Train
 
 # A bound in nats from below is one in bits from above.
@@ -29,6 +29,7 @@ def check(job: Job) -> None:
         )
     if job.scoring.data.split != "test":
         raise UserError(f"a comparison is of test images, not of split={job.scoring.data.split}.")
+    evaluation.check_start(job.scoring, job.settings)
     problem = build.make_problem(job.settings, job.settings.data_dir)
     if job.finished:
         if not build.finished(job.folder, build.run_of("run", job.folder)):

@@ -117,12 +117,17 @@ def renyi_gap(
       variance: v.
       alpha: order of VR-IWAE, below 1.
 
+    Returns:
+      (of K -> infinity, of weight collapse). The first is infinite where E_2 / E_1^2 is larger than
+      float64 holds, and NaN where E_2 does not exist.
+
     Source: Daudel et al. 2023 (arXiv 2210.06226), theorems 3 and 6.
     """
     order = 1.0 - alpha
     one, two = (float(log_weight_moment(delta, n * order, variance)) for n in (1, 2))
     log_k, known = math.log(num_samples), np.asarray(delta, np.float64)
-    regular = (-one + np.expm1(two - 2 * one) / (2 * num_samples)) / order
+    with np.errstate(over="ignore"):
+        regular = (-one + np.expm1(two - 2 * one) / (2 * num_samples)) / order
     divergence = np.sum(variance - _S - _S * math.log(variance / _S) + known**2)
     spread = np.sum((1 - variance / _S) ** 2 / 2 + known**2 * variance / _S**2)
     collapsed = divergence - math.sqrt(2 * log_k * spread) + log_k / order

@@ -125,6 +125,9 @@ def test_a_z_where_q_has_no_support_is_found_among_its_draws_by_a_weight_without
 
     assert found(log_p).verdict == "holds"
     assert found(lambda theta, x, z: log_p(theta, -x, z)).verdict == "violated"
+    # A model without any z weighs nothing, which holds nothing.
+    nothing = found(lambda theta, x, z: jnp.full((), -jnp.inf) + 0.0 * z)
+    assert nothing.verdict == "undecided"
 
 
 def test_a_z_of_half_precision_has_its_bridge_in_float32():

@@ -1,5 +1,6 @@
 """experiments.snr: pooled measurements, settings, points of the toy, a VAE on data."""
 
+import json
 import math
 from typing import get_args
 
@@ -239,8 +240,18 @@ def test_the_gap_of_a_point_is_the_exact_one():
     wrong = finite(np.asarray(setting.delta), 4, 0.5, 0.0).gap
     assert abs(gap["value"] - gap["theory"]) < 4.5 * gap["standard_error"]
     assert abs(gap["value"] - wrong) > 4.5 * gap["standard_error"]
-    for name in phase.DISTANCES:
-        assert found[name]["value"] == pytest.approx(abs(gap["value"] - found[name]["theory"]))
+    for name in phase.DIFFERENCES:
+        off = found[name]["value"] - found[name]["theory"]
+        assert off == pytest.approx(gap["value"] - gap["theory"], rel=1e-6)
+        assert found[name]["standard_error"] == pytest.approx(gap["standard_error"])
+    # Where E[w^2] is infinite there is no form in 1/K, and no number.
+    narrow = parsed(
+        snr_phase.get_config(), num_dims=(3,), alphas=(0.0,), gaps=4,
+        toy={"num_data": 16, "variance": 0.2, "perturbation": 0.3}, **SMALL,
+    )  # fmt: skip
+    rows = {r["name"]: r for r in phase.problem(narrow).points[0].run()}
+    assert rows[phase.DIFFERENCES[0]]["value"] is None
+    json.dumps(list(rows.values()), allow_nan=False)
     with pytest.raises(UserError, match="alphas must be below 1 where gaps"):
         parsed(snr_phase.get_config(), gaps=10, alphas=(1.0,))
 
