@@ -9,6 +9,7 @@ from experiments.reproduced.claims import Claim, Order, Place, Source
 from experiments.reproduced.published import SOURCES
 from experiments.runtime import results
 from experiments.runtime.results import Row, row
+from experiments.studies.held_out import mean_row
 
 # Standard errors by which an order is confirmed or refuted; of seeds it is more, by Student's t.
 CERTAIN = 2.0
@@ -129,8 +130,11 @@ def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
         and r["value"] is not None
     ]  # fmt: skip
     points = [r for r in own if "point" in r]
-    summary = [r for r in own if "point" not in r] or points
-    if not summary:
+    summary = [r for r in own if "point" not in r]
+    if len(points) > 1 and not summary:  # a part that others of its models are left of
+        values = [r["value"] for r in points]
+        summary = [mean_row(place.name, {}, values, points[0]["kind"], unit=points[0]["unit"])]
+    if not summary + points:
         return None
     chosen = points[0] if len(points) == 1 else summary[0]
     several = len(points) != 1 and any("point" in r for r in whole)  # models of a study

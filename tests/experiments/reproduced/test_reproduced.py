@@ -79,6 +79,18 @@ def test_an_order_is_confirmed_or_refuted_or_undecided_by_pairs_of_seeds(rows):
     assert of(rows, "IWAE, K = 50, above VAE, K = 50")["verdict"] == "confirmed, one seed"
 
 
+def test_seeds_of_a_part_that_goes_on_are_taken_together(tmp_path):
+    write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
+    path = tmp_path / "burda_k1/results.json"
+    whole = json.loads(path.read_text())
+    points = [r for r in whole["rows"] if "point" in r]
+    path.write_text(json.dumps({**whole, "rows": points}))
+    found = of(table.rows(str(tmp_path), ("burda_k1",)), "VAE, K = 1")
+    assert (found["over"], found["n"]) == ("seeds", 2)
+    assert found["value"] == pytest.approx(-88.1)
+    assert found["standard_error"] == pytest.approx(0.1)
+
+
 def test_an_order_by_few_seeds_is_decided_as_seldom_by_chance_as_one_by_many(tmp_path):
     """Two in a hundred each way; by two standard errors of two seeds it were fifteen."""
     draws = np.random.default_rng(0).normal(size=(400, 2, 2))
