@@ -16,6 +16,7 @@ LOST = (
     "Another process of this run is gone. What is finished is kept; the same command on every host "
     "continues from there."
 )
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 _to_parent: list[socket.socket] = []
 
 
@@ -27,10 +28,13 @@ def fork() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     ours, of_child = socket.socketpair()
+    # A signal waits until the parent can pass it on.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     child = os.fork()
     if child:
         of_child.close()
-        _wait(child, ours)
+        _wait(child, ours, before)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     ours.close()
     os.setpgid(0, 0)  # Ctrl-C of a terminal reaches the parent alone, which passes it on
     _to_parent.append(of_child)
@@ -44,13 +48,14 @@ def leaving(code: int) -> None:
             parent.send(bytes([code]))
 
 
-def _wait(child: int, of_child: socket.socket) -> None:
+def _wait(child: int, of_child: socket.socket, mask: set[int]) -> None:
     def pass_on(number, frame):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _PASSED_ON:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == -signal.SIGABRT:
         of_child.setblocking(False)

@@ -15,16 +15,18 @@ from experiments.runtime import guard
 def on_terminate(number, frame):
     print("told", flush=True)
     sys.exit(143)
+wait = guard._wait
+guard._wait = lambda *given: (time.sleep(LATE), wait(*given))
 guard.fork()
 signal.signal(signal.SIGTERM, on_terminate)
 print(os.getpid(), flush=True)
 """
 
 
-def started(end):
-    """A process whose child is there and does `end`."""
+def started(end, late=0.0):
+    """A process whose child is there and does `end`; its parent is ready some seconds later."""
     process = subprocess.Popen(
-        [sys.executable, "-c", BODY + end], cwd=ROOT, stdout=subprocess.PIPE,
+        [sys.executable, "-c", f"LATE = {late}" + BODY + end], cwd=ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -49,8 +51,10 @@ def test_parent_ends_as_its_child_but_for_the_loss_of_another(end, code, lost):
     assert (guard.LOST in err) == lost
 
 
-def test_signal_reaches_the_child():
-    process = started("time.sleep(60)")
+@pytest.mark.parametrize("late", [0.0, 0.5])
+def test_signal_reaches_the_child(late):
+    """Also one that comes before the parent is ready to pass it on."""
+    process = started("time.sleep(60)", late)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out.strip()) == (143, "told")
