@@ -24,6 +24,8 @@ from experiments.masked import training as masked_training
 from experiments.masked.settings import Trained as TrainedMasked
 from experiments.runtime import paths, results, settings
 from experiments.runtime.errors import UserError
+from experiments.runtime.fit import Run
+from experiments.runtime.settings import Section
 from experiments.studies import stored, study
 from experiments.studies.ensemble import ensemble, member
 from experiments.studies.program import Parts
@@ -110,6 +112,12 @@ class _Chosen(NamedTuple):
     folder: str
     checkpoint: str
 
+    def trained(self, model: Any, make_run: Callable[..., Run], kind: type[Section]):
+        """(parameters, source) of a model that is trained in one stage, by all its seeds' runs."""
+        own, seeds = self.prepared.trained[self.name], self.point.seeds
+        runs = [make_run(self.prepared.data, model, own, seed) for seed in seeds]
+        return self.restore(runs, identity(own, kind, seeds))
+
     def restore(self, runs: list[Any], named: dict[str, Any], stage: str = "") -> Any:
         """(parameters of the model, what tells them from others)."""
         run = runs[0] if len(runs) == 1 else ensemble(runs)
@@ -140,11 +148,8 @@ def _chosen(parts: Parts, asked: Audit, folder: str, config: dict[str, Any]) -> 
 
 def _dequantize(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     chosen = _chosen(dequantize_family.PARTS, asked, folder, config)
-    problem, models = chosen.prepared.data, chosen.prepared.models[chosen.name]
-    own, model = chosen.prepared.trained[chosen.name], models.trained
-    seeds = chosen.point.seeds
-    runs = [dequantize_training.make_run(problem, model, own, seed) for seed in seeds]
-    found, source = chosen.restore(runs, identity(own, TrainedDequantize, seeds))
+    model = chosen.prepared.models[chosen.name].trained
+    found, source = chosen.trained(model, dequantize_training.make_run, TrainedDequantize)
     params, density = bounds.Params(*found), model.density
     if density.simulate_cell is not None:
         return Subject(chosen.name, source, model.latent(), params, density.simulate_cell, {})
@@ -169,10 +174,8 @@ def _dequantize(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
 
 def _diffusion(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     chosen = _chosen(diffusion_family.PARTS, asked, folder, config)
-    problem, own = chosen.prepared.data, chosen.prepared.trained[chosen.name]
-    model, seeds = chosen.prepared.models[chosen.name], chosen.point.seeds
-    runs = [diffusion_training.make_run(problem, model, own, seed) for seed in seeds]
-    theta, source = chosen.restore(runs, identity(own, TrainedDiffusion, seeds))
+    model = chosen.prepared.models[chosen.name]
+    theta, source = chosen.trained(model, diffusion_training.make_run, TrainedDiffusion)
     if not model.evaluation_timesteps:
         raise UserError(
             f"{chosen.name} is evaluated in continuous time, which has no trajectory to simulate; "
@@ -224,10 +227,8 @@ def _dalle(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
 
 def _masked(asked: Audit, folder: str, config: dict[str, Any]) -> Subject:
     chosen = _chosen(masked_family.PARTS, asked, folder, config)
-    problem, own = chosen.prepared.data, chosen.prepared.trained[chosen.name]
-    model, seeds = chosen.prepared.models[chosen.name], chosen.point.seeds
-    runs = [masked_training.make_run(problem, model, own, seed) for seed in seeds]
-    theta, source = chosen.restore(runs, identity(own, TrainedMasked, seeds))
+    model = chosen.prepared.models[chosen.name]
+    theta, source = chosen.trained(model, masked_training.make_run, TrainedMasked)
     made = model.made()
     # Of the activations that gradients need, those of one evaluation at a time.
     made = made._replace(predict=jax.checkpoint(made.predict, prevent_cse=False))

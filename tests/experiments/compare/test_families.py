@@ -55,6 +55,13 @@ MISTAKES = {
         {"evaluation_changes": {"data": {"split": "validation"}}},
         "a comparison is of test images",
     ),
+    "start": (
+        {
+            "changes": {"model": {"latents": (4, 2), "hidden": ((8,), (8,))}},
+            "evaluation_changes": {"annealing": {"start": "prior"}},
+        },
+        "annealing.start=prior is of one stochastic layer, and this model has 2",
+    ),
     "other program": (
         {"config": "configs/diffusion_digits.py"}, r"VAE.changes lacks .*model.latents",
     ),
