@@ -51,7 +51,6 @@ def _encoder(*hidden: int) -> dict:
         "model": {"encoder_hidden": (hidden,)},
         "objective": {"name": "elbo", "num_samples": 1},
         "training": {"num_steps": 100 * 2980},
-        "records": {"log_every": 2980, "save_every": 20 * 2980},
     }
 
 
@@ -182,10 +181,13 @@ def get_config() -> ConfigDict:
             "program": "surgery",
             "config": "configs/surgery_digits.py",
             "changes": {
-                "training": "configs/train_mnist.py:short",
-                "models": {"small": _encoder(50), "large": _encoder(500, 500)},
+                "training": "configs/train_mnist.py:released_code",
+                "models": {
+                    "small": _encoder(50), "paper": _encoder(200, 200),
+                    "large": _encoder(500, 500),
+                },
                 "decomposition": {"num_images": 1000, "num_draws": 5, "curve_draws": 2},
-                "prior": {"num_images": 100},
+                "prior": {"num_images": 100}, "gap": {"splits": ("train", "test")},
                 "picture": {"model": {}},
             },
         },

@@ -54,7 +54,8 @@ def get_config(runs: str = "") -> ConfigDict:
         "prior": {"num_images": 0},  # of the test set; 0: all
         # A Gaussian of its own for each image, from that of the encoder on.
         "gap": {
-            "num_images": 100,  # 0: all
+            "splits": ("test",),  # or "train", or both
+            "num_images": 100,  # of each; 0: all
             "num_steps": 1000,  # of Adam, its rate falling to 0
             "learning_rate": 0.02,
             "step_samples": 8,  # draws of z a step

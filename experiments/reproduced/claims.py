@@ -23,7 +23,10 @@ class Claim(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A published order: the one is above the other, by `size` without their signs."""
+    """A published order: the one is above the other, by `size` without their signs.
+
+    Where both of them are among the claims of its source, their difference was published as well.
+    """
 
     of: str
     above: Place
@@ -39,9 +42,16 @@ class Source(NamedTuple):
       differs: what is not as it was there.
       claims: numbers.
       orders: of numbers; they can agree where a shorter training leaves the numbers apart.
+      trained: whether the numbers are of models that were trained, so that one seed says less than
+        its error does.
     """
 
     paper: str
     differs: str
     claims: tuple[Claim, ...] = ()
     orders: tuple[Order, ...] = ()
+    trained: bool = True
+
+    def claim(self, ours: Place) -> Claim | None:
+        """What it says of a place."""
+        return next((c for c in self.claims if c.ours == ours), None)

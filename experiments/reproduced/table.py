@@ -78,15 +78,29 @@ def _of_claim(source: Source, claim: Claim, there: dict[str, list[Row]]) -> Row 
     found = _find(claim.ours, there)
     if found is None:
         return None
-    errors = [e for e in (found.error, claim.error) if e is not None]
-    whole = math.hypot(*errors) if errors and claim.value is not None else math.nan
+    away = math.nan if claim.value is None else found.value - claim.value
     return row(
         claim.of, {"paper": source.paper}, kind=found.kind, unit=found.unit, value=found.value,
         standard_error=found.error, n=found.n, over=found.over, part=claim.ours.part,
         published=claim.value, published_error=claim.error,
-        z_score=(found.value - (claim.value or 0)) / whole if whole > 0 else math.nan,
-        differs=source.differs,
+        z_score=_z_score(away, found.error, claim.error), differs=source.differs,
     )  # fmt: skip
+
+
+def _z_score(away: float, *errors: float | None) -> float:
+    """How many standard errors of a difference it is from 0; NaN where there is no error."""
+    whole = math.hypot(*(e for e in errors if e is not None))
+    return away / whole if 0 < whole < math.inf else math.nan
+
+
+def published_difference(source: Source, order: Order) -> tuple[float | None, float | None]:
+    """Of both models of an order, and its standard error; None where there was none."""
+    claims = [source.claim(place) for place in (order.above, order.below)]
+    above, below = (None if c is None else c.value for c in claims)
+    if above is None or below is None:
+        return None, None
+    errors = [c.error for c in claims if c is not None and c.error is not None]
+    return above - below, math.hypot(*errors) if errors else None
 
 
 def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row | None:
@@ -105,7 +119,6 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
     else:
         sizes = [abs(found.value) if order.size else found.value for found in (above, below)]
         value, certain = sizes[0] - sizes[1], CERTAIN
-        # Of one seed alone a count, such as of codes, has no error, and decides nothing.
         errors = [math.inf if found.error is None else found.error for found in (above, below)]
         error = sum(errors) if order.size else math.hypot(*errors)  # sizes of one number
         over = " and ".join(dict.fromkeys((above.over, below.over)))
@@ -113,11 +126,13 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
     verdict = "undecided"
     if abs(value) > certain * error:
         verdict = "confirmed" if value > 0 else "refuted"
-        verdict += ", one seed" if len(common) < 2 and (above.seeds or below.seeds) else ""
+        verdict += ", one seed" if len(common) < 2 and source.trained else ""
+    said, said_error = published_difference(source, order)
     return row(
         order.of, {"paper": source.paper}, kind="estimate", unit=above.unit, value=value,
         standard_error=error, n=n, over=over, part=order.above.part, verdict=verdict,
-        z_score=value / error if 0 < error < math.inf else math.nan, differs=source.differs,
+        published=said, published_error=said_error,
+        z_score=_z_score(value - (said or 0), error, said_error), differs=source.differs,
     )  # fmt: skip
 
 
@@ -139,7 +154,7 @@ def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
     chosen = points[0] if len(points) == 1 else summary[0]
     several = len(points) != 1 and any("point" in r for r in whole)  # models of a study
     over = chosen.get("error") or chosen.get("over") or ("seeds" if several else "images")
-    error = chosen["standard_error"]
+    error = chosen["standard_error"] or None  # a count of one seed has none, and decides nothing
     if "level" in chosen:
         over = "replicates"
     if error is None and chosen["low"] is not None:

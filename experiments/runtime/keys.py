@@ -66,6 +66,7 @@ class Purpose(enum.Enum):
     OPTIMAL_PRIOR = ("surgery", _END - 4)
     GAPS = ("surgery", _END - 5)
     PLANE = ("surgery", _END - 6)
+    GAPS_OF_TRAINING = ("surgery", _END - 7)
 
     AUDIT_OF_MODEL = ("audit", _END - 1)
     AUDIT_OF_CLAIMS = ("audit", _END - 2)

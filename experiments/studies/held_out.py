@@ -160,7 +160,8 @@ def mean_value(
     def mean(params, x, keys):
         return jnp.mean(jax.lax.map(lambda pair: value(params, *pair), (keys, x), batch_size=20))
 
-    return lambda params: float(meshes.to_host(mean(params, x, keys)))
+    # The draws are the same at each call, so that values differ by parameters alone.
+    return lambda params: float(meshes.to_host(mean(params, x, jax.random.clone(keys))))
 
 
 def mean_row(

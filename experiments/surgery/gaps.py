@@ -166,28 +166,31 @@ def _evaluator(
 
 
 def part(model: Loaded, settings: Surgery, rows: list[Row]) -> list[Row]:
-    """The gap of test images in two parts."""
+    """The gap in two parts, of test images and where it is asked for of training images."""
     del rows
     vae, params = model.problem.vae, model.params
     wanted, memory = settings.gap, settings.memory
-    images = encoders.images(
-        model.problem, "test", wanted.num_images, settings.data.binarization_seed
-    )
-    q = encoders.encoded(vae, params.phi, images, memory.images_per_pass)
     how = Optimizer(wanted.num_steps, wanted.learning_rate, wanted.step_samples)
-    found = measure(
-        encoders.joint(vae),
-        params.theta,
-        images,
-        q,
-        key_for(settings.seed, Purpose.GAPS),
-        how,
-        num_draws=wanted.num_draws,
-        num_samples=wanted.num_samples,
-        images_per_pass=memory.images_per_pass,
-        samples_per_pass=memory.samples_per_pass,
-    )
-    return gap_rows({"model": model.name, "data": "test"}, found, wanted.num_samples)
+    out = []
+    for split in wanted.splits:
+        images = encoders.images(
+            model.problem, split, wanted.num_images, settings.data.binarization_seed
+        )
+        purpose = Purpose.GAPS if split == "test" else Purpose.GAPS_OF_TRAINING
+        found = measure(
+            encoders.joint(vae),
+            params.theta,
+            images,
+            encoders.encoded(vae, params.phi, images, memory.images_per_pass),
+            key_for(settings.seed, purpose),
+            how,
+            num_draws=wanted.num_draws,
+            num_samples=wanted.num_samples,
+            images_per_pass=memory.images_per_pass,
+            samples_per_pass=memory.samples_per_pass,
+        )
+        out += gap_rows({"model": model.name, "data": split}, found, wanted.num_samples)
+    return out
 
 
 def gap_rows(at: dict[str, Any], found: Gaps, num_samples: int) -> list[Row]:

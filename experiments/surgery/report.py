@@ -25,9 +25,9 @@ def show(rows: list[Row], paths: list[str], workdir: str) -> None:
         "exact; standard errors\nover the draws of z alone. average KL = I + marginal KL; marginal "
         "KL = total correlation + dimension-wise KL.\n"
         f"{_ceilings(of_models)}\n"
-        "Minibatch estimates: standard errors over batches. Test images: over images. q(z) as the "
-        "prior is that of the\ntraining images. gap = approximation gap + amortisation gap, with "
-        "a lower bound in the place of log p(x)."
+        "Minibatch estimates: standard errors over batches. Test images and gaps: over images. "
+        "q(z) as the prior is\nthat of the training images. gap = approximation gap + "
+        "amortisation gap, with a lower bound in the place of log p(x)."
     )
     plane = [r for r in rows if r["at"]["model"] == TWO_DIMENSIONS]
     if plane:

@@ -1,6 +1,6 @@
 """Settings of `experiments.surgery`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,10 +62,12 @@ class OptimalPrior(Section):
 
 
 class Gap(Section):
-    """A Gaussian fitted to each test image by itself, which starts at that of the encoder.
+    """A Gaussian fitted to each image by itself, which starts at that of the encoder.
 
     Attributes:
-      num_images: the first of them; 0: all.
+      splits: "test" or "train" or both, each with rows of its own: on images that the encoder has
+        not seen, the amortisation gap holds what its overfitting costs as well.
+      num_images: the first of each; 0: all.
       num_steps: of Adam, its rate falling to 0.
       learning_rate: at the first of them.
       step_samples: draws of z a step.
@@ -73,6 +75,7 @@ class Gap(Section):
       num_samples: K of log p(x).
     """
 
+    splits: Annotated[tuple[Literal["train", "test"], ...], NotEmpty, Distinct]
     num_images: CountFrom0
     num_steps: Count
     learning_rate: Positive

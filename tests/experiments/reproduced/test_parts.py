@@ -10,7 +10,7 @@ from experiments.runtime import settings, subprograms
 TINY_TRAINING = {
     "optimizer": {"warmup_steps": 1},
     "training": {"num_steps": 4, "batch_size": 16, "validation_samples": 2},
-    "records": {"log_every": 2, "save_every": 4},
+    "records": {"log_every": 2, "save_every": 2},  # validated twice, by the same draws
 }
 # Part -> changes that make it a matter of seconds, on data that are there.
 TINY = {
@@ -34,7 +34,7 @@ TINY = {
                 "model": {"latents": (2,), "hidden": ((4,),), "encoder_hidden": (width,)},
                 "evaluation": {"few_samples": 2, "num_samples": 4, "num_images": 4},
             }
-            for name, width in (("small", (3,)), ("large", (6, 6)))
+            for name, width in (("small", (3,)), ("paper", (4, 4)), ("large", (6, 6)))
         },
         "decomposition": {
             "num_images": 40, "num_draws": 4, "curve_draws": 2, "batch_size": 8, "num_batches": 5,

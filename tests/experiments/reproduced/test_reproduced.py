@@ -74,6 +74,9 @@ def test_an_order_is_confirmed_or_refuted_or_undecided_by_pairs_of_seeds(rows):
     confirmed = of(rows, "IWAE, K = 5, above VAE, K = 1")  # .7 and .5
     assert confirmed["standard_error"] == pytest.approx(0.1)
     assert confirmed["verdict"] == "undecided"  # six errors, of two seeds
+    # The published gap of both, which is what the difference is counted from.
+    assert confirmed["published"] == pytest.approx(-85.54 + 86.76)
+    assert confirmed["z_score"] == pytest.approx((0.6 - 1.22) / 0.1)
     unpaired = of(rows, "VAE, K = 50, above VAE, K = 5")
     assert (unpaired["over"], unpaired["verdict"]) == ("images and seeds", "undecided")
     assert of(rows, "IWAE, K = 50, above VAE, K = 50")["verdict"] == "confirmed, one seed"
@@ -123,6 +126,24 @@ def test_an_order_of_numbers_without_an_error_is_undecided(tmp_path):
     assert record(0, 1)["verdict"] == "undecided"  # 43 twice
 
 
+def test_a_count_of_one_seed_decides_nothing(tmp_path):
+    """Its error over images is 0, and another seed has two units more."""
+    for k, count in ((5, 22), (50, 25)):
+        at = {"objective": "iwae", "M": 1, "K": k, "seed": 0}
+        found = results.row(
+            "active units, layer 1", at, kind="estimate", unit="units", value=count,
+            standard_error=0.0, n=10_000,
+        )  # fmt: skip
+        (tmp_path / f"burda_k{k}").mkdir()
+        (tmp_path / f"burda_k{k}/results.json").write_text(
+            json.dumps({"rows": [{**found, "point": f"iwae_K{k}_seed0"}], "environment": {}})
+        )
+    rows = table.rows(str(tmp_path), ("burda_k5", "burda_k50"))
+    order = next(r for r in rows if r["unit"] == "units" and "verdict" in r)
+    assert (order["value"], order["published"], order["verdict"]) == (3, 3, "undecided")
+    assert (order["standard_error"], order["z_score"]) == (None, None)
+
+
 def test_an_error_that_was_published_counts(tmp_path):
     at = {"objective": "iwae", "M": 1, "K": 64}
     row = mean_row("IWAE-64", at, [-86.0, -86.2], "lower_bound")
@@ -131,6 +152,10 @@ def test_an_error_that_was_published_counts(tmp_path):
         json.dumps({"rows": [row], "environment": {}})
     )
     (found,) = table.rows(str(tmp_path), ("rainforth_table",))
+    source = next(s for s in published.SOURCES if "Rainforth" in s.paper and "Table 1" in s.paper)
+    order = next(o for o in source.orders if o.of == "-KL: PIWAE above IWAE")
+    gap, error = table.published_difference(source, order)
+    assert (gap, error) == (pytest.approx(-1.28 + 1.59), pytest.approx(math.hypot(0.09, 0.10)))
     assert found["published_error"] == 0.1
     assert found["z_score"] == pytest.approx((-86.1 + 86.11) / math.hypot(0.1, 0.1))
 
