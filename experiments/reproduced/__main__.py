@@ -29,7 +29,8 @@ def main(settings: Reproduced, workdir: str) -> None:
     record = results.open_record(workdir, "reproduced", whole)
     for number, (name, job) in enumerate(jobs.items(), 1):
         logging.info("%d/%d  %s", number, len(jobs), name)
-        subprograms.run(job.program, job.main, job.asked, job.folder)
+        with table.timed(job.folder):
+            subprograms.run(job.program, job.main, job.asked, job.folder)
         record["rows"] = table.rows(workdir, tuple(settings.parts))
         results.save_record(workdir, record)
     report.show(record["rows"], table.measured_on(workdir, tuple(settings.parts)), workdir)

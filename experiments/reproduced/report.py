@@ -53,13 +53,13 @@ def markdown(rows: list[Row], parts: Parts) -> Iterator[str]:
         lines += [_line(_cells(r)) for r in own]
         yield f"**{paper}.** What differs: {own[0].get('differs', '')}."
         yield "\n".join(lines)
-    headings = ("part", "minutes on record", "machine", "Python", "jax")
+    headings = ("part", "minutes", "CPU minutes", "machine", "Python", "jax")
     lines = [_line(headings), _line(["---"] * len(headings))]
     for name, on in parts.items():
-        minutes = on.get("minutes")
-        told = "" if minutes is None else f"{minutes:.3g}"
+        took = (on.get(key) for key in ("minutes", "cpu_minutes"))
         machine = (str(on[key]) for key in ("machine", "python", "jax"))
-        lines.append(_line([f"`{name}`", told, *machine]))
+        told = ("" if minutes is None else f"{minutes:.3g}" for minutes in took)
+        lines.append(_line([f"`{name}`", *told, *machine]))
     yield "\n".join(lines)
 
 

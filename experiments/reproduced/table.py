@@ -1,18 +1,24 @@
 """Published numbers beside ours: the difference in standard errors, and orders with theirs."""
 
+import contextlib
+import json
 import math
+import os
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from scipy import stats
 
 from experiments.reproduced.claims import Claim, Order, Place, Source
 from experiments.reproduced.published import SOURCES
-from experiments.runtime import results
+from experiments.runtime import cluster, results
 from experiments.runtime.results import Row, row
 from experiments.studies.held_out import mean_row
 
 # Standard errors by which an order is confirmed or refuted; of seeds it is more, by Student's t.
 CERTAIN = 2.0
+TAKEN = "taken.json"  # in the folder of a part
 
 
 class _Found(NamedTuple):
@@ -38,29 +44,40 @@ def rows(workdir: str, parts: tuple[str, ...]) -> list[Row]:
 
 
 def measured_on(workdir: str, parts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Part -> how long what its record has took, and on what, of the parts that are there."""
+    """Part -> how long its runs took, and on what, of the parts that are there."""
     out = {}
     for name in parts:
         record = _record_of(f"{workdir}/{name}")
         if record["rows"]:
             on = {k: record["environment"].get(k) for k in ("machine", "device", "python", "jax")}
-            out[name] = {"minutes": _minutes(record["rows"]), **on}
+            out[name] = {**_taken(f"{workdir}/{name}"), **on}
     return out
 
 
-def _minutes(rows: list[Row]) -> float | None:
-    """Of training and measuring, as the rows tell; rows of one pass share its seconds."""
-    spent: dict[tuple[Any, ...], float] = {}
-    for r in rows:
-        of = r.get("point"), r.get("part"), r["at"].get("family"), r["at"].get("model")
-        if r["name"] == "training time" and "point" in r:
-            spent["trained", *of] = r["value"]
-        for field in ("seconds", "compile_seconds", "training_seconds"):
-            if r.get(field):
-                spent[field, *of, r[field]] = r[field]
-        if r.get("seconds_per_image"):
-            spent["images", *of, r["seconds_per_image"]] = r["seconds_per_image"] * r["n"]
-    return sum(spent.values()) / 60 if spent else None
+@contextlib.contextmanager
+def timed(folder: str) -> Iterator[None]:
+    """Adds to the time that runs of a part took, also where one is stopped."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        taken = _taken(folder)
+        spent = {
+            "minutes": (time.perf_counter() - start) / 60,
+            "cpu_minutes": (time.process_time() - start_cpu) / 60,  # of all cores
+        }
+        if cluster.is_first() and os.path.isdir(folder):
+            whole = {name: taken.get(name, 0.0) + value for name, value in spent.items()}
+            results.write_atomically(os.path.join(folder, TAKEN), json.dumps(whole).encode())
+
+
+def _taken(folder: str) -> dict[str, float]:
+    """What `timed` has added up; nothing of a folder that it never saw."""
+    try:
+        with open(os.path.join(folder, TAKEN)) as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return {}
 
 
 def _rows_of(folder: str) -> list[Row]:

@@ -1,7 +1,9 @@
 """Published numbers beside ours: what the table says of the parts that are there."""
 
+import contextlib
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -199,6 +201,21 @@ def test_parts_run_and_are_there_when_others_do(tmp_path, capsys):
     again = results.load(str(tmp_path))["rows"]
     assert [r for r in again if r["part"] == "toy"] == first
     assert "VAE, K = 1" in [r["name"] for r in again]
+
+
+def test_the_time_of_a_part_adds_up_also_where_it_was_stopped(tmp_path):
+    write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
+    assert "minutes" not in table.measured_on(str(tmp_path), ("burda_k1",))["burda_k1"]
+    for stopped in (True, False):
+        with contextlib.suppress(KeyboardInterrupt), table.timed(str(tmp_path / "burda_k1")):
+            time.sleep(0.1)
+            if stopped:
+                raise KeyboardInterrupt
+    found = table.measured_on(str(tmp_path), ("burda_k1",))["burda_k1"]
+    assert found["minutes"] >= 0.2 / 60
+    assert found["cpu_minutes"] < 0.1 / 60  # asleep
+    *_, parts = report.markdown([], {"burda_k1": found})
+    assert f"| `burda_k1` | {found['minutes']:.3g} | {found['cpu_minutes']:.3g} |" in parts
 
 
 @pytest.mark.parametrize(
