@@ -3,7 +3,7 @@
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from experiments.runtime import plots, results
@@ -99,12 +99,26 @@ def _curves(workdir: str) -> Iterator[tuple[str, list[tuple[int, float]]]]:
 
 
 def draw(curves: dict[str, list[tuple[int, float]]]):
-    """Validation bounds over steps."""
+    """Validation bounds over steps: a colour for each K, a kind of line for each objective."""
     figure, grid = plots.new_figure(1, 1, (7.5, 4.5), squeeze=False)
     axes = grid[0, 0]
-    for number, (name, points) in enumerate(curves.items()):
-        steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, label=name.replace("_", " "), color=f"C{number % 10}", lw=1.2)
+    # Folders are called OBJECTIVE_K5_seed0.
+    models = {name: tuple(name.rsplit("_seed", 1)[0].rsplit("_K", 1)) for name in curves}
+    lines = {m: ("-", "--", ":", "-.")[i % 4] for i, m in enumerate(_first(models.values(), 0))}
+    colours = {k: f"C{i % 10}" for i, k in enumerate(sorted(_first(models.values(), 1), key=int))}
+    for name, points in curves.items():
+        objective, k = models[name]
+        label = f"{objective}, K = {k}"
+        seen = label in axes.get_legend_handles_labels()[1]
+        axes.plot(
+            *zip(*points, strict=True), label=None if seen else label, ls=lines[objective],
+            color=colours[k], lw=1.2,
+        )  # fmt: skip
     axes.set(xscale="log", xlabel="step of 20 images", ylabel="validation, IWAE-64 in nats")
     axes.legend(fontsize=7, ncol=2)
     return figure
+
+
+def _first(models: Iterable[tuple[str, ...]], place: int) -> list[str]:
+    """What models have at a place, each once."""
+    return list(dict.fromkeys(m[place] for m in models))

@@ -203,6 +203,16 @@ def test_parts_run_and_are_there_when_others_do(tmp_path, capsys):
     assert "VAE, K = 1" in [r["name"] for r in again]
 
 
+def test_curves_of_a_model_are_drawn_alike_and_named_once():
+    names = ("dreg_K5_seed0", "iwae_K5_seed0", "iwae_K5_seed1", "iwae_K50_seed0", "elbo_K1_seed0")
+    axes = report.draw({name: [(10, -2.0), (20, -1.0)] for name in names}).axes[0]
+    looks = [(line.get_color(), line.get_linestyle()) for line in axes.lines]
+    assert looks[1] == looks[2]
+    assert len(set(looks)) == 4
+    told = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert told == ["dreg, K = 5", "iwae, K = 5", "iwae, K = 50", "elbo, K = 1"]
+
+
 def test_the_time_of_a_part_adds_up_also_where_it_was_stopped(tmp_path):
     write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
     assert "minutes" not in table.measured_on(str(tmp_path), ("burda_k1",))["burda_k1"]
