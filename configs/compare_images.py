@@ -62,7 +62,8 @@ def get_config(variant: str = "mnist") -> ConfigDict:
                 "network": {"num_layers": 8, "width": 256, "num_heads": 8},
                 "optimizer": {"learning_rate": 5e-4, "warmup_steps": 1000},
                 "training": {"num_steps": 50_000, "ema_decay": 0.999, "validation_samples": 1},
-                "evaluation": {"num_images": 100, "steps": (64,)},
+                "evaluation": {"num_images": 100, "steps": (64,), "varied_images": 0},
+                "memory": {"images_per_pass": 5},
             },
         },
         "dVAE": {

@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
             "num_counts": 64,  # masks of each image, for the ELBO
             "steps": (1, 2, 4, 8, 16, 64),  # of the chains that are bounded as well
             "num_orders": 4,  # K of IWAE over orders
+            "varied_images": 8,  # whose estimates are repeated; 0: none
             "crop": (2, 3),  # rows and columns in the middle, all orders of which are summed over
             "seed": 0,
             "sample_grid": 64,

@@ -51,6 +51,7 @@ def _encoder(*hidden: int) -> dict:
         "model": {"encoder_hidden": (hidden,)},
         "objective": {"name": "elbo", "num_samples": 1},
         "training": {"num_steps": 100 * 2980},
+        "evaluation": {"num_images": 100},
     }
 
 
@@ -127,7 +128,7 @@ def _families() -> dict:
     return families
 
 
-BETAS = {"low": 1 / 192, "paper": 6.6 / 192, "one": 1.0, "high": 6.6}
+BETAS = {"tenth": 0.1, "one": 1.0, "paper": 6.6}
 
 
 def get_config() -> ConfigDict:

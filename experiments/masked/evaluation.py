@@ -23,8 +23,7 @@ from experiments.studies.images import Problem
 from experiments.studies.study import UNIT
 from models.masked_tokens import MaskedTokens, reveal
 
-VARIED = 8  # images whose estimates are repeated
-REPLICATES = 16
+REPLICATES = 16  # of an estimate, for how much it varies
 FORMS = ("time", "time, spread", "count", "every count", "order")
 
 
@@ -164,7 +163,10 @@ def varied(
     The value is their mean in bits/dim, which is that of one bound; the row's `deviation` is that
     of one estimate of one image, the root of the mean variance over images.
     """
-    tokens = tokens_of(problem.dataset.test[:VARIED])
+    count = settings.evaluation.varied_images
+    if not count:
+        return []
+    tokens = tokens_of(problem.dataset.test[:count])
     key = keys.key_for(settings.evaluation.seed, Purpose.SINGLE_TIMES)
     out = []
     for number, form in enumerate(FORMS):

@@ -70,18 +70,24 @@ def show(problem: Problem, rows: list[Row], settings: Masked, workdir: str) -> N
         f"\n{images.describe(problem, settings)}\n"
         "Standard errors are over seeds. A lower bound on log P(x) is an upper bound in bits/dim.\n"
         f"ELBO: {settings.evaluation.num_counts} masks of each image; of a chain: one draw of its "
-        "T steps; of a crop: of its pixels given all others, by all orders.\n"
-        f"By ...: the mean of {evaluation.REPLICATES} estimates of the ELBO of each of "
-        f"{evaluation.VARIED} test images, each by {math.prod(problem.shape)} evaluations of the "
-        "network, and the deviation of one such estimate of one image."
+        "T steps; of a crop: of its pixels given all others, by all orders."
     )
+    if settings.evaluation.varied_images:
+        print(
+            f"By ...: the mean of {evaluation.REPLICATES} estimates of the ELBO of each of "
+            f"{settings.evaluation.varied_images} test images, each by {math.prod(problem.shape)} "
+            "evaluations of the network, and the deviation of one such estimate of one image."
+        )
     paths = plots.save(workdir, "figure", figure(summary, problem, len(settings.seeds)))
     results.print_written(workdir, paths)
 
 
 def figure(summary: list[Row], problem: Problem, num_seeds: int):
     """The bound by the steps of the chain, and the deviation of an estimate of each form."""
-    plot, axes = new_figure(1, 2, (10.5, 4.0))
+    varied = any(r["name"] == f"by {evaluation.FORMS[0]}" for r in summary)
+    panels = 2 if varied else 1
+    plot, grid = new_figure(1, panels, (5.25 * panels, 4.0), squeeze=False)
+    axes = grid[0]
     chains = (r for r in summary if r["name"] == "ELBO of a chain")
     models = list(dict.fromkeys(r["at"]["model"] for r in chains))
     colors = itertools.cycle(COLORS.values())
@@ -91,6 +97,8 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
         axes[0].plot(steps, [r["value"] for r in chain], color=color, marker="o", ms=4, label=model)
         (elbo,) = (r for r in summary if _of(r, model, "ELBO") and r["unit"] == UNIT)
         axes[0].axhline(elbo["value"], color=color, ls="--", lw=1)
+        if not varied:
+            continue
         found = {r["name"]: r.get("deviation") for r in summary if r["at"].get("model") == model}
         heights = [found.get(f"by {form}") or np.nan for form in evaluation.FORMS]
         places = np.arange(len(heights)) + 0.8 * (number + 0.5) / len(models) - 0.4
@@ -99,9 +107,10 @@ def figure(summary: list[Row], problem: Problem, num_seeds: int):
     axes[0].set_xlabel("steps T (dashed: their limit)")
     axes[0].set_ylabel("test bits/dim, upper bound")
     axes[0].legend(fontsize=8)
-    axes[1].set_xticks(range(len(evaluation.FORMS)), [f"by\n{f}" for f in evaluation.FORMS])
-    axes[1].set_ylabel("deviation of one estimate, bits/dim")
-    axes[1].set_axisbelow(True)
+    if varied:
+        axes[1].set_xticks(range(len(evaluation.FORMS)), [f"by\n{f}" for f in evaluation.FORMS])
+        axes[1].set_ylabel("deviation of one estimate, bits/dim")
+        axes[1].set_axisbelow(True)
     plot.suptitle(f"{problem.dataset.name}, {num_seeds} seeds")
     return plot
 

@@ -64,6 +64,8 @@ class Evaluation(Section):
       num_counts: masks of each image, for the ELBO.
       steps: of the chains that are bounded as well.
       num_orders: K of IWAE over orders.
+      varied_images: the first of the test images, each estimate of which is repeated for how much
+        it varies; 0: none.
       crop: rows and columns in the middle of an image, of which all orders are summed over.
       seed: of the draws.
       sample_grid: images drawn; 0: none.
@@ -73,6 +75,7 @@ class Evaluation(Section):
     num_counts: Count
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=10**4)], ...], NotEmpty, Distinct]
     num_orders: Count
+    varied_images: CountFrom0
     crop: Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_OF_CROP)], ...], NotEmpty]
     seed: Seed
     sample_grid: CountFrom0

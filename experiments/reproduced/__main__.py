@@ -14,12 +14,17 @@ from absl import flags, logging
 
 from experiments.reproduced.settings import Reproduced
 from experiments.runtime import cli
+from experiments.runtime.errors import UserError
 
 flags.adopt_module_key_flags(cli)
 
 
 def main(settings: Reproduced, workdir: str) -> None:
-    """Runs the parts one after another, and sets what is there beside what was published."""
+    """Runs the parts one after another, and sets what is there beside what was published.
+
+    Raises:
+      UserError: a part ended with one. The others ran, and the table has what is there.
+    """
     from experiments.reproduced import programs, report, table
     from experiments.runtime import results, subprograms
 
@@ -27,13 +32,20 @@ def main(settings: Reproduced, workdir: str) -> None:
     # Each part's own folder knows what it was asked for: others may join, or be other ones.
     whole = settings.model_copy(update={"order": (), "parts": {}})
     record = results.open_record(workdir, "reproduced", whole)
+    failed: dict[str, UserError] = {}
     for number, (name, job) in enumerate(jobs.items(), 1):
         logging.info("%d/%d  %s", number, len(jobs), name)
-        with table.timed(job.folder):
-            subprograms.run(job.program, job.main, job.asked, job.folder)
+        try:
+            with table.timed(job.folder):
+                subprograms.run(job.program, job.main, job.asked, job.folder)
+        except UserError as error:
+            logging.error("%s: %s", name, error)
+            failed[name] = error
         record["rows"] = table.rows(workdir, tuple(settings.parts))
         results.save_record(workdir, record)
     report.show(record["rows"], table.measured_on(workdir, tuple(settings.parts)), workdir)
+    if failed:
+        raise UserError("; ".join(f"{name}: {error}" for name, error in failed.items()))
 
 
 if __name__ == "__main__":

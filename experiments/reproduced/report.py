@@ -79,7 +79,9 @@ def _score(z: float) -> str:
     return f"{z:+.1f}" if abs(z) < 1000 else f"{z:+.0e}"
 
 
-def _number(value: float, error: float | None) -> str:
+def _number(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "not finite"
     return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 

@@ -13,24 +13,26 @@ from scipy import stats
 from experiments.reproduced.claims import Claim, Order, Place, Source
 from experiments.reproduced.published import SOURCES
 from experiments.runtime import cluster, results
+from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.studies.held_out import mean_row
 
 # Standard errors by which an order is confirmed or refuted; of seeds it is more, by Student's t.
 CERTAIN = 2.0
 TAKEN = "taken.json"  # in the folder of a part
+COUNTS = ("units", "codes")
 
 
 class _Found(NamedTuple):
-    """A number of ours: its standard error, what that is over, and the values of seeds."""
+    """A number of ours, its standard error, what that is over, and the row of each seed."""
 
-    value: float
+    value: float  # NaN where training or the measurement came to no number
     error: float | None
     over: str
     kind: results.Kind
     unit: str
     n: int | None
-    seeds: dict[int, float]
+    points: dict[int, Row]
 
 
 def rows(workdir: str, parts: tuple[str, ...]) -> list[Row]:
@@ -56,27 +58,33 @@ def measured_on(workdir: str, parts: tuple[str, ...]) -> dict[str, dict[str, Any
 
 @contextlib.contextmanager
 def timed(folder: str) -> Iterator[None]:
-    """Adds to the time that runs of a part took, also where one is stopped."""
+    """Adds to the time that runs of a part took, also where one is stopped.
+
+    Of a folder whose first runs were not timed nothing is told.
+    """
     start, start_cpu = time.perf_counter(), time.process_time()
+    known = not os.path.isdir(folder) or bool(_taken(folder))
     try:
         yield
     finally:
-        taken = _taken(folder)
-        spent = {
-            "minutes": (time.perf_counter() - start) / 60,
-            "cpu_minutes": (time.process_time() - start_cpu) / 60,  # of all cores
+        before = _taken(folder)
+        whole = {
+            "minutes": before.get("minutes", 0.0) + (time.perf_counter() - start) / 60,
+            # Of all cores.
+            "cpu_minutes": before.get("cpu_minutes", 0.0) + (time.process_time() - start_cpu) / 60,
         }
-        if cluster.is_first() and os.path.isdir(folder):
-            whole = {name: taken.get(name, 0.0) + value for name, value in spent.items()}
-            results.write_atomically(os.path.join(folder, TAKEN), json.dumps(whole).encode())
+        if known and cluster.is_first() and os.path.isdir(folder):
+            with open(os.path.join(folder, TAKEN), "w") as file:
+                json.dump(whole, file)
 
 
 def _taken(folder: str) -> dict[str, float]:
     """What `timed` has added up; nothing of a folder that it never saw."""
     try:
         with open(os.path.join(folder, TAKEN)) as file:
-            return json.load(file)
-    except FileNotFoundError:
+            found = json.load(file)
+        return {name: float(found[name]) for name in ("minutes", "cpu_minutes")}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -86,9 +94,14 @@ def _rows_of(folder: str) -> list[Row]:
 
 def _record_of(folder: str) -> dict[str, Any]:
     try:
-        return results.load(folder)
+        record = results.load(folder)
+        return {"rows": record["rows"], "environment": record["environment"]}
     except FileNotFoundError:
         return {"rows": [], "environment": {}}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}/{results.FILE} is damaged; move {folder} away, and run its part again."
+        ) from None
 
 
 def _of_claim(source: Source, claim: Claim, there: dict[str, list[Row]]) -> Row | None:
@@ -104,9 +117,9 @@ def _of_claim(source: Source, claim: Claim, there: dict[str, list[Row]]) -> Row 
     )  # fmt: skip
 
 
-def _z_score(away: float, *errors: float | None) -> float:
-    """How many standard errors of a difference it is from 0; NaN where there is no error."""
-    whole = math.hypot(*(e for e in errors if e is not None))
+def _z_score(away: float, ours: float | None, published: float | None) -> float:
+    """How many standard errors of a difference it is from 0; NaN where ours has no error."""
+    whole = math.inf if ours is None else math.hypot(ours, published or 0.0)
     return away / whole if 0 < whole < math.inf else math.nan
 
 
@@ -124,9 +137,9 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
     above, below = (_find(place, there) for place in (order.above, order.below))
     if above is None or below is None:
         return None
-    common = sorted(above.seeds.keys() & below.seeds.keys())
+    common = sorted(above.points.keys() & below.points.keys())
     if len(common) > 1:
-        gaps = [above.seeds[s] - below.seeds[s] for s in common]
+        gaps = [_value(above.points[s]) - _value(below.points[s]) for s in common]
         value = sum(gaps) / len(gaps)
         error = math.sqrt(sum((g - value) ** 2 for g in gaps) / (len(gaps) - 1) / len(gaps))
         over, n = "seeds, paired", len(common)
@@ -134,10 +147,13 @@ def _of_order(source: Source, order: Order, there: dict[str, list[Row]]) -> Row 
         if math.isclose(error, 0, abs_tol=1e-9):  # such as of two counts
             error = math.inf
     else:
+        if common:  # what other seeds say of one of them alone would be mixed with their spread
+            above, below = (_of_seed(found, common[0]) for found in (above, below))
         sizes = [abs(found.value) if order.size else found.value for found in (above, below)]
         value, certain = sizes[0] - sizes[1], CERTAIN
         errors = [math.inf if found.error is None else found.error for found in (above, below)]
-        error = sum(errors) if order.size else math.hypot(*errors)  # sizes of one number
+        # Two numbers of one model may err in opposite ways.
+        error = sum(errors) if order.above.at == order.below.at else math.hypot(*errors)
         over = " and ".join(dict.fromkeys((above.over, below.over)))
         n = above.n if above.n == below.n else None
     verdict = "undecided"
@@ -159,24 +175,40 @@ def _find(place: Place, there: dict[str, list[Row]]) -> _Found | None:
     own = [
         r for r in whole
         if r["name"] == place.name and all(r["at"].get(k) == v for k, v in place.at.items())
-        and r["value"] is not None
     ]  # fmt: skip
-    points = [r for r in own if "point" in r]
+    of_points = [r for r in own if "point" in r]
+    points = {r["at"]["seed"]: r for r in of_points if "seed" in r["at"]}
+    if len(of_points) == 1:
+        return _found(of_points[0], "images", points)
     summary = [r for r in own if "point" not in r]
-    if len(points) > 1 and not summary:  # a part that others of its models are left of
-        values = [r["value"] for r in points]
-        summary = [mean_row(place.name, {}, values, points[0]["kind"], unit=points[0]["unit"])]
-    if not summary + points:
+    if of_points and not summary:  # a part that others of its models are left of
+        values, like = [_value(r) for r in of_points], of_points[0]
+        summary = [mean_row(place.name, {}, values, like["kind"], unit=like["unit"])]
+    if not summary:
         return None
-    chosen = points[0] if len(points) == 1 else summary[0]
-    several = len(points) != 1 and any("point" in r for r in whole)  # models of a study
-    over = chosen.get("error") or chosen.get("over") or ("seeds" if several else "images")
-    error = chosen["standard_error"] or None  # a count of one seed has none, and decides nothing
+    several = any("point" in r for r in whole)  # models of a study
+    return _found(summary[0], "seeds" if several else "images", points)
+
+
+def _of_seed(found: _Found, seed: int) -> _Found:
+    """What one of its seeds says."""
+    return _found(found.points[seed], "images", {seed: found.points[seed]})
+
+
+def _found(chosen: Row, over: str, points: dict[int, Row]) -> _Found:
+    """What a row says; `over` is what its error is over, unless it tells."""
+    error, n = chosen["standard_error"], chosen["n"]
+    if "point" in chosen and chosen["unit"] in COUNTS:
+        error = None  # other images would hardly change a count, and other seeds do
+    over = chosen.get("error") or chosen.get("over") or over
     if "level" in chosen:
         over = "replicates"
     if error is None and chosen["low"] is not None:
         # An interval at 95%, by the standard error of a normal distribution.
         error = (chosen["high"] - chosen["low"]) / (2 * 1.96)
-        chosen = {**chosen, "n": None}  # points of a fit
-    seeds: dict[int, Any] = {r["at"]["seed"]: r["value"] for r in points if "seed" in r["at"]}
-    return _Found(chosen["value"], error, over, chosen["kind"], chosen["unit"], chosen["n"], seeds)
+        n = None  # points of a fit
+    return _Found(_value(chosen), error, over, chosen["kind"], chosen["unit"], n, points)
+
+
+def _value(r: Row) -> float:
+    return math.nan if r["value"] is None else r["value"]

@@ -1,6 +1,7 @@
 """Phase diagram of VR-IWAE: how the SNR of phi scales over order alpha, K and dimension D."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,13 +12,12 @@ from matplotlib import colormaps
 import bounds
 from experiments.runtime.compiling import precise
 from experiments.runtime.plots import new_figure
-from experiments.runtime.results import Row
+from experiments.runtime.results import Row, row
 from experiments.snr import measure
 from experiments.snr.figure import finish, plot_points, theory_line
 from experiments.snr.gaussian import Setting, rms_of_exp
 from experiments.snr.problem import Point, Problem, chunk_size
 from experiments.snr.settings import Phase
-from experiments.studies.held_out import mean_row
 from models.exact import linear_gaussian, linear_gaussian_theory
 from models.exact.linear_gaussian_finite import finite
 
@@ -131,10 +131,14 @@ def _gaps(
     gaps = exact - np.asarray(bound(setting.params, setting.x, key), np.float64)
     theory = finite(np.asarray(setting.delta), num_samples, variance, alpha).gap
     forms = linear_gaussian_theory.renyi_gap(setting.delta, num_samples, variance, alpha)
+    mean, error = float(gaps.mean()), gaps.std(ddof=1) / math.sqrt(len(gaps))
     return [
-        mean_row(name, at, gaps - form, "estimate", theory=theory - form, error="draws")
+        row(
+            name, at, kind="estimate", unit="nats", value=mean - form, theory=theory - form,
+            standard_error=error, n=len(gaps), error="draws",
+        )
         for name, form in zip(("gap", *DIFFERENCES), (0.0, *forms), strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def _cells(settings: Phase) -> list[tuple[str, int, float]]:

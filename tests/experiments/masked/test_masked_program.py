@@ -138,8 +138,7 @@ def test_variances_of_a_crop_are_those_at_as_many_evaluations_as_it_has_pixels(
 
 
 def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
-    asked, workdir = tiny(), str(tmp_path)
-    monkeypatch.setattr(evaluation, "VARIED", 2)
+    asked, workdir = tiny(evaluation={"varied_images": 2}), str(tmp_path)
     monkeypatch.setattr(evaluation, "REPLICATES", 4)
     masked.main(asked, workdir)
     said = capsys.readouterr().out
@@ -164,6 +163,14 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
         assert abs(found["value"] - elbo["value"]) < 0.15 * elbo["value"]
         assert found["deviation"] > 0
     assert "by every count" in said
+    # Where none varies there is nothing to tell of it.
+    without = [r for r in rows if not r["name"].startswith("by ")]
+    problem = images.make_problem(asked.data.name, "")
+    none = tiny(evaluation={"varied_images": 0})
+    (tmp_path / "other").mkdir()
+    report.show(problem, without, none, str(tmp_path / "other"))
+    assert "By ...:" not in capsys.readouterr().out
+    assert len(report.figure([r for r in without if "point" not in r], problem, 1).axes) == 1
 
     def fail(*arguments):
         raise AssertionError("trained again")
@@ -171,6 +178,10 @@ def test_program_trains_scores_draws_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(program, "train_members", fail)
     masked.main(asked, workdir)
     assert capsys.readouterr().out == said
+
+
+def test_no_image_no_repeated_estimate(problem, model, theta):
+    assert evaluation.varied(problem, model, theta, {}, tiny(evaluation={"varied_images": 0})) == []
 
 
 def test_the_crop_is_the_middle_and_its_model_sees_the_rest(problem, model, theta):

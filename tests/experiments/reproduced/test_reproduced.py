@@ -22,7 +22,7 @@ SMALL = {
 }  # fmt: skip
 
 
-_CODES = "codes used: beta = 6.6/192 above 1/192"
+_CODES = "codes used: beta = 6.6 above 1"
 
 
 def asked(**changes):
@@ -79,9 +79,53 @@ def test_an_order_is_confirmed_or_refuted_or_undecided_by_pairs_of_seeds(rows):
     # The published gap of both, which is what the difference is counted from.
     assert confirmed["published"] == pytest.approx(-85.54 + 86.76)
     assert confirmed["z_score"] == pytest.approx((0.6 - 1.22) / 0.1)
-    unpaired = of(rows, "VAE, K = 50, above VAE, K = 5")
-    assert (unpaired["over"], unpaired["verdict"]) == ("images and seeds", "undecided")
+    # Of K = 50 there is one seed: images of that seed, of both.
+    single = of(rows, "VAE, K = 50, above VAE, K = 5")
+    assert (single["over"], single["verdict"]) == ("images", "undecided")
+    assert single["value"] == pytest.approx(-87.2 + 87.0)
+    of_images = 0.3 * math.sqrt(4 / 3) / 2
+    assert single["standard_error"] == pytest.approx(math.sqrt(2) * of_images)
     assert of(rows, "IWAE, K = 50, above VAE, K = 50")["verdict"] == "confirmed, one seed"
+
+
+def test_two_numbers_of_one_model_may_err_in_opposite_ways(tmp_path):
+    """Of models that were not trained there is no other seed; an order of sizes is of both."""
+    rows = [
+        results.row(f"gap minus that of {form}", {"D": 200, "alpha": 0.0, "K": 1024},
+                    kind="estimate", unit="nats", value=value, standard_error=0.3)
+        for form, value in (("1/K", -9.0), ("weight collapse", 4.0))
+    ]  # fmt: skip
+    (tmp_path / "daudel_linear").mkdir()
+    (tmp_path / "daudel_linear/results.json").write_text(
+        json.dumps({"rows": rows, "environment": {}})
+    )
+    (found,) = (
+        r for r in table.rows(str(tmp_path), ("daudel_linear",)) if "verdict" in r
+    )  # fmt: skip
+    assert (found["value"], found["verdict"]) == (5.0, "confirmed")
+    assert found["standard_error"] == pytest.approx(0.6)
+
+
+def test_a_model_that_diverged_stays_in_the_table_and_decides_nothing(tmp_path):
+    write(tmp_path / "burda_k5", {("elbo", 5): (-87.0, -87.4), ("iwae", 5): (-80.0, math.nan)})
+    rows = table.rows(str(tmp_path), ("burda_k5",))
+    assert of(rows, "IWAE, K = 5")["value"] is None
+    assert of(rows, "IWAE, K = 5, above VAE, K = 5")["verdict"] == "undecided"
+    text = "\n".join(report.markdown(rows, {}))
+    assert "| IWAE, K = 5 | -85.54 | not finite | nats |" in text
+
+
+def test_a_number_without_an_error_has_no_difference_in_errors(tmp_path):
+    row = results.row(
+        "IWAE-64", {"objective": "iwae", "M": 1, "K": 64}, kind="lower_bound", unit="nats",
+        value=-90.0,
+    )  # fmt: skip
+    (tmp_path / "rainforth_table").mkdir()
+    (tmp_path / "rainforth_table/results.json").write_text(
+        json.dumps({"rows": [row], "environment": {}})
+    )
+    (found,) = table.rows(str(tmp_path), ("rainforth_table",))
+    assert (found["published_error"], found["z_score"]) == (0.1, None)
 
 
 def test_seeds_of_a_part_that_goes_on_are_taken_together(tmp_path):
@@ -116,7 +160,7 @@ def test_an_order_of_numbers_without_an_error_is_undecided(tmp_path):
         rows = [
             results.row("codes used", {"model": model, "seed": seed}, kind="exact", unit="codes",
                         value=count + seed) | {"point": f"{model}{seed}"}
-            for model, count in (("low", 17), ("paper", 60)) for seed in seeds
+            for model, count in (("one", 17), ("paper", 60)) for seed in seeds
         ]  # fmt: skip
         (tmp_path / "dalle_beta").mkdir(exist_ok=True)
         found = json.dumps({"rows": rows, "environment": {}})
@@ -129,12 +173,12 @@ def test_an_order_of_numbers_without_an_error_is_undecided(tmp_path):
 
 
 def test_a_count_of_one_seed_decides_nothing(tmp_path):
-    """Its error over images is 0, and another seed has two units more."""
+    """Its error over images is next to nothing, and another seed has two units more."""
     for k, count in ((5, 22), (50, 25)):
         at = {"objective": "iwae", "M": 1, "K": k, "seed": 0}
         found = results.row(
             "active units, layer 1", at, kind="estimate", unit="units", value=count,
-            standard_error=0.0, n=10_000,
+            standard_error=0.2, n=10_000,
         )  # fmt: skip
         (tmp_path / f"burda_k{k}").mkdir()
         (tmp_path / f"burda_k{k}/results.json").write_text(
@@ -189,6 +233,8 @@ def test_parts_run_and_are_there_when_others_do(tmp_path, capsys):
     # The interval of the program at 95%, as a standard error.
     slope = next(r for r in first if r["name"] == names[0])
     assert slope["over"] == "replicates"
+    own = of(results.load(str(tmp_path / "toy"))["rows"], "slope of theta pathwise")
+    assert slope["standard_error"] == pytest.approx((own["high"] - own["low"]) / 3.92)
     assert abs(slope["z_score"]) == pytest.approx(
         abs(slope["value"] - 0.5) / slope["standard_error"]
     )
@@ -215,7 +261,13 @@ def test_curves_of_a_model_are_drawn_alike_and_named_once():
 
 def test_the_time_of_a_part_adds_up_also_where_it_was_stopped(tmp_path):
     write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
+    # What ran before anything was timed is not told as what ran since.
+    with table.timed(str(tmp_path / "burda_k1")):
+        pass
     assert "minutes" not in table.measured_on(str(tmp_path), ("burda_k1",))["burda_k1"]
+    (tmp_path / "burda_k1").rename(tmp_path / "other")
+    with table.timed(str(tmp_path / "burda_k1")):
+        (tmp_path / "other").rename(tmp_path / "burda_k1")
     for stopped in (True, False):
         with contextlib.suppress(KeyboardInterrupt), table.timed(str(tmp_path / "burda_k1")):
             time.sleep(0.1)
@@ -226,6 +278,38 @@ def test_the_time_of_a_part_adds_up_also_where_it_was_stopped(tmp_path):
     assert found["cpu_minutes"] < 0.1 / 60  # asleep
     *_, parts = report.markdown([], {"burda_k1": found})
     assert f"| `burda_k1` | {found['minutes']:.3g} | {found['cpu_minutes']:.3g} |" in parts
+
+
+def test_a_part_that_ends_with_an_error_leaves_the_others_and_the_table(
+    tmp_path, capsys, monkeypatch
+):
+    write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
+    started = []
+
+    def main(asked, folder):
+        started.append(folder)
+        if len(started) == 1:
+            raise UserError("the inverse of the flow did not converge")
+
+    for name in ("dequantize", "snr"):
+        kind = programs.PROGRAMS[name]
+        monkeypatch.setitem(programs.PROGRAMS, name, (main, kind[1]))
+    with pytest.raises(UserError, match=r"^flowpp_mnist: the inverse of the flow"):
+        program.main(asked(order=("flowpp_mnist", "toy")), str(tmp_path))
+    assert [folder.rsplit("/")[-1] for folder in started] == ["flowpp_mnist", "toy"]
+    assert "| VAE, K = 1 | -86.76 |" in capsys.readouterr().out
+    assert "| VAE, K = 1 | -86.76 |" in (tmp_path / report.TABLE).read_text()
+
+
+@pytest.mark.parametrize("content", ['{"rows": [', "[]", "{}"])
+def test_damaged_results_of_a_part_are_named(content, tmp_path):
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy/results.json").write_text(content)
+    (tmp_path / "toy/taken.json").write_text(content)  # costs no more than itself
+    with pytest.raises(UserError, match=r"toy/results\.json is damaged; move .*toy away"):
+        table.rows(str(tmp_path), ("toy",))
+    with table.timed(str(tmp_path / "toy")):
+        pass
 
 
 @pytest.mark.parametrize(

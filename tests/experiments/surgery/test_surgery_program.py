@@ -3,7 +3,9 @@
 import json
 import os
 import xml.etree.ElementTree
+from types import SimpleNamespace
 
+import jax
 import matplotlib.image
 import numpy as np
 import oracles
@@ -14,7 +16,7 @@ from experiments import train
 from experiments.runtime import results, settings, subprograms
 from experiments.runtime.errors import UserError
 from experiments.surgery import __main__ as surgery
-from experiments.surgery import decomposition, report, study
+from experiments.surgery import decomposition, gaps, report, study
 from experiments.surgery.settings import Surgery
 from experiments.vae import report as training_report
 from experiments.vae.settings import Train
@@ -221,6 +223,30 @@ def test_what_is_missing_is_measured_again_and_nothing_else(finished, monkeypatc
     assert "index-code mutual information I" in printed
     assert f"Written: {finished / results.FILE}, {finished / 'figure.png'}" in printed
     assert "log 40 = 3.689" in printed
+
+
+def test_gaps_of_a_split_are_of_its_images_their_posteriors_and_its_own_draws(monkeypatch):
+    vae, keys = SimpleNamespace(model=None), []
+
+    def measure(joint, theta, images, q, key, how, **sizes):
+        np.testing.assert_array_equal(q, -images)
+        keys.append(jax.random.key_data(jax.random.clone(key)).tolist())
+        return gaps.Gaps(*[images[:, 0]] * len(gaps.Gaps._fields))
+
+    content = {"train": 1.0, "test": 2.0}
+    monkeypatch.setattr(gaps, "measure", measure)
+    monkeypatch.setattr(gaps.encoders, "joint", lambda vae: None)
+    monkeypatch.setattr(gaps.encoders, "encoded", lambda vae, phi, images, size: -images)
+    monkeypatch.setattr(
+        gaps.encoders, "images", lambda problem, split, *rest: np.full((4, 3), content[split])
+    )
+    model = SimpleNamespace(
+        name="VAE", problem=SimpleNamespace(vae=vae), params=SimpleNamespace(theta=None, phi=None)
+    )
+    rows = gaps.part(model, tiny(), [])
+    for split, value_of in content.items():
+        assert value(rows, "log p(x)", data=split) == value_of
+    assert keys[0] != keys[1]
 
 
 def test_finished_runs_are_taken_apart_as_they_are(finished, tmp_path, monkeypatch, capsys):
