@@ -257,8 +257,8 @@ VAES: tuple[Source, ...] = (
         "Cremer et al. 2018 (arXiv 1801.03558), the gap of VAEs on MNIST by size of the encoder",
         "100 epochs, all eight stages shortened in proportion, batches of 20 images, tanh, images "
         "binarised anew each epoch, one seed, the best of validation; encoders of two layers of "
-        "200 and of 500 units as there, and of one of 50; gaps of 100 images in place of 1,000, "
-        "with IWAE-5000 under the q of each image for log p(x)",
+        "200 and of 500 units as there, and of one of 50; the first 1,000 training images as "
+        "there, and test images, with IWAE-5000 under the q of each image for log p(x)",
         tuple(
             Claim(f"{gap} gap, {title}, {data} images", _cremer(model, gap, data))
             for data in ("train", "test") for model, title in _ENCODERS.items()
