@@ -175,7 +175,7 @@ def get_config() -> ConfigDict:
             "changes": {
                 **_dvae(),
                 "models": {name: {"objective": {"beta": beta}} for name, beta in BETAS.items()},
-                "seeds": (0, 1),
+                "seeds": (0, 1, 2),
             },
         },
         "cremer": {

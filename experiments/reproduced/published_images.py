@@ -74,8 +74,8 @@ IMAGES: tuple[Source, ...] = (
     Source(
         "Ramesh et al. 2021 (arXiv 2102.12092), section 2.1, the weight of the KL in eq. 1",
         "Fashion-MNIST with the names of its classes, 7x7 tokens of 64 codes, 16 filters, 1,500 "
-        "steps of 32 images, two seeds; beta weighs nats of KL against nats of reconstruction, as "
-        "there, where an image has 192 dimensions a token and here 16",
+        "steps of 32 images, three seeds; beta weighs nats of KL against nats of reconstruction, "
+        "as there, where an image has 192 dimensions a token and here 16",
         (
             *(
                 Claim(f"{name} at beta = {title}", _dvae(name, model))

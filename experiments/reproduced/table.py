@@ -20,7 +20,6 @@ from experiments.studies.held_out import mean_row
 # Standard errors by which an order is confirmed or refuted; of seeds it is more, by Student's t.
 CERTAIN = 2.0
 TAKEN = "taken.json"  # in the folder of a part
-COUNTS = ("units", "codes")
 
 
 class _Found(NamedTuple):
@@ -198,8 +197,8 @@ def _of_seed(found: _Found, seed: int) -> _Found:
 def _found(chosen: Row, over: str, points: dict[int, Row]) -> _Found:
     """What a row says; `over` is what its error is over, unless it tells."""
     error, n = chosen["standard_error"], chosen["n"]
-    if "point" in chosen and chosen["unit"] in COUNTS:
-        error = None  # other images would hardly change a count, and other seeds do
+    if "point" in chosen and chosen["unit"] == "units":
+        error = None  # other images hardly change a count of units, and other seeds do
     over = chosen.get("error") or chosen.get("over") or over
     if "level" in chosen:
         over = "replicates"
