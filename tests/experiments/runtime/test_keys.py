@@ -44,6 +44,7 @@ NUMBERS = {
     "OPTIMAL_PRIOR": ("surgery", END - 4),
     "GAPS": ("surgery", END - 5),
     "PLANE": ("surgery", END - 6),
+    "GAPS_OF_TRAINING": ("surgery", END - 7),
     "AUDIT_OF_MODEL": ("audit", END - 1),
     "AUDIT_OF_CLAIMS": ("audit", END - 2),
     "AUDIT_PILOT": ("audit", END - 3),
