@@ -25,7 +25,7 @@ def main(settings: Reproduced, workdir: str) -> None:
     Raises:
       UserError: a part ended with one. The others ran, and the table has what is there.
     """
-    from experiments.reproduced import programs, report, table
+    from experiments.reproduced import programs, report, spent, table
     from experiments.runtime import results, subprograms
 
     jobs = programs.jobs(settings, workdir)
@@ -36,7 +36,7 @@ def main(settings: Reproduced, workdir: str) -> None:
     for number, (name, job) in enumerate(jobs.items(), 1):
         logging.info("%d/%d  %s", number, len(jobs), name)
         try:
-            with table.timed(job.folder):
+            with spent.timed(job.folder):
                 subprograms.run(job.program, job.main, job.asked, job.folder)
         except UserError as error:
             logging.error("%s: %s", name, error)

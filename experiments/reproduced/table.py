@@ -1,25 +1,20 @@
 """Published numbers beside ours: the difference in standard errors, and orders with theirs."""
 
-import contextlib
-import json
 import math
-import os
-import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from scipy import stats
 
+from experiments.reproduced import spent
 from experiments.reproduced.claims import Claim, Order, Place, Source
 from experiments.reproduced.published import SOURCES
-from experiments.runtime import cluster, results
+from experiments.runtime import results
 from experiments.runtime.errors import UserError
 from experiments.runtime.results import Row, row
 from experiments.studies.held_out import mean_row
 
 # Standard errors by which an order is confirmed or refuted; of seeds it is more, by Student's t.
 CERTAIN = 2.0
-TAKEN = "taken.json"  # in the folder of a part
 
 
 class _Found(NamedTuple):
@@ -51,40 +46,8 @@ def measured_on(workdir: str, parts: tuple[str, ...]) -> dict[str, dict[str, Any
         record = _record_of(f"{workdir}/{name}")
         if record["rows"]:
             on = {k: record["environment"].get(k) for k in ("machine", "device", "python", "jax")}
-            out[name] = {**_taken(f"{workdir}/{name}"), **on}
+            out[name] = {**spent.of(f"{workdir}/{name}"), **on}
     return out
-
-
-@contextlib.contextmanager
-def timed(folder: str) -> Iterator[None]:
-    """Adds to the time that runs of a part took, also where one is stopped.
-
-    Of a folder whose first runs were not timed nothing is told.
-    """
-    start, start_cpu = time.perf_counter(), time.process_time()
-    known = not os.path.isdir(folder) or bool(_taken(folder))
-    try:
-        yield
-    finally:
-        before = _taken(folder)
-        whole = {
-            "minutes": before.get("minutes", 0.0) + (time.perf_counter() - start) / 60,
-            # Of all cores.
-            "cpu_minutes": before.get("cpu_minutes", 0.0) + (time.process_time() - start_cpu) / 60,
-        }
-        if known and cluster.is_first() and os.path.isdir(folder):
-            with open(os.path.join(folder, TAKEN), "w") as file:
-                json.dump(whole, file)
-
-
-def _taken(folder: str) -> dict[str, float]:
-    """What `timed` has added up; nothing of a folder that it never saw."""
-    try:
-        with open(os.path.join(folder, TAKEN)) as file:
-            found = json.load(file)
-        return {name: float(found[name]) for name in ("minutes", "cpu_minutes")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _rows_of(folder: str) -> list[Row]:

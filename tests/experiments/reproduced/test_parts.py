@@ -12,6 +12,12 @@ TINY_TRAINING = {
     "training": {"num_steps": 4, "batch_size": 16, "validation_samples": 2},
     "records": {"log_every": 2, "save_every": 2},  # validated twice, by the same draws
 }
+TINY_VAE = TINY_TRAINING | {"model": {"latents": (2,), "hidden": ((4,),)}}
+TINY_DVAE = TINY_TRAINING | {
+    "model": {"grid": 2, "num_codes": 4, "width": 4, "embedding": 4},
+    "prior": {"num_layers": 1, "width": 4, "num_heads": 1, "num_steps": 4},
+    "evaluation": {"num_images": 4, "num_samples": 4, "temperatures": (0.5,)},
+}
 # Part -> changes that make it a matter of seconds, on data that are there.
 TINY = {
     "vdm_schedules": TINY_TRAINING | {
@@ -42,7 +48,45 @@ TINY = {
         "prior": {"num_images": 12},
         "gap": {"num_images": 4, "num_steps": 4, "num_draws": 20, "num_samples": 60},
     },
+    "flowpp_mnist": TINY_TRAINING | {
+        "data": {"name": "digits_shuffled"},
+        "model": {"width": 4, "num_components": 2}, "noise": {"width": 4, "num_features": 4},
+        "evaluation": {"num_images": 4},
+    },
+    "dalle_beta": TINY_DVAE | {"data": {"name": "digits_shuffled"}},
+    "burda_k50": TINY_VAE | {
+        "data": {"name": "digits"}, "evaluation": {"num_images": 4},
+    },
+    "wu_prior_100": {
+        "evaluation": {"num_images": 4, "curve_samples": (1,)},
+        "annealing": {"simulated_images": 2, "test_images": 4, "chains": 2, "leapfrog": 1},
+    },
+    "compare_mnist": {
+        "data": {"name": "digits_shuffled"},
+        "families": {
+            "VAE": {
+                "changes": TINY_VAE | {"evaluation": {"num_samples": 4, "num_images": 4}},
+                "evaluation_changes": {
+                    "evaluation": {"num_images": 4, "few_samples": 2, "curve_samples": (1,)},
+                    "annealing": {"test_images": 2, "simulated_images": 2, "temperatures": 2},
+                },
+            },
+            "Exact": {"changes": TINY_TRAINING | {
+                "model": {"width": 4}, "evaluation": {"num_images": 4},
+            }},
+            "Diffusion": {"changes": TINY_TRAINING | {
+                "network": {"width": 8}, "evaluation": {"num_images": 4, "num_times": 2},
+            }},
+            "Masked": {"changes": TINY_TRAINING | {
+                "network": {"num_layers": 1, "width": 4},
+                "evaluation": {"num_images": 4, "num_counts": 2},
+            }},
+            "dVAE": {"changes": TINY_DVAE},
+        },
+    },
 }  # fmt: skip
+# What is there before a part that goes on from it.
+BEFORE = {"wu_prior_100": "burda_k50", "compare_mnist": "flowpp_mnist"}
 QUICK = ("vdm_schedules",)
 
 
@@ -79,7 +123,8 @@ def test_a_part_that_goes_on_from_another_finds_it_in_the_same_folder():
     "part", [pytest.param(p, marks=[pytest.mark.slow] * (p not in QUICK)) for p in TINY]
 )
 def test_what_is_said_of_a_part_is_found_in_it(part, tmp_path, capsys):
-    given = asked(parts={part: {"changes": TINY[part]}}, order=(part,))
+    order = (BEFORE[part], part) if part in BEFORE else (part,)
+    given = asked(parts={name: {"changes": TINY[name]} for name in order}, order=order)
     program.main(given, str(tmp_path))
     there = {part: table._rows_of(str(tmp_path / part))}
     for source, place in places(part):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.reproduced import __main__ as program
-from experiments.reproduced import programs, published, report, table
+from experiments.reproduced import programs, published, report, spent, table
 from experiments.reproduced.settings import Reproduced
 from experiments.runtime import results, settings, subprograms
 from experiments.runtime.errors import UserError
@@ -262,14 +262,14 @@ def test_curves_of_a_model_are_drawn_alike_and_named_once():
 def test_the_time_of_a_part_adds_up_also_where_it_was_stopped(tmp_path):
     write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.2)})
     # What ran before anything was timed is not told as what ran since.
-    with table.timed(str(tmp_path / "burda_k1")):
+    with spent.timed(str(tmp_path / "burda_k1")):
         pass
     assert "minutes" not in table.measured_on(str(tmp_path), ("burda_k1",))["burda_k1"]
     (tmp_path / "burda_k1").rename(tmp_path / "other")
-    with table.timed(str(tmp_path / "burda_k1")):
+    with spent.timed(str(tmp_path / "burda_k1")):
         (tmp_path / "other").rename(tmp_path / "burda_k1")
     for stopped in (True, False):
-        with contextlib.suppress(KeyboardInterrupt), table.timed(str(tmp_path / "burda_k1")):
+        with contextlib.suppress(KeyboardInterrupt), spent.timed(str(tmp_path / "burda_k1")):
             time.sleep(0.1)
             if stopped:
                 raise KeyboardInterrupt
@@ -308,7 +308,7 @@ def test_damaged_results_of_a_part_are_named(content, tmp_path):
     (tmp_path / "toy/taken.json").write_text(content)  # costs no more than itself
     with pytest.raises(UserError, match=r"toy/results\.json is damaged; move .*toy away"):
         table.rows(str(tmp_path), ("toy",))
-    with table.timed(str(tmp_path / "toy")):
+    with spent.timed(str(tmp_path / "toy")):
         pass
 
 
