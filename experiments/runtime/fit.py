@@ -1,5 +1,6 @@
 """A training run on the host's side: checkpoints, validation, metrics, progress, signals."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +16,8 @@ from experiments.runtime.checkpoints import Checkpoints
 from experiments.runtime.errors import UserError
 from experiments.runtime.progress import Steps
 from experiments.runtime.trainer import LossFn, State, Stream, init_state, make_chunk, train
+
+KEPT = 0.02  # of the first parameters in the average at the end, beyond which it is told
 
 
 class Run(NamedTuple):
@@ -128,6 +131,13 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
         logging.info(
             "A batch of %d does not divide over them, so some examples are computed more than "
             "once; choose a multiple of %d to gain from all of them.", run.batch_size, mesh.size,
+        )  # fmt: skip
+    kept = run.ema_decay**run.num_steps
+    if kept > KEPT:
+        logging.warning(
+            "After %d steps the average of parameters, which is what is scored, still holds %.0f%% "
+            "of those of the start; choose an ema_decay of at most %g, or 0 for none.",
+            run.num_steps, 100 * kept, math.floor(1e4 * 0.001 ** (1 / run.num_steps)) / 1e4,
         )  # fmt: skip
     writer = metrics.Writer(workdir, first)
     started = time.perf_counter() - metrics.seconds_spent(workdir)

@@ -111,6 +111,16 @@ def test_the_average_is_validated_and_the_last_step_saved(tmp_path):
     assert np.any(state.ema != state.params)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.2511, 0.0])
+def test_an_average_that_still_holds_the_start_is_told(tmp_path, caplog, decay):
+    run = small_run(None)._replace(num_steps=5, ema_decay=decay)
+    with Checkpoints(str(tmp_path / "checkpoints"), {}) as checkpoints:
+        fit.fit(run, SMALL, str(tmp_path), checkpoints)
+    told = "still holds 59% of those of the start; choose an ema_decay of at most 0.2511,"
+    assert (told in caplog.text) == (decay == 0.9)
+    assert ("of the start" in caplog.text) == (decay == 0.9)
+
+
 def test_nan_stops_a_run_and_leaves_its_checkpoints(tmp_path):
     run = small_run(None)
     bad = run.stream._replace(batch=lambda d, k, s: {"x": jnp.where(s == 27, jnp.nan, d[s % 6])})
