@@ -203,7 +203,7 @@ def get_config() -> ConfigDict:
         "rainforth_table": {
             "program": "reference",
             "config": "configs/reference_mnist.py:hundred_epochs,rainforth",
-            "changes": {"seeds": (0,), "training": {"num_steps": 15 * 2980}},
+            "changes": {"seeds": (0,), "training": {"num_steps": 10 * 2980}},
         },
     }  # fmt: skip
     parts |= {
