@@ -101,7 +101,11 @@ def _curves(workdir: str) -> Iterator[tuple[str, list[tuple[int, float]]]]:
 
 
 def draw(curves: dict[str, list[tuple[int, float]]]):
-    """Validation bounds over steps: a colour for each K, a kind of line for each objective."""
+    """Validation bounds over steps: a colour for each K, a kind of line for each objective.
+
+    They begin where all of them have: one that was stopped early on was validated there as well.
+    """
+    start = max((points[0][0] for points in curves.values() if points), default=0)
     figure, grid = plots.new_figure(1, 1, (7.5, 4.5), squeeze=False)
     axes = grid[0, 0]
     # Folders are called OBJECTIVE_K5_seed0.
@@ -113,8 +117,8 @@ def draw(curves: dict[str, list[tuple[int, float]]]):
         label = f"{objective}, K = {k}"
         seen = label in axes.get_legend_handles_labels()[1]
         axes.plot(
-            *zip(*points, strict=True), label=None if seen else label, ls=lines[objective],
-            color=colours[k], lw=1.2,
+            *zip(*(p for p in points if p[0] >= start), strict=True), lw=1.2,
+            label=None if seen else label, ls=lines[objective], color=colours[k],
         )  # fmt: skip
     axes.set(xscale="log", xlabel="step of 20 images", ylabel="validation, IWAE-64 in nats")
     axes.legend(fontsize=7, ncol=2)

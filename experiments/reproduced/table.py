@@ -160,11 +160,12 @@ def _of_seed(found: _Found, seed: int) -> _Found:
 def _found(chosen: Row, over: str, points: dict[int, Row]) -> _Found:
     """What a row says; `over` is what its error is over, unless it tells."""
     error, n = chosen["standard_error"], chosen["n"]
-    if "point" in chosen and chosen["unit"] == "units":
-        error = None  # other images hardly change a count of units, and other seeds do
     over = chosen.get("error") or chosen.get("over") or over
     if "level" in chosen:
         over = "replicates"
+    if chosen["unit"] == "units" and ("point" in chosen or not error):
+        # Other images hardly change a count of units, and seeds that agree by chance have no error.
+        error, over, n = None, "", None
     if error is None and chosen["low"] is not None:
         # An interval at 95%, by the standard error of a normal distribution.
         error = (chosen["high"] - chosen["low"]) / (2 * 1.96)

@@ -17,7 +17,7 @@ from experiments.runtime.errors import UserError
 from experiments.runtime.progress import Steps
 from experiments.runtime.trainer import LossFn, State, Stream, init_state, make_chunk, train
 
-KEPT = 0.02  # of the first parameters in the average at the end, beyond which it is told
+KEPT = 0.02  # weight of the first parameters in the average at the end, beyond which it is told
 
 
 class Run(NamedTuple):
@@ -133,11 +133,12 @@ def fit(run: Run, records: Records, workdir: str, checkpoints: Checkpoints) -> S
             "once; choose a multiple of %d to gain from all of them.", run.batch_size, mesh.size,
         )  # fmt: skip
     kept = run.ema_decay**run.num_steps
-    if kept > KEPT:
+    if kept > KEPT and not first:
         logging.warning(
-            "After %d steps the average of parameters, which is what is scored, still holds %.0f%% "
-            "of those of the start; choose an ema_decay of at most %g, or 0 for none.",
-            run.num_steps, 100 * kept, math.floor(1e4 * 0.001 ** (1 / run.num_steps)) / 1e4,
+            "The average of parameters, which is what is scored, still gives those of the start a "
+            "weight of %.1f%% after %d steps; in another folder, train longer or lower "
+            "training.ema_decay: %g makes it 0.1%%.",
+            100 * kept, run.num_steps, math.floor(1e4 * 0.001 ** (1 / run.num_steps)) / 1e4,
         )  # fmt: skip
     writer = metrics.Writer(workdir, first)
     started = time.perf_counter() - metrics.seconds_spent(workdir)

@@ -1,5 +1,7 @@
 """Each part at a tiny size: the rows that published numbers are set beside come out of it."""
 
+import math
+
 import pytest
 
 from experiments.reproduced import __main__ as program
@@ -57,6 +59,8 @@ TINY = {
     "burda_k50": TINY_VAE | {
         "data": {"name": "digits"}, "evaluation": {"num_images": 4},
     },
+    "larochelle": TINY_VAE | {"data": {"name": "digits"}, "evaluation": {"num_images": 4}},
+    "rainforth_table": TINY_VAE | {"data": {"name": "digits"}, "evaluation": {"num_images": 4}},
     "wu_prior_100": {
         "evaluation": {"num_images": 4, "curve_samples": (1,)},
         "annealing": {"simulated_images": 2, "test_images": 4, "chains": 2, "leapfrog": 1},
@@ -129,5 +133,7 @@ def test_what_is_said_of_a_part_is_found_in_it(part, tmp_path, capsys):
     there = {part: table._rows_of(str(tmp_path / part))}
     for source, place in places(part):
         if place.at.get("D", 0) <= 20:
-            assert table._find(place, there) is not None, (source.paper, place)
+            found = table._find(place, there)
+            assert found is not None, (source.paper, place)
+            assert math.isfinite(found.value)
     assert f"| `{part}` |" in capsys.readouterr().out

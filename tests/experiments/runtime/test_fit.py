@@ -111,14 +111,21 @@ def test_the_average_is_validated_and_the_last_step_saved(tmp_path):
     assert np.any(state.ema != state.params)
 
 
-@pytest.mark.parametrize("decay", [0.9, 0.2511, 0.0])
+@pytest.mark.parametrize("decay", [0.9, 0.458, 0.457, 0.2511, 0.0])
 def test_an_average_that_still_holds_the_start_is_told(tmp_path, caplog, decay):
     run = small_run(None)._replace(num_steps=5, ema_decay=decay)
     with Checkpoints(str(tmp_path / "checkpoints"), {}) as checkpoints:
         fit.fit(run, SMALL, str(tmp_path), checkpoints)
-    told = "still holds 59% of those of the start; choose an ema_decay of at most 0.2511,"
-    assert (told in caplog.text) == (decay == 0.9)
-    assert ("of the start" in caplog.text) == (decay == 0.9)
+        told = {0.9: "59.0", 0.458: "2.0"}.get(decay)
+        said = f"weight of {told}% after 5 steps; in another folder, train longer or lower "
+        assert (said in caplog.text) == (told is not None)
+        assert ("0.2511 makes it 0.1%" in caplog.text) == (told is not None)
+        assert ("of the start" in caplog.text) == (told is not None)
+        caplog.clear()
+        # It cannot be changed there any more.
+        longer = small_run(None)._replace(num_steps=6, ema_decay=decay)
+        fit.fit(longer, SMALL, str(tmp_path), checkpoints)
+        assert "of the start" not in caplog.text
 
 
 def test_nan_stops_a_run_and_leaves_its_checkpoints(tmp_path):
