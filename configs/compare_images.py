@@ -1,5 +1,5 @@
-"""All families of bounds on MNIST, Fashion-MNIST or CIFAR-10, 8 bits. No number of these was
-measured here.
+"""All families of bounds on MNIST, Fashion-MNIST or CIFAR-10, 8 bits. No number was measured here
+at these sizes; smaller ones on MNIST are in docs/compare.md.
 
 Command: python -m experiments.compare --config=configs/compare_images.py:fashion_mnist \
     --config.data_dir=data --workdir=runs/compare_fashion_mnist
