@@ -38,6 +38,13 @@ def test_the_page_has_the_rows_that_were_kept_and_no_others():
     assert missing({**found, "rows": found["rows"][1:]}, page)
 
 
+def test_every_part_was_run_and_is_told_of():
+    parts = settings.parse(Reproduced, subprograms.load_config("configs/reproduced.py", {})).parts
+    assert set(kept()["parts"]) == set(parts)
+    page = (ROOT / "docs/reproduced.md").read_text().split("## The table", 1)[0]
+    assert all(f"`{part}`" in page for part in parts)
+
+
 def test_rows_that_were_kept_are_of_what_is_published():
     said = {(s.paper, x.of): (s, x) for s in published.SOURCES for x in (*s.claims, *s.orders)}
     for r in kept()["rows"]:
