@@ -46,7 +46,7 @@ def _above(*models: tuple[str, int], part: str = "", name: str = SCORE) -> tuple
     )  # fmt: skip
 
 
-_RUNS = 4  # the table has the mean and the standard deviation of so many
+_RUNS = 4  # whose mean stands there; what is behind ± is read as their standard deviation
 _RAINFORTH = {
     ("iwae", 1, 64): (-86.11, 0.10, -84.52, 0.02, -1.59, 0.10),
     ("piwae", 8, 8): (-85.74, 0.07, -84.46, 0.06, -1.28, 0.09),

@@ -163,13 +163,13 @@ def _found(chosen: Row, over: str, points: dict[int, Row]) -> _Found:
     over = chosen.get("error") or chosen.get("over") or over
     if "level" in chosen:
         over = "replicates"
-    if chosen["unit"] == "units" and ("point" in chosen or not error):
-        # Other images hardly change a count of units, and seeds that agree by chance have no error.
-        error, over, n = None, "", None
     if error is None and chosen["low"] is not None:
         # An interval at 95%, by the standard error of a normal distribution.
         error = (chosen["high"] - chosen["low"]) / (2 * 1.96)
         n = None  # points of a fit
+    if not error or ("point" in chosen and chosen["unit"] == "units"):
+        # Seeds that agree by chance have no error. Other images hardly change a count of units.
+        error, over, n = None, "", None
     return _Found(_value(chosen), error, over, chosen["kind"], chosen["unit"], n, points)
 
 

@@ -190,6 +190,14 @@ def test_a_count_of_one_seed_decides_nothing(tmp_path):
     assert (order["standard_error"], order["z_score"]) == (None, None)
 
 
+def test_seeds_that_agree_by_chance_have_no_error(tmp_path):
+    write(tmp_path / "burda_k1", {("elbo", 1): (-88.0, -88.0)})
+    found = of(table.rows(str(tmp_path), ("burda_k1",)), "VAE, K = 1")
+    assert (found["standard_error"], found["z_score"], found["over"]) == (None, None, "")
+    (text, *_) = report.markdown([found], {})
+    assert "| VAE, K = 1 | -86.76 | -88 | nats |  |  |  | burda_k1 |" in text
+
+
 def test_an_error_that_was_published_counts(tmp_path):
     at = {"objective": "iwae", "M": 1, "K": 64}
     row = mean_row("IWAE-64", at, [-86.0, -86.2], "lower_bound")
